@@ -1,0 +1,102 @@
+/* spec.h: first stage.  A Lua file and "key=value" overrides become one checked struct.
+ *
+ * Depends on Lua (through sandbox.h) and status.h.  Knows names, ranges and the sandbox; knows nothing of graphs or C text.
+ * No Lua value leaves this stage.
+ */
+#ifndef BPTT_SPEC_H
+#define BPTT_SPEC_H
+
+#include "status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum { BPTT_NAME_MAX = 48, BPTT_DIGEST_SIZE = 33 };
+
+/* Every choice field lists its words once, in the order of its enum. */
+typedef enum { BPTT_CELL_RNN } bptt_cell;
+typedef enum { BPTT_TANH, BPTT_RELU, BPTT_SIGMOID } bptt_activation;
+typedef enum { BPTT_F32, BPTT_F64 } bptt_dtype;
+typedef enum { BPTT_CROSS_ENTROPY } bptt_loss;
+typedef enum { BPTT_MEAN, BPTT_SUM } bptt_reduction;
+typedef enum { BPTT_UNROLL_AUTO, BPTT_UNROLL_TIME, BPTT_UNROLL_FULL, BPTT_UNROLL_NONE } bptt_unroll;
+typedef enum { BPTT_SGD, BPTT_MOMENTUM, BPTT_ADAGRAD, BPTT_RMSPROP, BPTT_ADAM } bptt_optimizer_kind;
+typedef enum { BPTT_CLIP_NONE, BPTT_CLIP_NORM, BPTT_CLIP_VALUE } bptt_clip_kind;
+typedef enum { BPTT_INIT_UNIFORM, BPTT_INIT_NORMAL } bptt_init_kind;
+
+/* Update rules, g = gradient after clipping, p = parameter, as PyTorch defines them:
+ *   sgd       p -= rate g
+ *   momentum  v = momentum v + g                                                     p -= rate v
+ *   adagrad   s = s + g g                                                            p -= rate g / (sqrt(s) + epsilon)
+ *   rmsprop   s = decay s + (1 - decay) g g                                          p -= rate g / (sqrt(s) + epsilon)
+ *   adam      m = beta1 m + (1 - beta1) g,  s = beta2 s + (1 - beta2) g g
+ *             p -= rate (m / (1 - beta1^n)) / (sqrt(s / (1 - beta2^n)) + epsilon)    n = number of this update, from 1
+ */
+typedef struct bptt_optimizer {
+    bptt_optimizer_kind kind;
+    double rate, momentum, decay, beta1, beta2, epsilon; /* those that the rule does not use are 0 */
+} bptt_optimizer;
+
+typedef struct bptt_clip {
+    bptt_clip_kind kind;
+    double limit; /* NORM: all gradients scaled by limit / norm when norm > limit.  VALUE: each cut to [-limit, limit] */
+} bptt_clip;
+
+typedef struct bptt_init {
+    bptt_init_kind kind;
+    double scale; /* UNIFORM: weights in [-scale, scale).  NORMAL: standard deviation.  Biases start at 0. */
+} bptt_init;
+
+typedef struct bptt_spec {
+    char name[BPTT_NAME_MAX]; /* a C identifier, prefix of everything emitted */
+    bptt_cell cell;
+    bptt_activation activation;
+    int64_t hidden; /* H, hidden units */
+    int64_t vocab;  /* V, token ids 0 .. V-1 */
+    int64_t T;      /* steps of a sequence */
+    int64_t K;      /* truncation horizon, steps of a chunk, 1 <= K <= T */
+    int64_t batch;  /* B, sequences trained side by side */
+    bptt_dtype dtype;
+    bptt_loss loss;
+    bptt_reduction reduction;
+    bool carry; /* the state goes on from sequence to sequence */
+    bptt_optimizer optimizer;
+    bptt_clip clip;
+    bptt_init init;
+    uint64_t seed;
+    bptt_unroll unroll;
+    int64_t simd;      /* 32-bit lanes that the layout is padded and tiled for: 1, 4, 8, 16; 0 = this machine's */
+    int alphabet_size; /* 0: tokens are numbers; else V == alphabet_size and token i is the byte alphabet[i] */
+    unsigned char alphabet[256];
+    char digest[BPTT_DIGEST_SIZE]; /* 128-bit hash of the canonical text, hexadecimal */
+    char *text;                    /* canonical text: a Lua spec with every field resolved, loads to this same spec; owned */
+    char *source;                  /* path or name that messages begin with; owned */
+} bptt_spec;
+
+/* One "key=value" of the command line; value is Lua's constant syntax or a bare word: hidden=64, cell=rnn, clip={norm=1}. */
+typedef struct bptt_override {
+    const char *key; /* need not end with NUL; `key_length` bytes */
+    size_t key_length;
+    const char *value; /* ends with NUL */
+} bptt_override;
+
+/* Reads, runs and checks the spec at `path` (bptt_spec_load) or in `text` (bptt_spec_parse; `source` names it in messages,
+ * alphabet_of is refused there).  On success the caller owns *spec and frees it; on failure *spec needs no free.
+ * Errors: "FILE:LINE: ..." BPTT_FAILED; an override at fault: BPTT_USAGE. */
+bptt_status bptt_spec_load(const char *path, const bptt_override *overrides, size_t count, bptt_spec *spec, bptt_error *error);
+bptt_status bptt_spec_parse(const char *text, size_t length, const char *source, const bptt_override *overrides, size_t count,
+                            bptt_spec *spec, bptt_error *error);
+void bptt_spec_free(bptt_spec *spec);
+
+/* Recomputes `text` and `digest` after a caller in the program changed a field (evaluation sets batch = 1). */
+bptt_status bptt_spec_seal(bptt_spec *spec, bptt_error *error);
+
+/* The table of fields as help text, a line each: name, type, range, default, meaning. */
+void bptt_spec_help(FILE *out);
+
+/* The word of a choice, e.g. bptt_spec_word("activation", BPTT_RELU) = "relu".  NULL for an unknown field or value. */
+const char *bptt_spec_word(const char *field, int value);
+
+#endif

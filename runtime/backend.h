@@ -1,0 +1,41 @@
+/* backend.h: turns a checked spec into a running model, by one of four backends.
+ *
+ *   tcc      emitted C, compiled in this process by libtcc; kernels bound to the precompiled ones
+ *   cc       the same text, compiled by the system's compiler, cached by digest, loaded
+ *   auto     starts on tcc, swaps to cc at a chunk border when the compiler is done
+ *   generic  plain loops with run-time sizes: the baseline and an oracle
+ *
+ * A program is code (shared by any number of memories); a memory is one model's struct.  Callers see bptt_model alone.
+ * Depends on gen/ (spec to text) and templates/abi.h.
+ */
+#ifndef BPTT_BACKEND_H
+#define BPTT_BACKEND_H
+
+#include "../gen/spec.h"
+#include "../templates/abi.h"
+
+typedef enum bptt_backend { BPTT_BACKEND_TCC, BPTT_BACKEND_CC, BPTT_BACKEND_AUTO, BPTT_BACKEND_GENERIC } bptt_backend;
+
+/* Words of the backends in enum order, ended by NULL. */
+extern const char *const bptt_backend_words[];
+
+typedef struct bptt_program {
+    const bptt_model *model; /* valid until the program is closed; auto may replace it in bptt_program_poll */
+    const char *backend;     /* word of the backend that `model` runs on now */
+    double compile_ms;       /* time from text to code, milliseconds; 0 for generic */
+    size_t code_bytes;       /* machine code of the model itself, 0 for generic */
+    void *hidden;            /* the backend's own */
+    void (*close)(struct bptt_program *program);
+} bptt_program;
+
+/* Opens `spec` on `backend`.  The caller owns *program and closes it with bptt_program_close. */
+bptt_status bptt_program_open(const bptt_spec *spec, bptt_backend backend, bptt_program *program, bptt_error *error);
+/* For auto, between chunks: replaces program->model by the compiled one when it is ready (memories stay valid as they are).
+ * Returns true when it did. */
+bool bptt_program_poll(bptt_program *program);
+void bptt_program_close(bptt_program *program);
+
+/* Zeroed, 64-byte aligned memory of model->bytes, not yet initialised (call model->init); free with free().  NULL: no memory. */
+void *bptt_memory_new(const bptt_model *model);
+
+#endif

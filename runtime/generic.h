@@ -1,0 +1,16 @@
+/* generic.h: the same network by plain C loops whose sizes are run-time values.
+ *
+ * The baseline of every comparison (compiled -O3) and an oracle that knows nothing of graph, plan or text.  It implements the
+ * bptt_model interface; it refuses to be clever: no tiles, no vector types, textbook loops in the order of design.md section 1.
+ */
+#ifndef BPTT_GENERIC_H
+#define BPTT_GENERIC_H
+
+#include "../gen/spec.h"
+#include "../templates/abi.h"
+
+/* Makes a model of `spec`, f32 or f64; NULL when there is no memory.  Free with bptt_generic_free. */
+const bptt_model *bptt_generic_new(const bptt_spec *spec);
+void bptt_generic_free(const bptt_model *model);
+
+#endif

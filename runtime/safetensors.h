@@ -1,0 +1,47 @@
+/* safetensors.h: reads and writes the safetensors container (u64 header length, JSON header, raw little-endian rows).
+ *
+ * A file comes from a stranger: every length, offset, name and shape is checked before use.  Depends on cJSON and status.h;
+ * knows nothing of models.
+ */
+#ifndef BPTT_SAFETENSORS_H
+#define BPTT_SAFETENSORS_H
+
+#include "../gen/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum { BPTT_ST_F32, BPTT_ST_F64, BPTT_ST_I64 } bptt_st_dtype; /* the dtypes that bptt speaks */
+
+typedef struct bptt_st_tensor {
+    char *name;
+    bptt_st_dtype dtype;
+    unsigned rank; /* 0 .. 4 */
+    uint64_t shape[4];
+    size_t bytes;
+    const void *data; /* reading: into the file's buffer, maybe unaligned; writing: the caller's */
+} bptt_st_tensor;
+
+typedef struct bptt_st_file {
+    bptt_st_tensor *tensors;
+    size_t count;
+    char **keys, **values; /* __metadata__ */
+    size_t metadata_count;
+    unsigned char *buffer;
+    size_t length;
+    char *path; /* for messages */
+} bptt_st_file;
+
+/* Reads and checks the whole file.  Refused by name: truncated, trailing bytes, absurd header length, bad JSON, duplicate or empty
+ * names, unknown dtype, offsets that overlap, leave gaps or run out of range, a size that is not shape x dtype. */
+bptt_status bptt_st_read(const char *path, bptt_st_file *file, bptt_error *error);
+void bptt_st_free(bptt_st_file *file);
+const bptt_st_tensor *bptt_st_find(const bptt_st_file *file, const char *name); /* NULL: not there */
+const char *bptt_st_metadata(const bptt_st_file *file, const char *key);        /* NULL: not there */
+
+/* Writes a temporary file beside `path`, syncs it (and its folder) and renames it.  On any failure `path` is as it was and the
+ * temporary file is gone.  keys/values: metadata_count pairs of UTF-8 text. */
+bptt_status bptt_st_write(const char *path, const bptt_st_tensor *tensors, size_t count, const char *const *keys,
+                          const char *const *values, size_t metadata_count, bptt_error *error);
+
+#endif

@@ -1,0 +1,56 @@
+/* What a program knows of a model without its header: sizes, tensors and functions.  bptt drives every backend through it. */
+#ifndef BPTT_ABI
+#define BPTT_ABI 1
+
+/* Logical element (row, col) of a tensor lies at offset + row * stride + col, counted in reals from the block's start.
+ * A weight is stored input-major, [inputs][outputs]; files hold it output-major, [outputs][inputs]. */
+typedef struct bptt_tensor {
+    const char *name; /* as in the equations: "W_hh" */
+    const char *file; /* as in a weight file: "rnn.weight_hh_l0" */
+    const char *twin; /* second bias of the same unit in a weight file, "rnn.bias_hh_l0"; NULL: none */
+    uint32_t rank;    /* 2: [rows][cols]; 1: [cols], rows == 1 */
+    uint32_t rows;    /* inputs (a state: B) */
+    uint32_t cols;    /* outputs */
+    uint32_t stride;  /* reals from row to row, cols padded to the vector width */
+    size_t offset;    /* reals from the start of the block */
+} bptt_tensor;
+
+typedef struct bptt_model bptt_model;
+struct bptt_model {
+    uint32_t abi;       /* BPTT_ABI */
+    uint32_t real_size; /* 4: float, 8: double */
+    const char *name;
+    const char *digest;                            /* of the spec, hexadecimal */
+    uint32_t hidden, vocab, steps, horizon, batch; /* H V T K B */
+    uint32_t chunks;   /* chunks of a sequence, ceil(T / K); each has K steps, the last one those that remain */
+    size_t bytes;      /* size of the struct */
+    size_t parameters; /* logical parameters, without padding */
+    size_t block;      /* reals of a parameter-shaped block, with padding; padding is 0 and stays 0 */
+    uint32_t tensor_count, state_count, moment_count;
+    const bptt_tensor *tensors; /* of a parameter-shaped block: param, grad and each moment */
+    const bptt_tensor *states;  /* carried state, offsets from the state block */
+    /* bytes from the start of the struct to: */
+    size_t param, grad; /* block reals each */
+    size_t moment[2];   /* block reals each, for the first moment_count */
+    size_t state;       /* carried state */
+    size_t progress;    /* double[3]: updates done, beta1^updates, beta2^updates */
+
+    /* Parameters from the seed; moments, state and progress to their start. */
+    void (*init)(const bptt_model *self, void *model, uint64_t seed);
+    /* State to zero. */
+    void (*reset)(const bptt_model *self, void *model);
+    /* Call after parameters were written from outside: brings derived copies of them up to date. */
+    void (*refresh)(const bptt_model *self, void *model);
+    /* Chunk `chunk` (0 .. chunks - 1) of a sequence forward and backward; gradients overwritten, state advanced, no update.
+     * x, y: token ids [steps of the chunk][B]; y >= V means no loss there.  Returns the loss in the spec's reduction: sum, or
+     * mean over the labels that count (0 where none does).  Chunk 0 zeroes the state first unless the spec carries it. */
+    double (*gradient)(const bptt_model *self, void *model, const uint32_t *x, const uint32_t *y, uint32_t chunk);
+    /* Clips the gradients, updates the parameters.  Returns the gradient's 2-norm before clipping; when that is not finite
+     * nothing is changed. */
+    double (*update)(const bptt_model *self, void *model);
+    /* As gradient, forward only. */
+    double (*loss)(const bptt_model *self, void *model, const uint32_t *x, const uint32_t *y, uint32_t chunk);
+    /* One step of B tokens x[B]; advances the state; writes probabilities[B][V], reals without padding. */
+    void (*predict)(const bptt_model *self, void *model, const uint32_t *x, void *probabilities);
+};
+#endif
