@@ -8,9 +8,10 @@
 
 /* The values are the exit statuses of the bptt command. */
 typedef enum bptt_status {
-    BPTT_OK = 0,     /* done */
-    BPTT_FAILED = 1, /* the input, the machine or a file is at fault */
-    BPTT_USAGE = 2,  /* the command line is at fault */
+    BPTT_OK = 0,        /* done */
+    BPTT_FAILED = 1,    /* the input, the machine or a file is at fault */
+    BPTT_USAGE = 2,     /* the command line is at fault */
+    BPTT_STOPPED = 130, /* a signal ended the work, which is saved; the text says how to go on */
 } bptt_status;
 
 typedef struct bptt_error {
@@ -18,9 +19,9 @@ typedef struct bptt_error {
 } bptt_error;
 
 #if defined(__GNUC__)
-#define BPTT_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define BPTT_PRINTF(string, first) __attribute__((format(printf, string, first)))
 #else
-#define BPTT_PRINTF(format, first)
+#define BPTT_PRINTF(string, first)
 #endif
 
 /* Writes the message (cut at the size of `text`, control characters shown as '?') and returns `status`. */

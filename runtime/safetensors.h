@@ -13,6 +13,9 @@
 
 typedef enum { BPTT_ST_F32, BPTT_ST_F64, BPTT_ST_I64 } bptt_st_dtype; /* the dtypes that bptt speaks */
 
+/* As a file spells it: "F32". */
+const char *bptt_st_dtype_word(bptt_st_dtype dtype);
+
 typedef struct bptt_st_tensor {
     char *name;
     bptt_st_dtype dtype;

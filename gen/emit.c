@@ -1,0 +1,241 @@
+/* emit.c: shows the plan to the templates, as a Lua table with the plan's own names, and renders the files.  See emit.h. */
+#include "emit.h"
+
+#include "template.h"
+
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- fields of the table on top of the stack ---------------------------------------------------------------------------------------- */
+
+static void set_integer(lua_State *L, const char *name, int64_t value)
+{
+    lua_pushinteger(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void set_boolean(lua_State *L, const char *name, bool value)
+{
+    lua_pushboolean(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void set_string(lua_State *L, const char *name, const char *value)
+{
+    lua_pushstring(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void set_number(lua_State *L, const char *name, double value)
+{
+    lua_pushnumber(L, value);
+    lua_setfield(L, -2, name);
+}
+
+/* --- parts of the plan ------------------------------------------------------------------------------------------------------------------ */
+
+static void set_ref(lua_State *L, const char *name, const bptt_ref *ref)
+{
+    if (ref->kind == BPTT_REF_NONE) { return; }
+    lua_newtable(L);
+    if (ref->kind == BPTT_REF_SLOT) {
+        set_integer(L, "slot", ref->index + 1);
+        set_integer(L, "shift", ref->shift);
+    } else {
+        set_integer(L, "temp", ref->index + 1);
+    }
+    lua_setfield(L, -2, name);
+}
+
+static void push_elements(lua_State *L, const bptt_action *action)
+{
+    lua_newtable(L);
+    for (int e = 0; e < action->element_count; e++) {
+        lua_newtable(L);
+        set_string(L, "op", bptt_op_name(action->elements[e].op));
+        set_ref(L, "out", &action->elements[e].out);
+        set_ref(L, "a", &action->elements[e].a);
+        set_ref(L, "b", &action->elements[e].b);
+        lua_rawseti(L, -2, e + 1);
+    }
+    lua_setfield(L, -2, "elements");
+    set_integer(L, "temps", action->temp_count);
+}
+
+static void push_tile(lua_State *L, const bptt_tile *tile)
+{
+    lua_newtable(L);
+    set_integer(L, "rows", tile->rows);
+    set_integer(L, "rest_rows", tile->rest_rows);
+    set_integer(L, "vectors", tile->vectors);
+    set_integer(L, "rest_vectors", tile->rest_vectors);
+    lua_setfield(L, -2, "tile");
+}
+
+static void push_action(lua_State *L, const bptt_action *action)
+{
+    static const char *const kinds[] = {"gather", "product", "chain", "loss", "zero", "gradient", "scatter", "column_sum"};
+    static const char *const fills[] = {"zero", "bias", "add"};
+    lua_newtable(L);
+    set_string(L, "kind", kinds[action->kind]);
+    set_string(L, "region", bptt_region_name(action->region));
+    set_string(L, "fill", fills[action->fill]);
+    set_string(L, "name", action->name);
+    set_string(L, "note", action->note);
+    set_boolean(L, "forward", action->forward);
+    set_boolean(L, "into_previous", action->into_previous);
+    set_boolean(L, "turned", action->turned);
+    set_integer(L, "param", action->param + 1);
+    set_integer(L, "bias", action->bias + 1);
+    set_integer(L, "cols", action->cols);
+    set_integer(L, "depth", action->depth);
+    set_ref(L, "out", &action->out);
+    set_ref(L, "input", &action->in);
+    set_ref(L, "adjoint", &action->adjoint);
+    push_tile(L, &action->tile);
+    push_elements(L, action);
+}
+
+static void push_params(lua_State *L, const bptt_plan *plan)
+{
+    lua_newtable(L);
+    for (int p = 0; p < plan->graph->param_count; p++) {
+        const bptt_tensor_plan *tensor = &plan->params[p];
+        const bptt_param *param = &plan->graph->params[p];
+        lua_newtable(L);
+        set_string(L, "name", plan->graph->nodes[param->node].name);
+        set_string(L, "file", param->file);
+        set_string(L, "twin", param->twin);
+        set_integer(L, "rank", plan->graph->nodes[param->node].cols > 0 ? 2 : 1);
+        set_integer(L, "rows", tensor->rows);
+        set_integer(L, "cols", tensor->cols);
+        set_integer(L, "stride", tensor->stride);
+        set_integer(L, "offset", (int64_t)tensor->offset);
+        set_boolean(L, "turned", tensor->turned);
+        set_integer(L, "turned_stride", tensor->turned_stride);
+        set_integer(L, "turned_offset", (int64_t)tensor->turned_offset);
+        lua_rawseti(L, -2, p + 1);
+    }
+    lua_setfield(L, -2, "params");
+}
+
+static void push_slots(lua_State *L, const bptt_plan *plan)
+{
+    static const char *const kinds[] = {"state", "chunk", "block", "step"};
+    lua_newtable(L);
+    for (int s = 0; s < plan->slot_count; s++) {
+        const bptt_slot *slot = &plan->slots[s];
+        lua_newtable(L);
+        set_string(L, "name", slot->name);
+        set_string(L, "later", slot->later);
+        set_string(L, "kind", kinds[slot->kind]);
+        set_integer(L, "rows", bptt_slot_row_count(plan, slot));
+        set_integer(L, "cols", slot->cols);
+        set_integer(L, "stride", slot->stride);
+        set_integer(L, "size", (int64_t)slot->size);
+        set_integer(L, "offset", (int64_t)slot->offset);
+        lua_rawseti(L, -2, s + 1);
+    }
+    lua_setfield(L, -2, "slots");
+    lua_newtable(L);
+    for (int s = 0; s < plan->graph->state_count; s++) {
+        lua_pushinteger(L, plan->refs[plan->graph->states[s].node].index + 1);
+        lua_rawseti(L, -2, s + 1);
+    }
+    lua_setfield(L, -2, "states");
+}
+
+static void push_spec(lua_State *L, const bptt_spec *spec)
+{
+    lua_newtable(L);
+    set_string(L, "name", spec->name);
+    set_string(L, "digest", spec->digest);
+    set_integer(L, "hidden", spec->hidden);
+    set_integer(L, "vocab", spec->vocab);
+    set_integer(L, "T", spec->T);
+    set_integer(L, "K", spec->K);
+    set_integer(L, "batch", spec->batch);
+    set_boolean(L, "carry", spec->carry);
+    set_string(L, "cell", bptt_spec_word("cell", (int)spec->cell));
+    set_string(L, "activation", bptt_spec_word("activation", (int)spec->activation));
+    set_string(L, "reduction", spec->reduction == BPTT_MEAN ? "mean" : "sum");
+    lua_pushinteger(L, (lua_Integer)spec->seed);
+    lua_setfield(L, -2, "seed");
+    lua_newtable(L);
+    set_number(L, "rate", spec->optimizer.rate);
+    set_number(L, "momentum", spec->optimizer.momentum);
+    set_number(L, "decay", spec->optimizer.decay);
+    set_number(L, "beta1", spec->optimizer.beta1);
+    set_number(L, "beta2", spec->optimizer.beta2);
+    set_number(L, "epsilon", spec->optimizer.epsilon);
+    static const char *const rules[] = {"sgd", "momentum", "adagrad", "rmsprop", "adam"};
+    set_string(L, "kind", rules[spec->optimizer.kind]);
+    lua_setfield(L, -2, "optimizer");
+    static const char *const clips[] = {"none", "norm", "value"};
+    set_string(L, "clip", clips[spec->clip.kind]);
+    set_number(L, "limit", spec->clip.limit);
+    set_string(L, "init", spec->init.kind == BPTT_INIT_UNIFORM ? "uniform" : "normal");
+    set_number(L, "init_scale", spec->init.scale);
+    lua_setfield(L, -2, "spec");
+}
+
+static void push_counts(lua_State *L, const bptt_plan *plan)
+{
+    const bptt_counts *counts = &plan->counts;
+    set_integer(L, "parameters", (int64_t)counts->parameters);
+    set_integer(L, "struct_bytes", (int64_t)counts->struct_bytes);
+    set_integer(L, "flop_forward", (int64_t)counts->flop_forward);
+    set_integer(L, "flop_backward", (int64_t)counts->flop_backward);
+    set_integer(L, "flop_update", (int64_t)counts->flop_update);
+    set_integer(L, "progress_size", (int64_t)counts->parts[counts->part_count - 1].bytes / 8);
+}
+
+/* Names for the templates: the plan's fields, at the top level. */
+static int fill(lua_State *L)
+{
+    const bptt_plan *plan = lua_touserdata(L, 2);
+    static const char *const unrolls[] = {"auto", "time", "full", "none"};
+    lua_settop(L, 1);
+    push_spec(L, plan->spec);
+    push_params(L, plan);
+    push_slots(L, plan);
+    push_counts(L, plan);
+    set_string(L, "version", BPTT_VERSION);
+    set_string(L, "abi", "1");
+    set_string(L, "unroll", unrolls[plan->unroll]);
+    set_integer(L, "real_size", plan->real_size);
+    set_integer(L, "simd", plan->simd);
+    set_integer(L, "lanes", plan->lanes);
+    set_integer(L, "chunks", plan->chunks);
+    set_integer(L, "rest", plan->rest);
+    set_integer(L, "block", plan->block);
+    set_integer(L, "block_size", (int64_t)plan->block_size);
+    set_integer(L, "turned_size", (int64_t)plan->turned_size);
+    set_integer(L, "work_size", (int64_t)plan->work_size);
+    set_integer(L, "moments", plan->moments);
+    lua_newtable(L);
+    for (int a = 0; a < plan->action_count; a++) {
+        push_action(L, &plan->actions[a]);
+        lua_rawseti(L, -2, a + 1);
+    }
+    lua_setfield(L, -2, "actions");
+    return 0;
+}
+
+bptt_status bptt_emit(const bptt_plan *plan, bptt_unit *unit, bptt_error *error)
+{
+    const struct {
+        const char *name;
+        char **text;
+    } files[] = {
+        {"model.h", &unit->header}, {"model.c", &unit->source}, {"example.c", &unit->example}, {"Makefile", &unit->makefile}};
+    bptt_templates *templates = bptt_templates_new();
+    if (templates == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory to emit %s", plan->spec->name); }
+    bptt_status status = bptt_templates_define(templates, fill, plan, error);
+    for (size_t i = 0; i < sizeof files / sizeof files[0] && status == BPTT_OK; i++) {
+        status = bptt_templates_render(templates, files[i].name, files[i].text, error);
+    }
+    bptt_templates_free(templates);
+    return status;
+}

@@ -1,0 +1,630 @@
+/* fields.c: the fields of a spec, and the kinds of value that they take.  See fields.h.
+ *
+ * To add a field: a row in bptt_fields (and a member of bptt_spec).  Reads values by raw access alone; runs no Lua code.
+ */
+#include "fields.h"
+
+#include "suggest.h"
+
+#include <float.h>
+#include <lauxlib.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
+#define AT(member) .offset = offsetof(bptt_spec, member)
+
+/* Positive numbers stay clear of what a float rounds to 0 or to infinity. */
+#define TINY  1e-30
+#define LARGE 1e30
+
+const bptt_field bptt_fields[] = {
+    {"name", BPTT_KIND_NAME, AT(name), .help = "prefix of every emitted name"},
+    {"cell", BPTT_KIND_CHOICE, AT(cell), .words = WORDS("rnn"), .fallback = "\"rnn\"", .help = "recurrence"},
+    {"activation", BPTT_KIND_CHOICE, AT(activation), .words = WORDS("tanh", "relu", "sigmoid"), .fallback = "\"tanh\"",
+     .help = "phi in h_t = phi(a_t)"},
+    {"hidden", BPTT_KIND_INTEGER, AT(hidden), 1, 65536, .help = "hidden units, H"},
+    {"vocab", BPTT_KIND_VOCAB, AT(vocab), 2, INT32_MAX, .help = "token ids, V"},
+    {"T", BPTT_KIND_INTEGER, AT(T), 1, 65536, .help = "time steps of a sequence"},
+    {"K", BPTT_KIND_INTEGER, AT(K), 1, 65536, .fallback = "T", .help = "truncation horizon, steps of a chunk, at most T"},
+    {"batch", BPTT_KIND_INTEGER, AT(batch), 1, 65536, .fallback = "1", .help = "sequences trained side by side, B"},
+    {"dtype", BPTT_KIND_CHOICE, AT(dtype), .words = WORDS("f32", "f64"), .fallback = "\"f32\"", .help = "type of every real"},
+    {"loss", BPTT_KIND_CHOICE, AT(loss), .words = WORDS("cross_entropy"), .fallback = "\"cross_entropy\"",
+     .help = "loss of a step"},
+    {"reduction", BPTT_KIND_CHOICE, AT(reduction), .words = WORDS("mean", "sum"), .fallback = "\"mean\"",
+     .help = "how the losses of a chunk become one"},
+    {"carry", BPTT_KIND_BOOLEAN, AT(carry), .fallback = "true", .help = "the state goes on from sequence to sequence"},
+    {"optimizer", BPTT_KIND_OPTIMIZER, AT(optimizer), .words = WORDS("sgd", "momentum", "adagrad", "rmsprop", "adam"),
+     .fallback = "\"adagrad\"", .help = "update rule and its rates"},
+    {"clip", BPTT_KIND_SCALE, AT(clip), .low = TINY, .high = LARGE, .words = WORDS("none", "norm", "value"),
+     .fallback = "{norm = 5}", .help = "limit of the gradient's norm or of its elements"},
+    {"init", BPTT_KIND_SCALE, AT(init), .low = 0, .high = LARGE, .words = WORDS("uniform", "normal"),
+     .fallback = "{uniform = 1 / math.sqrt(hidden)}", .help = "range or standard deviation of the first weights"},
+    {"seed", BPTT_KIND_INTEGER, AT(seed), 0, INT64_MAX, .fallback = "1", .help = "of everything that is random"},
+    {"unroll", BPTT_KIND_CHOICE, AT(unroll), .words = WORDS("auto", "time", "full", "none"), .fallback = "\"auto\"",
+     .spelling = true, .help = "which loops are spelled out"},
+    {"simd", BPTT_KIND_LANES, AT(simd), .words = WORDS("auto", "1", "4", "8", "16"), .fallback = "\"auto\"", .spelling = true,
+     .help = "32-bit lanes of a vector; auto is this machine's"},
+    {0},
+};
+
+_Static_assert(sizeof bptt_fields / sizeof bptt_fields[0] == BPTT_FIELD_COUNT + 1, "BPTT_FIELD_COUNT counts the rows");
+_Static_assert(sizeof(bptt_cell) == sizeof(int) && sizeof(bptt_clip_kind) == sizeof(int), "choices are kept as int");
+_Static_assert(offsetof(bptt_clip, limit) == offsetof(bptt_init, scale), "clip and init are read alike");
+
+/* The rates of the rules: PyTorch's forms, and its defaults but for the rates of sgd, momentum and adagrad.  Columns in the order
+ * of bptt_optimizer_kind; UNUSED: the rule has no such rate. */
+#define UNUSED (-1.0)
+static const struct rate {
+    const char *name;
+    size_t offset;
+    double low, high;
+    double fallback[5];
+} rates[] = {
+    /*                                                                  sgd  momentum adagrad rmsprop adam */
+    {"rate", offsetof(bptt_optimizer, rate), TINY, LARGE, {0.1, 0.01, 0.1, 0.01, 0.001}},
+    {"momentum", offsetof(bptt_optimizer, momentum), 0, 0.9999999, {UNUSED, 0.9, UNUSED, UNUSED, UNUSED}},
+    {"decay", offsetof(bptt_optimizer, decay), 0, 0.9999999, {UNUSED, UNUSED, UNUSED, 0.99, UNUSED}},
+    {"beta1", offsetof(bptt_optimizer, beta1), 0, 0.9999999, {UNUSED, UNUSED, UNUSED, UNUSED, 0.9}},
+    {"beta2", offsetof(bptt_optimizer, beta2), 0, 0.9999999, {UNUSED, UNUSED, UNUSED, UNUSED, 0.999}},
+    {"epsilon", offsetof(bptt_optimizer, epsilon), TINY, 1, {UNUSED, UNUSED, 1e-10, 1e-8, 1e-8}},
+};
+enum { RATES = sizeof rates / sizeof rates[0] };
+
+static bool has_rate(const struct rate *rate, int rule)
+{
+    return rate->fallback[rule] >= 0;
+}
+
+static double *rate_slot(bptt_optimizer *optimizer, const struct rate *rate)
+{
+    return (double *)(void *)((char *)optimizer + rate->offset);
+}
+
+/* ---- texts ---- */
+
+void bptt_append(char *text, size_t size, const char *format, ...)
+{
+    size_t used = strlen(text);
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text + used, size - used, format, arguments);
+    va_end(arguments);
+}
+
+/* The shortest decimal text that reads back as the same number. */
+static void format_number(double number, char *text, size_t size)
+{
+    for (int digits = 1; digits <= DBL_DECIMAL_DIG; digits++) {
+        (void)snprintf(text, size, "%.*g", digits, number);
+        if (strtod(text, NULL) == number) { return; }
+    }
+}
+
+void bptt_append_quoted(char *text, size_t size, char quote, const char *bytes, size_t length)
+{
+    enum { SHOWN = 40 };
+    bptt_append(text, size, "%c", quote);
+    for (size_t i = 0; i < length && i < SHOWN; i++) {
+        unsigned char c = (unsigned char)bytes[i];
+        bptt_append(text, size, c >= 0x20 && c < 0x7f ? "%c" : "\\%03u", c);
+    }
+    bptt_append(text, size, length > SHOWN ? "...%c" : "%c", quote);
+}
+
+void bptt_describe(lua_State *L, int index, char *text, size_t size)
+{
+    text[0] = '\0';
+    int type = lua_type(L, index);
+    double number = type == LUA_TNUMBER ? lua_tonumber(L, index) : 0;
+    if (type == LUA_TSTRING) {
+        size_t length = 0;
+        const char *bytes = lua_tolstring(L, index, &length);
+        bptt_append_quoted(text, size, '"', bytes, length);
+    } else if (lua_isinteger(L, index)) {
+        bptt_append(text, size, "%lld", lua_tointeger(L, index));
+    } else if (isnan(number)) {
+        bptt_append(text, size, "nan");
+    } else if (type == LUA_TNUMBER) {
+        format_number(number, text, size);
+    } else if (type == LUA_TBOOLEAN) {
+        bptt_append(text, size, lua_toboolean(L, index) ? "true" : "false");
+    } else if (type == LUA_TNIL || type == LUA_TNONE) {
+        bptt_append(text, size, "nothing");
+    } else {
+        bptt_append(text, size, "a %s", lua_typename(L, type));
+    }
+}
+
+/* `"a", "b" or 4`: words as they are written in a spec. */
+static void append_words(const char *const *words, char *text, size_t size)
+{
+    for (size_t i = 0; words[i] != NULL; i++) {
+        bool digit = words[i][0] >= '0' && words[i][0] <= '9';
+        const char *joint = i == 0 ? "" : words[i + 1] == NULL ? " or " : ", ";
+        bptt_append(text, size, digit ? "%s%s" : "%s\"%s\"", joint, words[i]);
+    }
+}
+
+/* ---- messages ---- */
+
+/* "field = value: expected ...", or with `part` "field.part = value: expected ..."; an override shows the former itself. */
+static bptt_status expected(bptt_reader *r, lua_State *L, int index, const char *part, const char *what)
+{
+    char value[256];
+    const char *field = r->field->name;
+    bptt_describe(L, index, value, sizeof value);
+    if (part != NULL) {
+        const char *dot = part[0] == '[' ? "" : ".";
+        return bptt_reader_fail(r, part, "%s%s%s = %s: expected %s", field, dot, part, value, what);
+    }
+    if (r->origins[r->field - bptt_fields] != NULL) { return bptt_reader_fail(r, NULL, "expected %s", what); }
+    return bptt_reader_fail(r, NULL, "%s = %s: expected %s", field, value, what);
+}
+
+static bptt_status unexpected(bptt_reader *r, lua_State *L, int index)
+{
+    char what[512] = "";
+    bptt_field_expect(r->field, what, sizeof what);
+    return expected(r, L, index, NULL, what);
+}
+
+/* ---- keys of tables ---- */
+
+static bool comes_first(lua_State *L, int a, int b)
+{
+    int type_a = lua_type(L, a);
+    int type_b = lua_type(L, b);
+    if (type_a != type_b) { return type_a == LUA_TNUMBER || (type_a == LUA_TSTRING && type_b != LUA_TNUMBER); }
+    return (type_a == LUA_TNUMBER || type_a == LUA_TSTRING) && lua_compare(L, a, b, LUA_OPLT) != 0;
+}
+
+bool bptt_push_stray_key(lua_State *L, int table, bptt_key_test *known, const void *context)
+{
+    bool found = false;
+    luaL_checkstack(L, 4, NULL);
+    table = lua_absindex(L, table);
+    lua_pushnil(L);
+    int least = lua_gettop(L);
+    lua_pushnil(L);
+    while (lua_next(L, table) != 0) {
+        lua_pop(L, 1);
+        int key = lua_gettop(L);
+        if (known(context, L, key) || (found && !comes_first(L, key, least))) { continue; }
+        lua_copy(L, key, least);
+        found = true;
+    }
+    if (!found) { lua_pop(L, 1); }
+    return found;
+}
+
+static int find_word(const char *const *words, const char *word, size_t length)
+{
+    for (int i = 0; words[i] != NULL; i++) {
+        if (strlen(words[i]) == length && memcmp(words[i], word, length) == 0) { return i; }
+    }
+    return -1;
+}
+
+int bptt_word_at(lua_State *L, int index, const char *const *words)
+{
+    size_t length = 0;
+    const char *word = lua_type(L, index) == LUA_TSTRING ? lua_tolstring(L, index, &length) : NULL;
+    return word == NULL ? -1 : find_word(words, word, length);
+}
+
+/* ---- kinds: read, write and describe ---- */
+
+static void *slot(const bptt_field *field, bptt_spec *spec)
+{
+    return (char *)spec + field->offset;
+}
+
+static const void *const_slot(const bptt_field *field, const bptt_spec *spec)
+{
+    return (const char *)spec + field->offset;
+}
+
+/* An integer, also as a float without a fraction. */
+static bool integer_at(lua_State *L, int index, int64_t *value)
+{
+    int exact = 0;
+    if (lua_type(L, index) != LUA_TNUMBER) { return false; }
+    *value = lua_tointegerx(L, index, &exact);
+    return exact != 0;
+}
+
+/* A number in low .. high, which excludes NaN and the infinities; -0 becomes 0. */
+static bool number_at(lua_State *L, int index, double low, double high, double *value)
+{
+    if (lua_type(L, index) != LUA_TNUMBER) { return false; }
+    double number = lua_tonumber(L, index);
+    *value = number == 0 ? 0 : number;
+    return number >= low && number <= high;
+}
+
+static bptt_status read_name(bptt_reader *r, lua_State *L, int index)
+{
+    size_t length = 0;
+    if (lua_type(L, index) != LUA_TSTRING) { return unexpected(r, L, index); }
+    const char *name = lua_tolstring(L, index, &length);
+    const char *fault = bptt_name_fault(name, length);
+    if (fault != NULL) {
+        char what[256] = "";
+        bptt_field_expect(r->field, what, sizeof what);
+        bptt_append(what, sizeof what, "; %s", fault);
+        return expected(r, L, index, NULL, what);
+    }
+    memcpy(slot(r->field, r->spec), name, length + 1);
+    return BPTT_OK;
+}
+
+static void write_name(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    (void)fprintf(out, "\"%s\"", (const char *)const_slot(field, spec));
+}
+
+static void expect_name(const bptt_field *field, char *text, size_t size)
+{
+    (void)field;
+    bptt_append(text, size, "a C identifier of at most 40 characters");
+}
+
+static bptt_status read_choice(bptt_reader *r, lua_State *L, int index)
+{
+    int word = bptt_word_at(L, index, r->field->words);
+    if (word < 0) { return unexpected(r, L, index); }
+    memcpy(slot(r->field, r->spec), &word, sizeof word);
+    return BPTT_OK;
+}
+
+static void write_choice(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    int word;
+    memcpy(&word, const_slot(field, spec), sizeof word);
+    (void)fprintf(out, "\"%s\"", field->words[word]);
+}
+
+static void expect_words(const bptt_field *field, char *text, size_t size)
+{
+    append_words(field->words, text, size);
+}
+
+static bptt_status read_lanes(bptt_reader *r, lua_State *L, int index)
+{
+    char digits[32] = "";
+    int64_t lanes = 0;
+    int word = bptt_word_at(L, index, WORDS("auto"));
+    if (word < 0 && integer_at(L, index, &lanes)) {
+        (void)snprintf(digits, sizeof digits, "%lld", (long long)lanes);
+        word = find_word(r->field->words, digits, strlen(digits));
+    }
+    if (word < 0) { return unexpected(r, L, index); }
+    memcpy(slot(r->field, r->spec), &lanes, sizeof lanes);
+    return BPTT_OK;
+}
+
+static int64_t load_integer(const bptt_field *field, const bptt_spec *spec)
+{
+    int64_t value;
+    memcpy(&value, const_slot(field, spec), sizeof value);
+    return value;
+}
+
+static void write_lanes(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    int64_t lanes = load_integer(field, spec);
+    (void)(lanes == 0 ? fprintf(out, "\"auto\"") : fprintf(out, "%lld", (long long)lanes));
+}
+
+static bptt_status read_integer(bptt_reader *r, lua_State *L, int index)
+{
+    int64_t value = 0;
+    if (!integer_at(L, index, &value) || value < r->field->min || value > r->field->max) { return unexpected(r, L, index); }
+    memcpy(slot(r->field, r->spec), &value, sizeof value);
+    return BPTT_OK;
+}
+
+static void write_integer(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    (void)fprintf(out, "%lld", (long long)load_integer(field, spec));
+}
+
+static void expect_integer(const bptt_field *field, char *text, size_t size)
+{
+    bptt_append(text, size, "an integer from %lld to %lld", (long long)field->min, (long long)field->max);
+}
+
+static bptt_status read_boolean(bptt_reader *r, lua_State *L, int index)
+{
+    if (!lua_isboolean(L, index)) { return unexpected(r, L, index); }
+    bool value = lua_toboolean(L, index) != 0;
+    memcpy(slot(r->field, r->spec), &value, sizeof value);
+    return BPTT_OK;
+}
+
+static void write_boolean(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    bool value;
+    memcpy(&value, const_slot(field, spec), sizeof value);
+    (void)fprintf(out, value ? "true" : "false");
+}
+
+static void expect_boolean(const bptt_field *field, char *text, size_t size)
+{
+    (void)field;
+    bptt_append(text, size, "true or false");
+}
+
+static bptt_status read_alphabet(bptt_reader *r, lua_State *L, int index)
+{
+    bool seen[256] = {false};
+    size_t length = 0;
+    const char *bytes = lua_tolstring(L, index, &length);
+    for (size_t i = 0; i < length; i++) {
+        unsigned char byte = (unsigned char)bytes[i];
+        if (seen[byte]) {
+            char shown[16] = "";
+            bptt_append_quoted(shown, sizeof shown, '"', bytes + i, 1);
+            return bptt_reader_fail(r, NULL, "vocab: byte %s (%u) comes twice in the alphabet", shown, byte);
+        }
+        seen[byte] = true;
+    }
+    if (length < 2) { return unexpected(r, L, index); }
+    memcpy(r->spec->alphabet, bytes, length); /* distinct, so at most 256 */
+    r->spec->alphabet_size = (int)length;
+    r->spec->vocab = (int64_t)length;
+    return BPTT_OK;
+}
+
+static bptt_status read_vocab(bptt_reader *r, lua_State *L, int index)
+{
+    r->spec->alphabet_size = 0;
+    return lua_type(L, index) == LUA_TSTRING ? read_alphabet(r, L, index) : read_integer(r, L, index);
+}
+
+static void write_vocab(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    if (spec->alphabet_size == 0) {
+        write_integer(field, spec, out);
+        return;
+    }
+    (void)fputc('"', out);
+    for (int i = 0; i < spec->alphabet_size; i++) {
+        unsigned char c = spec->alphabet[i];
+        bool plain = c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+        (void)fprintf(out, plain ? "%c" : "\\%03u", c);
+    }
+    (void)fputc('"', out);
+}
+
+static void expect_vocab(const bptt_field *field, char *text, size_t size)
+{
+    expect_integer(field, text, size);
+    bptt_append(text, size, ", or a string of 2 to 256 distinct bytes");
+}
+
+static bool is_rate_key(const void *context, lua_State *L, int key)
+{
+    const bptt_optimizer *optimizer = context;
+    int64_t index = 0;
+    if (lua_type(L, key) != LUA_TSTRING) { return integer_at(L, key, &index) && index == 1; }
+    for (size_t i = 0; i < RATES; i++) {
+        if (has_rate(&rates[i], (int)optimizer->kind) && bptt_word_at(L, key, (const char *[]){rates[i].name, NULL}) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The names of a rule's rates, or each with its default. */
+static void append_rates(int rule, bool defaults, char *text, size_t size)
+{
+    const char *joint = "";
+    for (size_t i = 0; i < RATES; i++) {
+        if (!has_rate(&rates[i], rule)) { continue; }
+        bptt_append(text, size, "%s%s", joint, rates[i].name);
+        joint = ", ";
+        if (!defaults) { continue; }
+        bptt_append(text, size, " = ");
+        format_number(rates[i].fallback[rule], text + strlen(text), size - strlen(text));
+    }
+}
+
+static bptt_status stray_rate(bptt_reader *r, lua_State *L, const char *rule)
+{
+    char text[512];
+    size_t length = 0;
+    int kind = (int)r->spec->optimizer.kind;
+    if (lua_type(L, -1) != LUA_TSTRING) {
+        bptt_describe(L, -1, text, sizeof text);
+        return bptt_reader_fail(r, NULL, "optimizer[%s]: expected the word and named rates only, like {\"%s\", rate = 0.01}",
+                                text, rule);
+    }
+    const char *key = lua_tolstring(L, -1, &length);
+    bptt_suggestion near = {key, length, NULL, 0};
+    for (size_t i = 0; i < RATES; i++) {
+        if (has_rate(&rates[i], kind)) { bptt_suggest(&near, rates[i].name); }
+    }
+    (void)snprintf(text, sizeof text, "unknown rate ");
+    bptt_append_quoted(text, sizeof text, '\'', key, length);
+    if (near.best != NULL) {
+        bptt_append(text, sizeof text, " (did you mean '%s'?)", near.best);
+    } else {
+        bptt_append(text, sizeof text, "; \"%s\" has ", rule);
+        append_rates(kind, false, text, sizeof text);
+    }
+    return bptt_reader_fail(r, key, "optimizer: %s", text);
+}
+
+static bptt_status read_rate(bptt_reader *r, lua_State *L, int table, const struct rate *rate)
+{
+    double *value = rate_slot(&r->spec->optimizer, rate);
+    char what[128];
+    *value = rate->fallback[r->spec->optimizer.kind];
+    if (table == 0) { return BPTT_OK; }
+    lua_pushstring(L, rate->name);
+    (void)lua_rawget(L, table);
+    if (!lua_isnil(L, -1) && !number_at(L, lua_gettop(L), rate->low, rate->high, value)) {
+        (void)snprintf(what, sizeof what, "a number from %g to %.7g", rate->low, rate->high);
+        return expected(r, L, lua_gettop(L), rate->name, what);
+    }
+    lua_pop(L, 1);
+    return BPTT_OK;
+}
+
+static bptt_status read_optimizer(bptt_reader *r, lua_State *L, int index)
+{
+    int table = lua_istable(L, index) ? index : 0;
+    const char *const *words = r->field->words;
+    bptt_optimizer *optimizer = &r->spec->optimizer;
+    if (table != 0) {
+        (void)lua_rawgeti(L, table, 1);
+    } else {
+        lua_pushvalue(L, index);
+    }
+    int rule = bptt_word_at(L, lua_gettop(L), words);
+    if (rule < 0 && table != 0) {
+        char what[256] = "";
+        append_words(words, what, sizeof what);
+        bptt_append(what, sizeof what, " first, like {\"adam\", rate = 0.001}");
+        return expected(r, L, lua_gettop(L), "[1]", what);
+    }
+    if (rule < 0) { return unexpected(r, L, index); }
+    *optimizer = (bptt_optimizer){.kind = (bptt_optimizer_kind)rule};
+    if (table != 0 && bptt_push_stray_key(L, table, is_rate_key, optimizer)) { return stray_rate(r, L, words[rule]); }
+    for (size_t i = 0; i < RATES; i++) {
+        if (!has_rate(&rates[i], rule)) { continue; }
+        bptt_status status = read_rate(r, L, table, &rates[i]);
+        if (status != BPTT_OK) { return status; }
+    }
+    return BPTT_OK;
+}
+
+static void write_number(double number, FILE *out)
+{
+    char text[64];
+    format_number(number, text, sizeof text);
+    (void)fputs(text, out);
+}
+
+static void write_optimizer(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    bptt_optimizer optimizer = spec->optimizer;
+    (void)fprintf(out, "{\"%s\"", field->words[optimizer.kind]);
+    for (size_t i = 0; i < RATES; i++) {
+        if (!has_rate(&rates[i], (int)optimizer.kind)) { continue; }
+        (void)fprintf(out, ", %s = ", rates[i].name);
+        write_number(*rate_slot(&optimizer, &rates[i]), out);
+    }
+    (void)fputc('}', out);
+}
+
+static void expect_optimizer(const bptt_field *field, char *text, size_t size)
+{
+    append_words(field->words, text, size);
+    bptt_append(text, size, ", or one with its rates, like {\"adam\", rate = 0.001}");
+}
+
+/* Pushes key and value of a table's only entry; false: it has none or several. */
+static bool push_only_entry(lua_State *L, int table)
+{
+    lua_pushnil(L);
+    if (lua_next(L, table) == 0) { return false; }
+    lua_pushvalue(L, -2);
+    return lua_next(L, table) == 0;
+}
+
+/* clip and init lie alike: a choice, then a number. */
+static bptt_status read_scale(bptt_reader *r, lua_State *L, int index)
+{
+    const bptt_field *field = r->field;
+    bptt_clip *scale = slot(field, r->spec);
+    bool may_be_none = strcmp(field->words[0], "none") == 0;
+    bool none = lua_isboolean(L, index) ? !lua_toboolean(L, index) : bptt_word_at(L, index, WORDS("none")) == 0;
+    if (none && may_be_none) {
+        *scale = (bptt_clip){0};
+        return BPTT_OK;
+    }
+    if (!lua_istable(L, index) || !push_only_entry(L, index)) { return unexpected(r, L, index); }
+    int key = lua_gettop(L) - 1;
+    int word = bptt_word_at(L, key, field->words);
+    if (word < (may_be_none ? 1 : 0)) { return unexpected(r, L, index); }
+    double number = 0;
+    if (!number_at(L, key + 1, field->low, field->high, &number)) {
+        char what[128];
+        (void)snprintf(what, sizeof what, "a number from %g to %g", field->low, field->high);
+        return expected(r, L, key + 1, field->words[word], what);
+    }
+    *scale = (bptt_clip){(bptt_clip_kind)word, number};
+    return BPTT_OK;
+}
+
+static void write_scale(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    const bptt_clip *scale = const_slot(field, spec);
+    const char *word = field->words[scale->kind];
+    if (strcmp(word, "none") == 0) {
+        (void)fputs("\"none\"", out);
+        return;
+    }
+    (void)fprintf(out, "{%s = ", word);
+    write_number(scale->limit, out);
+    (void)fputc('}', out);
+}
+
+static void expect_scale(const bptt_field *field, char *text, size_t size)
+{
+    for (size_t i = 0; field->words[i] != NULL; i++) {
+        const char *joint = i == 0 ? "" : field->words[i + 1] == NULL ? " or " : ", ";
+        bptt_append(text, size, strcmp(field->words[i], "none") == 0 ? "%s\"%s\"" : "%s{%s = number}", joint, field->words[i]);
+    }
+}
+
+static const struct kind {
+    bptt_status (*read)(bptt_reader *reader, lua_State *L, int index);
+    void (*write)(const bptt_field *field, const bptt_spec *spec, FILE *out);
+    void (*expect)(const bptt_field *field, char *text, size_t size);
+} kinds[] = {
+    [BPTT_KIND_NAME] = {read_name, write_name, expect_name},
+    [BPTT_KIND_CHOICE] = {read_choice, write_choice, expect_words},
+    [BPTT_KIND_LANES] = {read_lanes, write_lanes, expect_words},
+    [BPTT_KIND_INTEGER] = {read_integer, write_integer, expect_integer},
+    [BPTT_KIND_BOOLEAN] = {read_boolean, write_boolean, expect_boolean},
+    [BPTT_KIND_VOCAB] = {read_vocab, write_vocab, expect_vocab},
+    [BPTT_KIND_OPTIMIZER] = {read_optimizer, write_optimizer, expect_optimizer},
+    [BPTT_KIND_SCALE] = {read_scale, write_scale, expect_scale},
+};
+
+bptt_status bptt_field_read(bptt_reader *reader, lua_State *L, int index)
+{
+    luaL_checkstack(L, 8, NULL);
+    int top = lua_gettop(L);
+    bptt_status status = kinds[reader->field->kind].read(reader, L, lua_absindex(L, index));
+    lua_settop(L, top);
+    return status;
+}
+
+void bptt_field_write(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    kinds[field->kind].write(field, spec, out);
+}
+
+void bptt_field_expect(const bptt_field *field, char *text, size_t size)
+{
+    kinds[field->kind].expect(field, text, size);
+}
+
+void bptt_optimizer_help(FILE *out)
+{
+    for (const bptt_field *field = bptt_fields; field->name != NULL; field++) {
+        if (field->kind != BPTT_KIND_OPTIMIZER) { continue; }
+        for (int rule = 0; field->words[rule] != NULL; rule++) {
+            char text[512] = "";
+            append_rates(rule, true, text, sizeof text);
+            (void)fprintf(out, "  {\"%s\", %s}\n", field->words[rule], text);
+        }
+    }
+}

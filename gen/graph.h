@@ -1,0 +1,108 @@
+/* graph.h: the graph of ONE time step, and the table of its operations.
+ *
+ * Second stage (trace) builds the forward nodes from a cell's equations, third stage (derive) appends their adjoints.  Depends on
+ * status.h and on the sizes that a spec names.  Knows shapes; knows nothing of T, K, B or C text.
+ */
+#ifndef BPTT_GRAPH_H
+#define BPTT_GRAPH_H
+
+#include "spec.h"
+
+enum { BPTT_MAX_PARAMS = 32, BPTT_MAX_STATES = 8, BPTT_SYMBOL_MAX = 24, BPTT_FILE_MAX = 48 };
+
+/* Every operation once: enum name, name in dumps and templates, kind, operands.  Its shape and adjoint rules are in ops.c. */
+#define BPTT_OPS(X)                                                                                                              \
+    X(INPUT, "input", LEAF, 0)          /* x_t, a token: one-hot vector that is never stored */                                  \
+    X(TARGET, "target", LEAF, 0)        /* y_t, a token */                                                                       \
+    X(PARAM, "param", LEAF, 0)          /* a matrix or a vector that is trained */                                               \
+    X(STATE, "state", LEAF, 0)          /* value of a state after step t-1 */                                                    \
+    X(CARRY, "carry", LEAF, 0)          /* adjoint of a state that arrives from step t+1 */                                      \
+    X(MATVEC, "matvec", PRODUCT, 2)     /* W v */                                                                                \
+    X(MATVEC_T, "matvec_t", PRODUCT, 2) /* W' v */                                                                               \
+    X(OUTER, "outer", PRODUCT, 2)       /* u v' */                                                                               \
+    X(ADD, "add", ELEMENT, 2)                                                                                                    \
+    X(SUB, "sub", ELEMENT, 2)                                                                                                    \
+    X(MUL, "mul", ELEMENT, 2)                                                                                                    \
+    X(NEG, "neg", ELEMENT, 1)                                                                                                    \
+    X(TANH, "tanh", ELEMENT, 1)                                                                                                  \
+    X(TANH_ADJOINT, "tanh_adjoint", ELEMENT, 2) /* u (1 - v v), v = tanh */                                                      \
+    X(SIGMOID, "sigmoid", ELEMENT, 1)                                                                                            \
+    X(SIGMOID_ADJOINT, "sigmoid_adjoint", ELEMENT, 2) /* u v (1 - v), v = sigmoid */                                             \
+    X(RELU, "relu", ELEMENT, 1)                                                                                                  \
+    X(RELU_ADJOINT, "relu_adjoint", ELEMENT, 2)                /* v > 0 ? u : 0, v = relu */                                     \
+    X(CROSS_ENTROPY, "cross_entropy", LOSS, 2)                 /* -log softmax(u)[y] */                                          \
+    X(CROSS_ENTROPY_ADJOINT, "cross_entropy_adjoint", LOSS, 2) /* softmax(u) - onehot(y) */
+
+typedef enum bptt_op {
+#define X(id, name, kind, arity) BPTT_OP_##id,
+    BPTT_OPS(X)
+#undef X
+        BPTT_OP_COUNT
+} bptt_op;
+
+typedef enum { BPTT_KIND_LEAF, BPTT_KIND_PRODUCT, BPTT_KIND_ELEMENT, BPTT_KIND_LOSS } bptt_op_kind;
+
+/* A value of one time step of one sequence: a vector of `rows`, or a matrix of `rows` outputs x `cols` inputs. */
+typedef struct bptt_node {
+    bptt_op op;
+    int a, b;                   /* operands, earlier nodes; -1: none */
+    int64_t rows;               /* 1 for a loss */
+    int64_t cols;               /* 0: a vector */
+    int symbol;                 /* PARAM: index in params; STATE, CARRY: index in states; else -1 */
+    int line;                   /* of the cell's source; 0: derived */
+    char name[BPTT_SYMBOL_MAX]; /* left side of its equation, or "" */
+} bptt_node;
+
+typedef struct bptt_param {
+    int node;
+    int gradient;             /* adjoint node, -1 before derive */
+    char file[BPTT_FILE_MAX]; /* name in weight files */
+    char twin[BPTT_FILE_MAX]; /* second bias there, "": none */
+} bptt_param;
+
+typedef struct bptt_state {
+    int node;     /* STATE: value after step t-1 */
+    int next;     /* node that holds the value after step t */
+    int carry;    /* CARRY: adjoint of `next` from step t+1, -1 before derive */
+    int outgoing; /* adjoint of `node`, the carry of step t-1; -1: none */
+} bptt_state;
+
+typedef struct bptt_graph {
+    bptt_node *nodes; /* owned; operands come before their users */
+    int count, capacity;
+    int forward; /* nodes [0, forward) are the forward step, the rest its adjoint */
+    int loss;
+    bptt_param params[BPTT_MAX_PARAMS];
+    int param_count;
+    bptt_state states[BPTT_MAX_STATES];
+    int state_count;
+    const char *source; /* name of the cell's source, for messages; static */
+} bptt_graph;
+
+/* --- ops.c ------------------------------------------------------------------------------------------------------------- */
+const char *bptt_op_name(bptt_op op);
+bptt_op_kind bptt_op_kind_of(bptt_op op);
+int bptt_op_arity(bptt_op op);
+/* Adds op(a, b), shape checked.  Returns the node, or -1 with the error set ("matvec: matrix of 4 inputs, vector of 3"). */
+int bptt_graph_apply(bptt_graph *graph, bptt_op op, int a, int b, bptt_error *error);
+/* Adds to adjoint[] what node `n` with adjoint `d` gives its operands: the chain rule, one rule per op. */
+bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt_error *error);
+
+/* --- graph.c ----------------------------------------------------------------------------------------------------------- */
+/* Adds a node as it stands.  Returns its index or -1: no memory. */
+int bptt_graph_add(bptt_graph *graph, const bptt_node *node, bptt_error *error);
+void bptt_graph_free(bptt_graph *graph);
+/* One line a node, from `first` to the one before `last`: "  7 a = add 5 6   [128]". */
+void bptt_graph_print(const bptt_graph *graph, int first, int last, FILE *out);
+/* Name of a node as equations call it, with its time: "h[t-1]", "dW_hh", "n12[t]".  Returns `text`. */
+const char *bptt_graph_label(const bptt_graph *graph, int node, char *text, size_t size);
+
+/* --- trace.c, derive.c ------------------------------------------------------------------------------------------------- */
+/* Runs the equations of the spec's cell and of the output layer; the caller frees *graph.  Errors: "rnn.lua:9: ...". */
+bptt_status bptt_trace(const bptt_spec *spec, bptt_graph *graph, bptt_error *error);
+/* As above with the equations of `cell` (text, named `source`, which must be static) in place of the spec's cell. */
+bptt_status bptt_trace_text(const bptt_spec *spec, const char *cell, const char *source, bptt_graph *graph, bptt_error *error);
+/* Appends the adjoint of the step: reverse mode from the loss and from each state's carry. */
+bptt_status bptt_derive(bptt_graph *graph, bptt_error *error);
+
+#endif

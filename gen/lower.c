@@ -1,0 +1,629 @@
+/* lower.c: the plan's passes hoist, gather and fuse: graph nodes become actions in regions.
+ *
+ * Hoist: a node runs outside the time loop unless it is on the way from state to state.  Gather: W times a token is a row of W'.
+ * Fuse: neighbouring element-wise nodes become one chain.  A sum with a product, bias or carry in it is an accumulator: each term is
+ * added to one slot, in the region where the term itself belongs.  Depends on plan.h; decides neither offsets nor tiles.
+ */
+#include "plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What the pass knows of each node while it works. */
+typedef struct facts {
+    bptt_region region;
+    int uses;       /* by other nodes, as next value, as outgoing carry, as a bias' gradient */
+    bool recurrent; /* depends on a state, or on a carry */
+    bool feeds;     /* a next state, or an outgoing carry, depends on it */
+    int root;       /* accumulator that it is a term of, else -1 */
+    int into;       /* it shares the slot of this later node, else -1 */
+    int outgoing;   /* state whose outgoing carry it is, else -1 */
+    int slot;       /* -1 */
+    int shift;
+} facts;
+
+typedef struct lowering {
+    bptt_plan *plan;
+    const bptt_graph *graph;
+    facts *of;
+    bool written[BPTT_MAX_SLOTS]; /* has the accumulator got its first term? */
+    int bias[BPTT_MAX_SLOTS];     /* bias still to be added, -1 */
+    bptt_error *error;
+} lowering;
+
+static const bptt_node *node_at(const lowering *l, int n)
+{
+    return &l->graph->nodes[n];
+}
+
+static bool is_adjoint(const lowering *l, int n)
+{
+    return n >= l->graph->forward;
+}
+
+static bool is_product(const lowering *l, int n)
+{
+    return node_at(l, n)->op == BPTT_OP_MATVEC || node_at(l, n)->op == BPTT_OP_MATVEC_T;
+}
+
+/* --- facts ------------------------------------------------------------------------------------------------------------------- */
+
+static void use(lowering *l, int used)
+{
+    if (used >= 0) { l->of[used].uses++; }
+}
+
+static void count_uses(lowering *l)
+{
+    const bptt_graph *g = l->graph;
+    for (int n = 0; n < g->count; n++) {
+        use(l, node_at(l, n)->a);
+        use(l, node_at(l, n)->b);
+    }
+    for (int s = 0; s < g->state_count; s++) {
+        use(l, g->states[s].next);
+        use(l, g->states[s].outgoing);
+        if (g->states[s].outgoing >= 0) { l->of[g->states[s].outgoing].outgoing = s; }
+    }
+    for (int p = 0; p < g->param_count; p++) { use(l, g->params[p].gradient); }
+}
+
+static void mark_feeds(lowering *l, int n)
+{
+    if (n >= 0) { l->of[n].feeds = true; }
+}
+
+/* Hoist: the region of every node. */
+static void find_regions(lowering *l)
+{
+    const bptt_graph *g = l->graph;
+    for (int n = 0; n < g->count; n++) {
+        const bptt_node *node = node_at(l, n);
+        bool recurrent = node->op == BPTT_OP_STATE || node->op == BPTT_OP_CARRY;
+        const int operands[2] = {node->a, node->b};
+        for (int i = 0; i < 2; i++) {
+            /* What an adjoint reads of the forward step is there before the backward pass begins. */
+            bool same_pass = operands[i] >= 0 && is_adjoint(l, operands[i]) == is_adjoint(l, n);
+            recurrent = recurrent || (same_pass && l->of[operands[i]].recurrent);
+        }
+        l->of[n].recurrent = recurrent;
+    }
+    for (int s = 0; s < g->state_count; s++) {
+        mark_feeds(l, g->states[s].next);
+        mark_feeds(l, g->states[s].outgoing);
+    }
+    for (int n = g->count - 1; n >= 0; n--) {
+        const int operands[2] = {node_at(l, n)->a, node_at(l, n)->b};
+        for (int i = 0; i < 2 && l->of[n].feeds; i++) {
+            if (operands[i] >= 0 && is_adjoint(l, operands[i]) == is_adjoint(l, n)) { l->of[operands[i]].feeds = true; }
+        }
+    }
+    for (int n = 0; n < g->count; n++) {
+        facts *f = &l->of[n];
+        if (is_adjoint(l, n)) {
+            f->region = !f->recurrent ? BPTT_REGION_HEAD : f->feeds ? BPTT_REGION_BACK : BPTT_REGION_TAIL;
+        } else {
+            f->region = !f->feeds ? BPTT_REGION_HEAD : f->recurrent ? BPTT_REGION_STEP : BPTT_REGION_INPUT;
+        }
+    }
+}
+
+/* Marks the terms of the sum at `n` as belonging to accumulator `root`. */
+static bool claim_terms(lowering *l, int n, int root, bool dry)
+{
+    const int operands[2] = {node_at(l, n)->a, node_at(l, n)->b};
+    bool accumulates = false;
+    for (int i = 0; i < 2; i++) {
+        const bptt_op op = node_at(l, operands[i])->op;
+        const bool own = l->of[operands[i]].uses == 1;
+        if (op == BPTT_OP_PARAM) { accumulates = true; } /* a bias may be a term of many sums */
+        if (!own || !(op == BPTT_OP_ADD || op == BPTT_OP_CARRY || is_product(l, operands[i]))) { continue; }
+        accumulates = (op == BPTT_OP_ADD ? claim_terms(l, operands[i], root, dry) : true) || accumulates;
+        if (!dry) { l->of[operands[i]].root = root; }
+    }
+    return accumulates;
+}
+
+/* Finds the accumulators: from the outermost sum inwards, so that a sum of sums is one. */
+static void find_accumulators(lowering *l)
+{
+    for (int n = l->graph->count - 1; n >= 0; n--) {
+        const bptt_node *node = node_at(l, n);
+        if (node->cols > 0 || l->of[n].root >= 0) { continue; }
+        if (node->op == BPTT_OP_ADD && claim_terms(l, n, n, true)) {
+            (void)claim_terms(l, n, n, false);
+            l->of[n].root = n;
+        } else if (is_product(l, n) || node->op == BPTT_OP_CARRY) {
+            l->of[n].root = n;
+        }
+    }
+}
+
+/* --- values and slots ---------------------------------------------------------------------------------------------------------- */
+
+static bool has_value(const lowering *l, int n)
+{
+    const bptt_node *node = node_at(l, n);
+    if (node->cols > 0 || node->op == BPTT_OP_CROSS_ENTROPY) { return false; }
+    if (bptt_op_kind_of(node->op) == BPTT_KIND_LEAF && node->op != BPTT_OP_STATE && node->op != BPTT_OP_CARRY) { return false; }
+    return l->of[n].root < 0 || l->of[n].root == n; /* a term lives in its accumulator alone */
+}
+
+/* Element-wise results overwrite an operand that nobody else reads; a gradient of logits overwrites the logits. */
+static void share_slots(lowering *l)
+{
+    for (int n = 0; n < l->graph->count; n++) {
+        const bptt_node *node = node_at(l, n);
+        if (node->op == BPTT_OP_CROSS_ENTROPY_ADJOINT) { l->of[node->a].into = n; }
+        if (bptt_op_kind_of(node->op) != BPTT_KIND_ELEMENT || !has_value(l, n) || l->of[n].root == n) { continue; }
+        const int operands[2] = {node->a, node->b};
+        for (int i = 0; i < 2; i++) {
+            if (operands[i] < 0 || l->of[operands[i]].uses != 1 || !has_value(l, operands[i])) { continue; }
+            if (node_at(l, operands[i])->op == BPTT_OP_STATE || l->of[operands[i]].outgoing >= 0) { continue; }
+            l->of[operands[i]].into = n;
+            break;
+        }
+    }
+}
+
+static int add_slot(lowering *l, int n)
+{
+    bptt_plan *plan = l->plan;
+    if (plan->slot_count == BPTT_MAX_SLOTS) {
+        bptt_fail(l->error, BPTT_FAILED, "%s: more than %d values to keep", l->graph->source, BPTT_MAX_SLOTS);
+        return -1;
+    }
+    const bptt_node *node = node_at(l, n);
+    bptt_slot *slot = &plan->slots[plan->slot_count];
+    if (node->name[0] != '\0') {
+        (void)snprintf(slot->name, sizeof slot->name, "%s", node->name);
+    } else {
+        (void)snprintf(slot->name, sizeof slot->name, "n%d", n);
+    }
+    slot->kind = BPTT_ROWS_CHUNK; /* until the pass place knows better */
+    slot->cols = node->rows;
+    slot->first = BPTT_REGION_TAIL;
+    slot->last = BPTT_REGION_INPUT;
+    l->bias[plan->slot_count] = -1;
+    return plan->slot_count++;
+}
+
+/* A state's values before and after a step lie one row block apart in one slot. */
+static bptt_status give_state_slots(lowering *l)
+{
+    for (int s = 0; s < l->graph->state_count; s++) {
+        const bptt_state *state = &l->graph->states[s];
+        int slot = add_slot(l, state->node);
+        if (slot < 0) { return BPTT_FAILED; }
+        l->plan->slots[slot].kind = BPTT_ROWS_STATE;
+        l->of[state->node].slot = slot;
+        l->of[state->next].slot = slot;
+        l->of[state->next].shift = 1;
+    }
+    return BPTT_OK;
+}
+
+/* Is the outgoing carry an accumulator that nobody else reads?  Then its terms go straight to step t - 1. */
+static bool is_direct_carry(const lowering *l, int n)
+{
+    const facts *f = &l->of[n];
+    if (f->outgoing < 0 || f->root != n || f->uses != 1) { return false; }
+    for (int s = 0; s < l->graph->state_count; s++) {
+        if (l->of[l->graph->states[s].carry].root == n) { return false; }
+    }
+    return true;
+}
+
+/* Where the carry of state s lies: step t reads its row block t, step t + 1 has added to it. */
+static bptt_ref home_of_carry(const lowering *l, int s, int shift)
+{
+    int home = l->of[l->graph->states[s].carry].root;
+    return (bptt_ref){BPTT_REF_SLOT, l->of[home].slot, l->of[home].shift + shift};
+}
+
+static void link_carries(lowering *l)
+{
+    for (int s = 0; s < l->graph->state_count; s++) {
+        int n = l->graph->states[s].outgoing;
+        if (n < 0 || !is_direct_carry(l, n)) { continue; }
+        bptt_ref to = home_of_carry(l, s, -1);
+        l->of[n].slot = to.index;
+        l->of[n].shift = to.shift;
+    }
+}
+
+/* A slot is called after the value that comes first; a state's keeps its name. */
+static void rename_slot(bptt_slot *slot, const char *name)
+{
+    if (slot->kind == BPTT_ROWS_STATE || name[0] == '\0') { return; }
+    if (slot->later[0] == '\0') { memcpy(slot->later, slot->name, sizeof slot->later); }
+    memcpy(slot->name, name, sizeof slot->name);
+}
+
+static bptt_status give_slots(lowering *l)
+{
+    bptt_status status = give_state_slots(l);
+    for (int n = l->graph->count - 1; n >= 0 && status == BPTT_OK; n--) {
+        facts *f = &l->of[n];
+        if (!has_value(l, n) || f->slot >= 0 || is_direct_carry(l, n)) { continue; }
+        if (f->into >= 0) {
+            f->slot = l->of[f->into].slot;
+            f->shift = l->of[f->into].shift;
+            rename_slot(&l->plan->slots[f->slot], node_at(l, n)->name);
+        } else {
+            f->slot = add_slot(l, n);
+            if (f->slot < 0) { status = BPTT_FAILED; }
+        }
+    }
+    if (status == BPTT_OK) { link_carries(l); }
+    return status;
+}
+
+/* --- actions ------------------------------------------------------------------------------------------------------------------- */
+
+static bptt_ref ref_of(const lowering *l, int n)
+{
+    return (bptt_ref){BPTT_REF_SLOT, l->of[n].slot, l->of[n].shift};
+}
+
+static bptt_action *add_action(lowering *l, bptt_action_kind kind, bptt_region region, int n)
+{
+    bptt_plan *plan = l->plan;
+    if (plan->action_count == BPTT_MAX_ACTIONS) {
+        bptt_fail(l->error, BPTT_FAILED, "%s: more than %d actions in a step", l->graph->source, BPTT_MAX_ACTIONS);
+        return NULL;
+    }
+    bptt_action *action = &plan->actions[plan->action_count++];
+    *action = (bptt_action){.kind = kind, .region = region, .forward = !is_adjoint(l, n), .param = -1, .bias = -1};
+    return action;
+}
+
+static const char *symbol(const lowering *l, int n, char *text, size_t size)
+{
+    return bptt_graph_label(l->graph, n, text, size);
+}
+
+/* One term of accumulator `root` that is a product: a gather where its operand is a token. */
+static bptt_status lower_product(lowering *l, int n, int root, bptt_region region)
+{
+    const bptt_node *node = node_at(l, n), *operand = node_at(l, node->b);
+    const bool gather = operand->op == BPTT_OP_INPUT, turned = node->op == BPTT_OP_MATVEC_T;
+    bptt_action *action = add_action(l, gather ? BPTT_GATHER : BPTT_PRODUCT, region, n);
+    if (action == NULL) { return BPTT_FAILED; }
+    int slot = l->of[root].slot;
+    action->param = node_at(l, node->a)->symbol;
+    action->turned = turned;
+    action->into_previous = is_direct_carry(l, root);
+    action->out = ref_of(l, root);
+    if (!gather) { action->in = ref_of(l, node->b); }
+    action->cols = node->rows;
+    action->depth = operand->rows;
+    action->fill = l->written[slot] || action->into_previous ? BPTT_FILL_ADD
+                   : l->bias[slot] >= 0                      ? BPTT_FILL_BIAS
+                                                             : BPTT_FILL_ZERO;
+    if (action->fill == BPTT_FILL_BIAS) { action->bias = l->bias[slot]; }
+    action->flop = gather ? (double)node->rows : 2.0 * (double)node->rows * (double)operand->rows;
+    l->written[slot] = true;
+    char label[3][64], bias[64] = "";
+    if (action->bias >= 0) { (void)snprintf(bias, sizeof bias, " + %s", node_at(l, l->graph->params[action->bias].node)->name); }
+    (void)snprintf(action->note, sizeof action->note, "%s %s %s%s %s%s",
+                   action->into_previous ? "carry to t-1" : symbol(l, root, label[0], sizeof label[0]),
+                   action->fill == BPTT_FILL_ADD ? "+=" : "=", symbol(l, node->a, label[1], sizeof label[1]), turned ? "'" : "",
+                   symbol(l, node->b, label[2], sizeof label[2]), bias);
+    (void)snprintf(action->name, sizeof action->name, "%s_%s",
+                   turned   ? "back"
+                   : gather ? "gather"
+                            : "times",
+                   node_at(l, node->a)->name);
+    if (gather && action->fill == BPTT_FILL_ADD) {
+        return bptt_fail(l->error, BPTT_FAILED, "%s:%d: a token may enter a sum once only", l->graph->source, node->line);
+    }
+    return BPTT_OK;
+}
+
+/* Appends to the chain that the last action is, when it runs over the same rows; else begins one. */
+static bptt_status lower_element(lowering *l, bptt_region region, int n, bool previous, bptt_element element, const char *note)
+{
+    bptt_plan *plan = l->plan;
+    bptt_action *last = plan->action_count > 0 ? &plan->actions[plan->action_count - 1] : NULL;
+    if (last == NULL || last->kind != BPTT_CHAIN || last->region != region || last->into_previous != previous ||
+        last->forward != !is_adjoint(l, n) || last->cols != node_at(l, n)->rows || last->element_count == BPTT_MAX_ELEMENTS) {
+        last = add_action(l, BPTT_CHAIN, region, n);
+        if (last == NULL) { return BPTT_FAILED; }
+        last->cols = node_at(l, n)->rows;
+        last->into_previous = previous;
+        (void)snprintf(last->name, sizeof last->name, "chain_%d", plan->action_count);
+    }
+    last->elements[last->element_count++] = element;
+    last->flop += (double)node_at(l, n)->rows;
+    size_t used = strlen(last->note);
+    (void)snprintf(last->note + used, sizeof last->note - used, "%s%s", used > 0 ? ", " : "", note);
+    return BPTT_OK;
+}
+
+static void describe_element(const lowering *l, int n, char *note, size_t size)
+{
+    char label[3][64];
+    const bptt_node *node = node_at(l, n);
+    (void)snprintf(note, size, "%s = %s(%s%s%s)", symbol(l, n, label[0], sizeof label[0]), bptt_op_name(node->op),
+                   symbol(l, node->a, label[1], sizeof label[1]), node->b < 0 ? "" : ", ",
+                   node->b < 0 ? "" : symbol(l, node->b, label[2], sizeof label[2]));
+}
+
+/* A term of an accumulator that is a value of its own: out += value. */
+static bptt_status lower_added_value(lowering *l, int n, int root)
+{
+    int slot = l->of[root].slot;
+    bptt_region region = l->of[root].region;
+    char note[160], label[2][64];
+    (void)snprintf(note, sizeof note, "%s += %s", symbol(l, root, label[0], sizeof label[0]),
+                   symbol(l, n, label[1], sizeof label[1]));
+    const bool previous = is_direct_carry(l, root);
+    if (!l->written[slot] && !previous) {
+        return bptt_fail(l->error, BPTT_FAILED, "%s:%d: a sum must begin with a product here", l->graph->source,
+                         node_at(l, root)->line);
+    }
+    bptt_element element = {BPTT_OP_ADD, ref_of(l, root), ref_of(l, root), ref_of(l, n)};
+    return lower_element(l, region, root, previous, element, note);
+}
+
+/* Terms of one accumulator that belong in `region`: its products, or else the values that are added to them. */
+static bptt_status lower_terms(lowering *l, int n, int root, bptt_region region, bool products)
+{
+    const bptt_node *node = node_at(l, n);
+    if (node->op == BPTT_OP_ADD && l->of[n].root == root) {
+        bptt_status status = lower_terms(l, node->a, root, region, products);
+        return status != BPTT_OK ? status : lower_terms(l, node->b, root, region, products);
+    }
+    if (is_product(l, n) && l->of[n].root == root) {
+        /* HEAD works on blocks of rows and knows no step before: what goes to t - 1 waits for BACK. */
+        const bool waits = is_direct_carry(l, root) && l->of[n].region == BPTT_REGION_HEAD;
+        return products && (waits ? BPTT_REGION_BACK : l->of[n].region) == region ? lower_product(l, n, root, region) : BPTT_OK;
+    }
+    if (!has_value(l, n) || n == root) { return BPTT_OK; } /* a bias, a carry */
+    return !products && l->of[root].region == region ? lower_added_value(l, n, root) : BPTT_OK;
+}
+
+/* A bias is added with the first term of its sum. */
+static bptt_status find_bias(lowering *l, int n, int root)
+{
+    const bptt_node *node = node_at(l, n);
+    if (node->op == BPTT_OP_ADD && l->of[n].root == root) {
+        bptt_status status = find_bias(l, node->a, root);
+        return status != BPTT_OK ? status : find_bias(l, node->b, root);
+    }
+    if (node->op != BPTT_OP_PARAM) { return BPTT_OK; }
+    if (l->bias[l->of[root].slot] >= 0) {
+        return bptt_fail(l->error, BPTT_FAILED, "%s:%d: a sum may have one bias", l->graph->source, node_at(l, root)->line);
+    }
+    l->bias[l->of[root].slot] = node->symbol;
+    return BPTT_OK;
+}
+
+/* The carries' slots start at zero where nothing else is written first. */
+static bptt_status zero_carries(lowering *l)
+{
+    for (int s = 0; s < l->graph->state_count; s++) {
+        int carry = l->graph->states[s].carry, home = l->of[carry].root;
+        if (l->written[l->of[home].slot]) { continue; } /* a term of HEAD came first */
+        bptt_action *action = add_action(l, BPTT_ZERO, BPTT_REGION_HEAD, carry);
+        if (action == NULL) { return BPTT_FAILED; }
+        action->out = ref_of(l, home);
+        action->cols = node_at(l, home)->rows;
+        (void)snprintf(action->note, sizeof action->note, "carry = 0");
+        l->written[l->of[home].slot] = true;
+    }
+    return BPTT_OK;
+}
+
+static bptt_status lower_loss(lowering *l, int n)
+{
+    const bptt_node *node = node_at(l, n);
+    if (l->of[node->a].uses != 2 || l->of[n].region != BPTT_REGION_HEAD) {
+        return bptt_fail(l->error, BPTT_FAILED, "%s: logits may be used by the loss alone", l->graph->source);
+    }
+    bptt_action *action = add_action(l, BPTT_LOSS, BPTT_REGION_HEAD, n);
+    if (action == NULL) { return BPTT_FAILED; }
+    action->in = ref_of(l, node->a);
+    action->cols = node_at(l, node->a)->rows;
+    action->flop = 4.0 * (double)action->cols;
+    char label[64];
+    const char *logits = symbol(l, node->a, label, sizeof label);
+    (void)snprintf(action->note, sizeof action->note, "loss -= log softmax(%s)[y[t]], d%s = softmax(%s) - onehot(y[t])", logits,
+                   logits, logits);
+    return BPTT_OK;
+}
+
+/* Gradient terms of one parameter that belong in `region`. */
+static bptt_status lower_gradient(lowering *l, int p, int n, bptt_region region, bool *first)
+{
+    const bptt_node *node = node_at(l, n), *param = node_at(l, l->graph->params[p].node);
+    if (param->cols > 0 && node->op == BPTT_OP_ADD) {
+        bptt_status status = lower_gradient(l, p, node->a, region, first);
+        return status != BPTT_OK ? status : lower_gradient(l, p, node->b, region, first);
+    }
+    /* A bias' gradient is the adjoint itself, summed over rows when that is complete. */
+    bptt_region own = l->of[n].region == BPTT_REGION_BACK ? BPTT_REGION_TAIL : l->of[n].region;
+    if (own != region) { return BPTT_OK; }
+    const bool matrix = param->cols > 0, scatter = matrix && node_at(l, node->b)->op == BPTT_OP_INPUT;
+    bptt_action *action = add_action(l, !matrix ? BPTT_COLUMN_SUM : scatter ? BPTT_SCATTER : BPTT_GRADIENT, region, n);
+    if (action == NULL) { return BPTT_FAILED; }
+    action->param = p;
+    action->cols = param->rows;
+    action->depth = -1;
+    action->adjoint = ref_of(l, matrix ? node->a : n);
+    if (matrix && !scatter) { action->in = ref_of(l, node->b); }
+    action->fill = *first ? BPTT_FILL_ZERO : BPTT_FILL_ADD;
+    *first = false;
+    action->flop = (matrix && !scatter ? 2.0 * (double)param->cols : 1.0) * (double)param->rows;
+    char label[2][64];
+    (void)snprintf(action->note, sizeof action->note, "d%s %s sum over t of %s%s%s%s", param->name,
+                   action->fill == BPTT_FILL_ADD ? "+=" : "=", symbol(l, matrix ? node->a : n, label[0], sizeof label[0]),
+                   matrix ? " " : "", matrix ? symbol(l, node->b, label[1], sizeof label[1]) : "", matrix ? "'" : "");
+    (void)snprintf(action->name, sizeof action->name, "%s_%s", scatter ? "scatter" : "grad", param->name);
+    return BPTT_OK;
+}
+
+/* A value of its own that is also the outgoing carry is added to the carry of step t - 1. */
+static bptt_status lower_outgoing(lowering *l, int n, bptt_region region)
+{
+    int s = l->of[n].outgoing;
+    if (s < 0 || is_direct_carry(l, n) || region != BPTT_REGION_BACK) { return BPTT_OK; }
+    char note[160], label[64];
+    (void)snprintf(note, sizeof note, "carry to t-1 += %s", symbol(l, n, label, sizeof label));
+    bptt_ref to = home_of_carry(l, s, -1);
+    return lower_element(l, region, n, true, (bptt_element){BPTT_OP_ADD, to, to, ref_of(l, n)}, note);
+}
+
+static bptt_status lower_node(lowering *l, int n, bptt_region region)
+{
+    const bptt_node *node = node_at(l, n);
+    bptt_status status = BPTT_OK;
+    if (node->op == BPTT_OP_CROSS_ENTROPY && l->of[n].region == region) {
+        status = lower_loss(l, n);
+    } else if (l->of[n].root == n) {
+        status = lower_terms(l, n, n, region, true);
+        if (status == BPTT_OK) { status = lower_terms(l, n, n, region, false); }
+    } else if (bptt_op_kind_of(node->op) == BPTT_KIND_ELEMENT && has_value(l, n) && l->of[n].region == region) {
+        char note[160];
+        describe_element(l, n, note, sizeof note);
+        bptt_element element = {node->op, ref_of(l, n), ref_of(l, node->a), {BPTT_REF_NONE, 0, 0}};
+        if (node->b >= 0) { element.b = ref_of(l, node->b); }
+        status = lower_element(l, region, n, false, element, note);
+    }
+    return status == BPTT_OK ? lower_outgoing(l, n, region) : status;
+}
+
+/* Everything of one region; node order is an order of execution. */
+static bptt_status lower_region(lowering *l, bptt_region region, bool *first_gradient)
+{
+    bptt_status status = BPTT_OK;
+    for (int n = 0; n < l->graph->count && status == BPTT_OK; n++) { status = lower_node(l, n, region); }
+    if (region == BPTT_REGION_HEAD && status == BPTT_OK) { status = zero_carries(l); }
+    for (int p = 0; p < l->graph->param_count && status == BPTT_OK; p++) {
+        status = lower_gradient(l, p, l->graph->params[p].gradient, region, &first_gradient[p]);
+    }
+    return status;
+}
+
+/* What a plan cannot express yet is refused, not miscompiled. */
+static bptt_status check_operands(const lowering *l)
+{
+    for (int n = 0; n < l->graph->count; n++) {
+        const bptt_node *node = node_at(l, n);
+        if (bptt_op_kind_of(node->op) != BPTT_KIND_ELEMENT || node->cols > 0 || l->of[n].root == n || !has_value(l, n)) {
+            continue;
+        }
+        const int operands[2] = {node->a, node->b};
+        for (int i = 0; i < 2 && operands[i] >= 0; i++) {
+            if (!has_value(l, operands[i])) {
+                return bptt_fail(l->error, BPTT_FAILED, "%s:%d: '%s' takes computed vectors; a parameter or token is none",
+                                 l->graph->source, node->line, bptt_op_name(node->op));
+            }
+        }
+    }
+    return BPTT_OK;
+}
+
+/* A value that only its own chain reads needs no slot. */
+static bool in_chain_only(const bptt_plan *plan, int chain, int slot, int shift)
+{
+    for (int s = 0; s < plan->graph->state_count; s++) {
+        if (plan->refs[plan->graph->states[s].next].index == slot) { return false; }
+    }
+    for (int a = 0; a < plan->action_count; a++) {
+        const bptt_action *action = &plan->actions[a];
+        const bptt_ref refs[3] = {action->out, action->in, action->adjoint};
+        for (int i = 0; i < 3; i++) {
+            if (refs[i].kind == BPTT_REF_SLOT && refs[i].index == slot) { return false; }
+        }
+        for (int e = 0; e < action->element_count && a != chain; e++) {
+            const bptt_element *element = &action->elements[e];
+            if (element->out.index == slot || element->a.index == slot ||
+                (element->b.kind != BPTT_REF_NONE && element->b.index == slot)) {
+                return false;
+            }
+        }
+    }
+    return shift == 0;
+}
+
+static void make_temp(bptt_action *action, bptt_ref *ref, int slot, int temp)
+{
+    if (ref->kind == BPTT_REF_SLOT && ref->index == slot) { *ref = (bptt_ref){BPTT_REF_TEMP, temp, 0}; }
+    if (action->temp_count <= temp) { action->temp_count = temp + 1; }
+}
+
+/* Fuse, second half: intermediate values of a chain become temporaries. */
+static void fuse_temporaries(bptt_plan *plan)
+{
+    for (int a = 0; a < plan->action_count; a++) {
+        bptt_action *action = &plan->actions[a];
+        for (int e = 0; e + 1 < action->element_count; e++) {
+            bptt_ref out = action->elements[e].out;
+            if (out.kind != BPTT_REF_SLOT || !in_chain_only(plan, a, out.index, out.shift)) { continue; }
+            int temp = action->temp_count;
+            for (int i = 0; i < action->element_count; i++) {
+                make_temp(action, &action->elements[i].out, out.index, temp);
+                make_temp(action, &action->elements[i].a, out.index, temp);
+                make_temp(action, &action->elements[i].b, out.index, temp);
+            }
+        }
+    }
+}
+
+/* Two actions on one parameter may want one name. */
+static void make_names_unique(bptt_plan *plan)
+{
+    for (int a = 0; a < plan->action_count; a++) {
+        int same = 1;
+        for (int b = a + 1; b < plan->action_count; b++) {
+            bptt_action *other = &plan->actions[b];
+            if (plan->actions[a].name[0] == '\0' || strcmp(plan->actions[a].name, other->name) != 0) { continue; }
+            size_t length = strlen(other->name);
+            (void)snprintf(other->name + length, sizeof other->name - length, "_%d", ++same);
+        }
+    }
+}
+
+static bptt_status lower_all(lowering *l)
+{
+    bool first_gradient[BPTT_MAX_PARAMS];
+    for (int p = 0; p < BPTT_MAX_PARAMS; p++) { first_gradient[p] = true; }
+    count_uses(l);
+    find_regions(l);
+    find_accumulators(l);
+    share_slots(l);
+    bptt_status status = check_operands(l);
+    if (status == BPTT_OK) { status = give_slots(l); }
+    for (int n = 0; n < l->graph->count && status == BPTT_OK; n++) {
+        if (l->of[n].root == n && has_value(l, n)) { status = find_bias(l, n, n); }
+    }
+    for (int r = BPTT_REGION_INPUT; r <= BPTT_REGION_TAIL && status == BPTT_OK; r++) {
+        status = lower_region(l, (bptt_region)r, first_gradient);
+    }
+    return status;
+}
+
+bptt_status bptt_plan_lower(bptt_plan *plan, bptt_error *error)
+{
+    lowering l = {.plan = plan, .graph = plan->graph, .error = error};
+    size_t count = (size_t)plan->graph->count;
+    l.of = malloc(count * sizeof *l.of);
+    plan->refs = calloc(count, sizeof *plan->refs);
+    if (l.of == NULL || plan->refs == NULL) {
+        free(l.of);
+        return bptt_fail(error, BPTT_FAILED, "no memory to plan %zu nodes", count);
+    }
+    for (size_t n = 0; n < count; n++) { l.of[n] = (facts){.root = -1, .into = -1, .outgoing = -1, .slot = -1}; }
+    bptt_status status = lower_all(&l);
+    for (size_t n = 0; n < count; n++) {
+        if (l.of[n].slot >= 0) { plan->refs[n] = ref_of(&l, (int)n); }
+    }
+    free(l.of);
+    if (status == BPTT_OK) {
+        fuse_temporaries(plan);
+        make_names_unique(plan);
+    }
+    return status;
+}

@@ -1,0 +1,75 @@
+/* names.c: which names can be the prefix of symbols in emitted C.  See fields.h.  Depends on nothing else. */
+#include "fields.h"
+
+#include <string.h>
+
+enum { LONGEST = 40 };
+
+/* Words of C (to C23) and C++, and what the headers of the emitted code and its example declare or compilers predefine. */
+static const char reserved[] =
+    " alignas alignof asm auto bool break case char const constexpr continue default do double else enum extern false float for "
+    "goto if inline int long nullptr register restrict return short signed sizeof static static_assert struct switch "
+    "thread_local "
+    "true typedef typeof typeof_unqual union unsigned void volatile while main linux unix i386 defined "
+    "and and_eq atomic_cancel atomic_commit atomic_noexcept bitand bitor catch char8_t class co_await co_return co_yield compl "
+    "concept const_cast consteval constinit decltype delete dynamic_cast explicit export friend mutable namespace new noexcept "
+    "not "
+    "not_eq operator or or_eq private protected public reflexpr reinterpret_cast requires static_cast synchronized template this "
+    "throw try typeid typename using virtual wchar_t xor xor_eq std final override import module "
+    "memccpy memchr memcmp memcpy memfrob memmem memmove mempcpy memrchr memset rawmemchr stpcpy stpncpy strcasecmp strcasestr "
+    "strcat strchr strchrnul strcmp strcoll strcpy strcspn strdup strdupa strerror strfry strlcat strlcpy strlen strncasecmp "
+    "strncat strncmp strncpy strndup strnlen strpbrk strrchr strsep strsignal strspn strstr strtok strverscmp strxfrm swab "
+    "basename index rindex bcmp bcopy bzero ffs "
+    "abort abs atexit atof atoi atol atoll bsearch calloc div exit free getenv labs ldiv llabs lldiv malloc mblen mbstowcs "
+    "mbtowc "
+    "qsort quick_exit rand random realloc srand srandom strtod strtof strtol strtold strtoll strtoul strtoull system wcstombs "
+    "wctomb alloca NULL RAND_MAX offsetof assert errno "
+    "FILE EOF BUFSIZ clearerr fclose feof ferror fflush fgetc fgetpos fgets fopen fprintf fputc fputs fread freopen fscanf fseek "
+    "fsetpos ftell fwrite getc getchar gets getline perror popen pclose printf putc putchar puts remove rename rewind scanf "
+    "setbuf "
+    "setvbuf snprintf sprintf sscanf stderr stdin stdout tmpfile tmpnam ungetc vfprintf vfscanf vprintf vscanf vsnprintf "
+    "vsprintf "
+    "vsscanf dprintf "
+    "isalnum isalpha isascii isblank iscntrl isdigit isgraph islower isprint ispunct isspace isupper isxdigit toascii tolower "
+    "toupper clock time signal raise read write open close link unlink access environ fork sleep select "
+    /* what the emitted file itself calls things */
+    "m x y real vec bits mask zeros head head_loss forward uniform tensors carried model self carry_state steps_of count_labels "
+    "first_weight first_weights forward_steps backward_steps sqrt_of load store splat reduce lane ";
+
+/* Each also with the suffixes f and l. */
+static const char math_names[] =
+    " acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh drem erf erfc exp exp10 exp2 expm1 fabs fdim finite "
+    "floor "
+    "fma fmax fmin fmod frexp gamma hypot ilogb j0 j1 jn ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf "
+    "nan nearbyint nextafter nexttoward pow pow10 remainder remquo rint round roundeven scalb scalbln scalbn significand sin "
+    "sincos sinh sqrt tan tanh tgamma trunc y0 y1 yn isinf isnan isfinite isnormal isgreater isgreaterequal isless islessequal "
+    "islessgreater isunordered fpclassify signbit signgam NAN INFINITY HUGE_VAL HUGE_VALF HUGE_VALL MAXFLOAT ";
+
+/* Whether `words` has the word. */
+static bool holds(const char *words, const char *word, size_t length)
+{
+    char spaced[LONGEST + 3];
+    (void)snprintf(spaced, sizeof spaced, " %.*s ", (int)length, word);
+    return strstr(words, spaced) != NULL;
+}
+
+static bool is_letter(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+const char *bptt_name_fault(const char *name, size_t length)
+{
+    if (length == 0 || length > LONGEST) { return "it has more than 40 characters, or none"; }
+    for (size_t i = 0; i < length; i++) {
+        bool digit = name[i] >= '0' && name[i] <= '9';
+        if (!is_letter(name[i]) && !(i > 0 && (digit || name[i] == '_'))) {
+            return "it must begin with a letter and go on with letters, digits and _";
+        }
+    }
+    if (length >= 4 && memcmp(name, "bptt", 4) == 0) { return "names that begin with bptt are taken"; }
+    if (length >= 2 && memcmp(name + length - 2, "_t", 2) == 0) { return "names that end in _t belong to the C library"; }
+    size_t stem = name[length - 1] == 'f' || name[length - 1] == 'l' ? length - 1 : length;
+    bool taken = holds(reserved, name, length) || holds(math_names, name, length) || holds(math_names, name, stem);
+    return taken ? "it is a word of C, C++ or their libraries" : NULL;
+}

@@ -1,0 +1,172 @@
+/* place.c: the plan's pass place: layouts, which rows a slot keeps, and where it lies.
+ *
+ * What only HEAD touches lives for one block of rows, what only one STEP or BACK touches for one step; all else is kept for the
+ * whole chunk.  Slots whose lives do not meet share memory.  Depends on plan.h.
+ */
+#include "plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t padded(const bptt_plan *plan, int64_t cols)
+{
+    return (cols + plan->lanes - 1) / plan->lanes * plan->lanes;
+}
+
+int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot)
+{
+    const bptt_spec *spec = plan->spec;
+    switch (slot->kind) {
+    case BPTT_ROWS_STATE:
+        return (spec->K + 1) * spec->batch;
+    case BPTT_ROWS_CHUNK:
+        return spec->K * spec->batch;
+    case BPTT_ROWS_BLOCK:
+        return plan->block;
+    default:
+        return spec->batch;
+    }
+}
+
+/* --- parameters ---------------------------------------------------------------------------------------------------------------- */
+
+static void place_params(bptt_plan *plan)
+{
+    for (int p = 0; p < plan->graph->param_count; p++) {
+        const bptt_node *node = &plan->graph->nodes[plan->graph->params[p].node];
+        bptt_tensor_plan *tensor = &plan->params[p];
+        tensor->rows = node->cols > 0 ? node->cols : 1;
+        tensor->cols = node->rows;
+        tensor->stride = padded(plan, tensor->cols);
+        tensor->offset = plan->block_size;
+        plan->block_size += (size_t)(tensor->rows * tensor->stride);
+    }
+    for (int a = 0; a < plan->action_count; a++) {
+        const bptt_action *action = &plan->actions[a];
+        if (!action->turned || plan->params[action->param].turned) { continue; }
+        bptt_tensor_plan *tensor = &plan->params[action->param];
+        tensor->turned = true;
+        tensor->turned_stride = padded(plan, tensor->rows);
+        tensor->turned_offset = plan->turned_size;
+        plan->turned_size += (size_t)(tensor->cols * tensor->turned_stride);
+    }
+}
+
+/* --- slots ----------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct usage {
+    unsigned regions; /* bit r: touched in region r */
+    bool shifted;     /* some step touches another step's rows */
+} usage;
+
+static void touch(usage *of, const bptt_ref *ref, bptt_region region)
+{
+    if (ref->kind != BPTT_REF_SLOT) { return; }
+    of[ref->index].regions |= 1u << region;
+    of[ref->index].shifted = of[ref->index].shifted || ref->shift != 0;
+}
+
+static void find_usage(const bptt_plan *plan, usage *of)
+{
+    for (int i = 0; i < plan->action_count; i++) {
+        const bptt_action *action = &plan->actions[i];
+        touch(of, &action->out, action->region);
+        touch(of, &action->in, action->region);
+        touch(of, &action->adjoint, action->region);
+        for (int e = 0; e < action->element_count; e++) {
+            touch(of, &action->elements[e].out, action->region);
+            touch(of, &action->elements[e].a, action->region);
+            touch(of, &action->elements[e].b, action->region);
+        }
+    }
+}
+
+static void choose_rows(bptt_slot *slot, const usage *of)
+{
+    for (int r = BPTT_REGION_TAIL; r >= BPTT_REGION_INPUT; r--) {
+        if ((of->regions >> r & 1u) != 0) { slot->first = (bptt_region)r; }
+    }
+    for (int r = BPTT_REGION_INPUT; r <= BPTT_REGION_TAIL; r++) {
+        if ((of->regions >> r & 1u) != 0) { slot->last = (bptt_region)r; }
+    }
+    if (slot->kind == BPTT_ROWS_STATE) { /* lives from chunk to chunk */
+        slot->first = BPTT_REGION_INPUT;
+        slot->last = BPTT_REGION_TAIL;
+        return;
+    }
+    const bool single = slot->first == slot->last && !of->shifted;
+    slot->kind = single && slot->first == BPTT_REGION_HEAD                                        ? BPTT_ROWS_BLOCK
+                 : single && (slot->first == BPTT_REGION_STEP || slot->first == BPTT_REGION_BACK) ? BPTT_ROWS_STEP
+                                                                                                  : BPTT_ROWS_CHUNK;
+}
+
+/* Rows of a HEAD block: so many that its widest slot stays in the first-level cache with the rows that feed it, in sixteens so that
+ * tiles divide it. */
+static int64_t choose_block(const bptt_plan *plan)
+{
+    enum { CACHE_BYTES = 65536, ROWS_AT_LEAST = 64, MULTIPLE = 16 };
+    const int64_t rows = plan->spec->K * plan->spec->batch;
+    int64_t widest = 1;
+    for (int s = 0; s < plan->slot_count; s++) {
+        if (plan->slots[s].kind == BPTT_ROWS_BLOCK && plan->slots[s].stride > widest) { widest = plan->slots[s].stride; }
+    }
+    int64_t block = CACHE_BYTES / (widest * plan->real_size) / MULTIPLE * MULTIPLE;
+    if (block < ROWS_AT_LEAST) { block = ROWS_AT_LEAST; }
+    if (block < plan->spec->batch) { block = plan->spec->batch; } /* predict uses one block for its B rows */
+    return block < rows && plan->unroll != BPTT_UNROLL_FULL ? block : rows;
+}
+
+static bool lives_meet(const bptt_slot *a, const bptt_slot *b)
+{
+    return a->first <= b->last && b->first <= a->last;
+}
+
+/* First fit: the lowest offset at which `slot` meets no earlier slot that is alive with it. */
+static void place_slot(bptt_plan *plan, int s)
+{
+    bptt_slot *slot = &plan->slots[s];
+    size_t offset = 0;
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (int o = 0; o < s; o++) {
+            const bptt_slot *other = &plan->slots[o];
+            if (other->size > 0 && lives_meet(slot, other) && offset < other->offset + other->size &&
+                other->offset < offset + slot->size) {
+                offset = other->offset + other->size;
+                moved = true;
+            }
+        }
+    }
+    slot->offset = offset;
+    if (offset + slot->size > plan->work_size) { plan->work_size = offset + slot->size; }
+}
+
+static bool fits(const bptt_plan *plan, size_t memory_limit, double *bytes)
+{
+    const double blocks = 2.0 + plan->moments;
+    *bytes = (blocks * (double)plan->block_size + (double)plan->turned_size + (double)plan->work_size) * plan->real_size;
+    return *bytes <= (double)memory_limit;
+}
+
+bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *error)
+{
+    usage of[BPTT_MAX_SLOTS] = {{0}};
+    place_params(plan);
+    find_usage(plan, of);
+    for (int s = 0; s < plan->slot_count; s++) {
+        plan->slots[s].stride = padded(plan, plan->slots[s].cols);
+        choose_rows(&plan->slots[s], &of[s]);
+    }
+    plan->block = choose_block(plan);
+    for (int s = 0; s < plan->slot_count; s++) {
+        bptt_slot *slot = &plan->slots[s];
+        slot->size = of[s].regions == 0 ? 0 : (size_t)(bptt_slot_row_count(plan, slot) * slot->stride);
+        place_slot(plan, s);
+    }
+    double bytes = 0;
+    if (!fits(plan, memory_limit, &bytes)) {
+        return bptt_fail(error, BPTT_FAILED, "%s: the model needs %.0f bytes (%.1f GiB), this machine has %zu (%.1f GiB)",
+                         plan->spec->source, bytes, bytes / 0x1p30, memory_limit, (double)memory_limit / 0x1p30);
+    }
+    return BPTT_OK;
+}

@@ -1,0 +1,163 @@
+/* plan.c: runs the passes, counts what came out and prints it.  See plan.h. */
+#include "plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { UNROLL_STEPS_AT_MOST = 512 }; /* auto: beyond that straight-line code is bound by instruction fetch and loops win */
+
+const char *bptt_region_name(bptt_region region)
+{
+    static const char *const names[] = {"input", "step", "head", "back", "tail"};
+    return names[region];
+}
+
+static int moments_of(const bptt_spec *spec)
+{
+    switch (spec->optimizer.kind) {
+    case BPTT_SGD:
+        return 0;
+    case BPTT_ADAM:
+        return 2;
+    default:
+        return 1;
+    }
+}
+
+bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int simd, size_t memory_limit, bptt_plan **result,
+                           bptt_error *error)
+{
+    bptt_plan *plan = calloc(1, sizeof *plan);
+    if (plan == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for a plan"); }
+    plan->spec = spec;
+    plan->graph = graph;
+    plan->real_size = spec->dtype == BPTT_F64 ? 8 : 4;
+    plan->simd = spec->simd > 0 ? (int)spec->simd : simd;
+    plan->lanes = 4 * plan->simd / plan->real_size;
+    if (plan->lanes < 1) { plan->lanes = 1; }
+    plan->chunks = (spec->T + spec->K - 1) / spec->K;
+    plan->rest = spec->T % spec->K;
+    plan->unroll = spec->unroll != BPTT_UNROLL_AUTO               ? spec->unroll
+                   : spec->K + plan->rest <= UNROLL_STEPS_AT_MOST ? BPTT_UNROLL_TIME
+                                                                  : BPTT_UNROLL_NONE;
+    plan->moments = moments_of(spec);
+    bptt_status status = bptt_plan_lower(plan, error);
+    if (status == BPTT_OK) { status = bptt_plan_place(plan, memory_limit, error); }
+    if (status == BPTT_OK) { status = bptt_plan_tile(plan, error); }
+    if (status != BPTT_OK) {
+        bptt_plan_free(plan);
+        return status;
+    }
+    bptt_plan_count(plan);
+    *result = plan;
+    return BPTT_OK;
+}
+
+void bptt_plan_free(bptt_plan *plan)
+{
+    if (plan == NULL) { return; }
+    free(plan->refs);
+    free(plan);
+}
+
+/* --- counts ------------------------------------------------------------------------------------------------------------------ */
+
+static void add_part(bptt_counts *counts, const char *name, size_t bytes)
+{
+    if (bytes == 0) { return; }
+    counts->parts[counts->part_count++] = (bptt_part){name, bytes};
+    counts->struct_bytes += bytes;
+}
+
+/* Doubles of the progress array: three, padded so that the struct stays a whole number of vectors. */
+static size_t progress_bytes(const bptt_plan *plan)
+{
+    size_t vector = (size_t)plan->simd * 4;
+    return vector < 32 ? 32 : vector;
+}
+
+void bptt_plan_count(bptt_plan *plan)
+{
+    bptt_counts *counts = &plan->counts;
+    const size_t real = (size_t)plan->real_size;
+    const double rows = (double)plan->spec->K * (double)plan->spec->batch;
+    size_t kept = 0;
+    for (int p = 0; p < plan->graph->param_count; p++) {
+        counts->parameters += (size_t)(plan->params[p].rows * plan->params[p].cols);
+    }
+    for (int a = 0; a < plan->action_count; a++) {
+        *(plan->actions[a].forward ? &counts->flop_forward : &counts->flop_backward) += rows * plan->actions[a].flop;
+    }
+    for (int s = 0; s < plan->slot_count; s++) {
+        if (plan->slots[s].kind == BPTT_ROWS_STATE || plan->slots[s].kind == BPTT_ROWS_CHUNK) { kept += plan->slots[s].size; }
+    }
+    if (kept > plan->work_size) { kept = plan->work_size; } /* slots may share memory */
+    static const double update_flop[] = {
+        [BPTT_SGD] = 2, [BPTT_MOMENTUM] = 4, [BPTT_ADAGRAD] = 6, [BPTT_RMSPROP] = 8, [BPTT_ADAM] = 12};
+    counts->flop_update = (double)counts->parameters * (update_flop[plan->spec->optimizer.kind] + 2); /* + 2: the norm */
+    add_part(counts, "parameters", plan->block_size * real);
+    add_part(counts, "gradients", plan->block_size * real);
+    add_part(counts, "moments", plan->block_size * real * (size_t)plan->moments);
+    add_part(counts, "turned weights", plan->turned_size * real);
+    add_part(counts, "states and activations", kept * real);
+    add_part(counts, "blocks", (plan->work_size - kept) * real);
+    add_part(counts, "progress", progress_bytes(plan));
+    counts->bytes_moved =
+        (double)(plan->block_size * (2 + (size_t)plan->moments) + plan->turned_size + plan->work_size) * (double)real;
+}
+
+/* --- the printed plan ----------------------------------------------------------------------------------------------------------- */
+
+static void print_slots(const bptt_plan *plan, FILE *out)
+{
+    static const char *const kinds[] = {"K+1 steps", "K steps", "block", "one step"};
+    fprintf(out, "slots: reals of the workspace\n");
+    for (int s = 0; s < plan->slot_count; s++) {
+        const bptt_slot *slot = &plan->slots[s];
+        if (slot->size == 0) { continue; }
+        fprintf(out, "  %2d %-12s %-9s rows %-6lld cols %-5lld stride %-5lld at %-8zu size %-8zu %s..%s\n", s, slot->name,
+                kinds[slot->kind], (long long)bptt_slot_row_count(plan, slot), (long long)slot->cols, (long long)slot->stride,
+                slot->offset, slot->size, bptt_region_name(slot->first), bptt_region_name(slot->last));
+    }
+}
+
+static void print_actions(const bptt_plan *plan, FILE *out)
+{
+    static const char *const kinds[] = {"gather", "product", "chain", "loss", "zero", "gradient", "scatter", "column_sum"};
+    int region = -1;
+    for (int a = 0; a < plan->action_count; a++) {
+        const bptt_action *action = &plan->actions[a];
+        if ((int)action->region != region) {
+            region = (int)action->region;
+            fprintf(out, "%s:\n", bptt_region_name(action->region));
+        }
+        fprintf(out, "  %-10s %s", kinds[action->kind], action->note);
+        if (action->kind == BPTT_PRODUCT || action->kind == BPTT_GRADIENT) {
+            fprintf(out, "   [tile %d+%d x %d+%d]", action->tile.rows, action->tile.rest_rows, action->tile.vectors,
+                    action->tile.rest_vectors);
+        }
+        fprintf(out, "%s\n", action->into_previous ? "   (t > 0)" : "");
+    }
+}
+
+void bptt_plan_print(const bptt_plan *plan, FILE *out)
+{
+    static const char *const unrolls[] = {"auto", "time", "full", "none"};
+    const bptt_spec *spec = plan->spec;
+    fprintf(out, "plan: H %lld V %lld T %lld K %lld B %lld, %lld chunks, last of %lld steps, unroll %s, vectors of %d reals\n",
+            (long long)spec->hidden, (long long)spec->vocab, (long long)spec->T, (long long)spec->K, (long long)spec->batch,
+            (long long)plan->chunks, (long long)(plan->rest > 0 ? plan->rest : spec->K), unrolls[plan->unroll], plan->lanes);
+    fprintf(out, "parameters: [inputs][outputs]\n");
+    for (int p = 0; p < plan->graph->param_count; p++) {
+        const bptt_tensor_plan *tensor = &plan->params[p];
+        fprintf(out, "  %2d %-12s rows %-6lld cols %-5lld stride %-5lld at %zu%s\n", p,
+                plan->graph->nodes[plan->graph->params[p].node].name, (long long)tensor->rows, (long long)tensor->cols,
+                (long long)tensor->stride, tensor->offset, tensor->turned ? ", turned copy kept" : "");
+    }
+    print_slots(plan, out);
+    fprintf(out, "head blocks of %lld rows\n", (long long)plan->block);
+    print_actions(plan, out);
+    const bptt_counts *counts = &plan->counts;
+    fprintf(out, "counts: %zu parameters, %zu bytes, FLOP per chunk %.0f forward, %.0f backward, %.0f update\n",
+            counts->parameters, counts->struct_bytes, counts->flop_forward, counts->flop_backward, counts->flop_update);
+}

@@ -1,0 +1,136 @@
+/* plan.h: fourth stage.  Both graphs, T, K and B become a flat list of actions over slots of known size and place.
+ *
+ * Everything about order and memory is decided here, nothing about spelling.  Depends on graph.h.  The passes:
+ *   hoist, gather, fuse   lower.c    which action runs in which region, with which operands
+ *   place                 place.c    which slot holds a value, in which rows, where
+ *   tile                  tile.c     register tiles of every product
+ *
+ * Regions of one chunk, in order.  A slot row is one step of one sequence; a chunk has steps x B of them.
+ *   INPUT   all rows at once: what does not depend on the state
+ *   STEP    t = 0, 1, ...: the recurrence
+ *   HEAD    blocks of rows: what the recurrence does not wait for (logits, loss), forward and back
+ *   BACK    t = ..., 1, 0: the adjoint of the recurrence
+ *   TAIL    all rows at once: gradients of what the recurrence used
+ */
+#ifndef BPTT_PLAN_H
+#define BPTT_PLAN_H
+
+#include "compile.h"
+#include "graph.h"
+
+enum { BPTT_MAX_SLOTS = 64, BPTT_MAX_ACTIONS = 128, BPTT_MAX_ELEMENTS = 16, BPTT_MAX_CHAIN_INPUTS = 8 };
+
+typedef enum { BPTT_REGION_INPUT, BPTT_REGION_STEP, BPTT_REGION_HEAD, BPTT_REGION_BACK, BPTT_REGION_TAIL } bptt_region;
+
+/* How many rows a slot has. */
+typedef enum {
+    BPTT_ROWS_STATE, /* (K + 1) B: row block 0 is the carried state */
+    BPTT_ROWS_CHUNK, /* K B */
+    BPTT_ROWS_BLOCK, /* one block of HEAD */
+    BPTT_ROWS_STEP,  /* B: dead when the step is over */
+} bptt_slot_rows;
+
+typedef struct bptt_slot {
+    char name[BPTT_SYMBOL_MAX];  /* of the first value that lies here */
+    char later[BPTT_SYMBOL_MAX]; /* of the last one, when it is another */
+    bptt_slot_rows kind;
+    int64_t cols, stride; /* reals of a row, without and with padding */
+    size_t size, offset;  /* reals, in the workspace */
+    bptt_region first, last;
+} bptt_slot;
+
+typedef enum { BPTT_REF_NONE, BPTT_REF_SLOT, BPTT_REF_TEMP } bptt_ref_kind;
+
+/* Where a value of step t lies: row block t + shift of a slot, or a temporary of a chain. */
+typedef struct bptt_ref {
+    bptt_ref_kind kind;
+    int index, shift;
+} bptt_ref;
+
+typedef enum {
+    BPTT_GATHER,     /* out[r] = W'[x[r]] (+ bias) */
+    BPTT_PRODUCT,    /* out[r] (=, +=, bias +) in[r] W' or in[r] W */
+    BPTT_CHAIN,      /* element-wise operations, fused */
+    BPTT_LOSS,       /* loss of logits `in`; backward: in = d loss / d logits */
+    BPTT_ZERO,       /* out = 0 */
+    BPTT_GRADIENT,   /* dW' = sum over rows in[r]' adjoint[r] */
+    BPTT_SCATTER,    /* dW'[x[r]] += adjoint[r] */
+    BPTT_COLUMN_SUM, /* db = sum over rows adjoint[r] */
+} bptt_action_kind;
+
+/* What a product's sums begin with. */
+typedef enum { BPTT_FILL_ZERO, BPTT_FILL_BIAS, BPTT_FILL_ADD } bptt_fill;
+
+/* Register tile: `rows` x `vectors` accumulators; `rest_rows`, `rest_vectors` (0: none) for what does not divide. */
+typedef struct bptt_tile {
+    int rows, rest_rows, vectors, rest_vectors;
+} bptt_tile;
+
+typedef struct bptt_element {
+    bptt_op op;
+    bptt_ref out, a, b;
+} bptt_element;
+
+typedef struct bptt_action {
+    bptt_action_kind kind;
+    bptt_region region;
+    bool forward;       /* also part of a pass without gradients */
+    bool into_previous; /* writes step t-1: not done at t = 0 */
+    int param;          /* matrix or bias that it reads, or whose gradient it writes; -1: none */
+    bool turned;        /* reads the [outputs][inputs] copy of the matrix */
+    bptt_fill fill;
+    int bias; /* param, for FILL_BIAS; -1: none */
+    bptt_ref out, in, adjoint;
+    int64_t cols, depth; /* of a product: columns written, terms of a sum (-1: rows of the chunk) */
+    bptt_tile tile;
+    bptt_element elements[BPTT_MAX_ELEMENTS];
+    int element_count, temp_count;
+    double flop;                     /* per row */
+    char name[BPTT_SYMBOL_MAX + 24]; /* of its function in the emitted text */
+    char note[192];                  /* its equation */
+} bptt_action;
+
+/* A parameter's place in a parameter-shaped block, stored [inputs][outputs]. */
+typedef struct bptt_tensor_plan {
+    int64_t rows, cols, stride;
+    size_t offset;
+    bool turned; /* a second copy, [outputs][inputs], is kept for the backward pass */
+    int64_t turned_stride;
+    size_t turned_offset;
+} bptt_tensor_plan;
+
+typedef struct bptt_plan {
+    const bptt_spec *spec;
+    const bptt_graph *graph;
+    int real_size, simd, lanes; /* lanes: reals in a vector */
+    int64_t chunks, rest;       /* chunks of a sequence; steps of the last one when not K, else 0 */
+    int64_t block;              /* rows of a HEAD block */
+    bptt_unroll unroll;         /* never AUTO */
+    bptt_tensor_plan params[BPTT_MAX_PARAMS];
+    size_t block_size, turned_size, work_size; /* reals */
+    int moments;
+    bptt_slot slots[BPTT_MAX_SLOTS];
+    int slot_count;
+    bptt_action actions[BPTT_MAX_ACTIONS]; /* in order of execution */
+    int action_count;
+    bptt_ref *refs; /* per graph node: where its value lies; owned */
+    bptt_counts counts;
+} bptt_plan;
+
+/* Makes the plan of a traced and derived graph; spec and graph must outlive it.  Free with bptt_plan_free. */
+bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int simd, size_t memory_limit, bptt_plan **plan,
+                           bptt_error *error);
+void bptt_plan_free(bptt_plan *plan);
+void bptt_plan_print(const bptt_plan *plan, FILE *out);
+
+/* The passes, in order; each reads what the ones before it wrote. */
+bptt_status bptt_plan_lower(bptt_plan *plan, bptt_error *error);
+bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *error);
+bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error);
+void bptt_plan_count(bptt_plan *plan);
+
+/* Rows of a slot. */
+int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot);
+const char *bptt_region_name(bptt_region region);
+
+#endif

@@ -1,0 +1,446 @@
+/* spec.c: from a Lua file and overrides to a checked struct.  See spec.h.
+ *
+ * The file runs in one sandbox; overrides and defaults are expressions that run in another, which the file cannot reach.  Each
+ * value is read by its field's kind (fields.c); what concerns several fields is checked here, at the end.
+ */
+#include "spec.h"
+
+#include "fields.h"
+#include "suggest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <lauxlib.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { FILE_LIMIT = 1 << 20 };
+
+/* No product of sizes may come near what a size_t or a disk holds. */
+static const double byte_limit = (double)((int64_t)1 << 48);
+
+/* What a message shows of an override. */
+typedef struct label {
+    char text[160];
+} label;
+
+static label show(const bptt_override *o)
+{
+    label s;
+    bool cut = strlen(o->value) > 80;
+    (void)snprintf(s.text, sizeof s.text, "--set %.*s=%.80s%s", o->key_length > 40 ? 40 : (int)o->key_length, o->key, o->value,
+                   cut ? "..." : "");
+    return s;
+}
+
+bptt_status bptt_reader_fail(bptt_reader *r, const char *part, const char *format, ...)
+{
+    char message[700];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    const bptt_override *origin = r->field == NULL ? NULL : r->origins[r->field - bptt_fields];
+    if (origin != NULL) { return bptt_fail(r->error, BPTT_USAGE, "%s: %s", show(origin).text, message); }
+    bptt_span key = {r->field == NULL ? "" : r->field->name, r->field == NULL ? 0 : strlen(r->field->name)};
+    bptt_span inner = {part, part == NULL ? 0 : strlen(part)};
+    return bptt_fail(r->error, BPTT_FAILED, "%s:%d: %s", r->source, bptt_line_of(r->text, key, inner), message);
+}
+
+/* ---- unknown fields ---- */
+
+static const bptt_field *find_field(const char *name, size_t length)
+{
+    for (const bptt_field *field = bptt_fields; field->name != NULL; field++) {
+        if (strlen(field->name) == length && memcmp(field->name, name, length) == 0) { return field; }
+    }
+    return NULL;
+}
+
+/* "unknown field 'hiden' (did you mean 'hidden'?)" */
+static void unknown_field(const char *name, size_t length, char *text, size_t size)
+{
+    bptt_suggestion near = {name, length, NULL, 0};
+    (void)snprintf(text, size, "unknown field ");
+    bptt_append_quoted(text, size, '\'', name, length);
+    for (const bptt_field *field = bptt_fields; field->name != NULL; field++) { bptt_suggest(&near, field->name); }
+    if (near.best != NULL) {
+        bptt_append(text, size, " (did you mean '%s'?)", near.best);
+        return;
+    }
+    for (const bptt_field *field = bptt_fields; field->name != NULL; field++) {
+        bptt_append(text, size, "%s%s", field == bptt_fields ? "; the fields are " : ", ", field->name);
+    }
+}
+
+static bool is_field_key(const void *context, lua_State *L, int key)
+{
+    (void)context;
+    size_t length = 0;
+    if (lua_type(L, key) != LUA_TSTRING) { return false; }
+    const char *name = lua_tolstring(L, key, &length);
+    return find_field(name, length) != NULL;
+}
+
+static bptt_status stray_entry(bptt_reader *r, lua_State *L)
+{
+    char text[512];
+    size_t length = 0;
+    if (lua_type(L, -1) != LUA_TSTRING) {
+        bptt_describe(L, -1, text, sizeof text);
+        return bptt_reader_fail(r, NULL, "entry [%s]: expected named fields only, name = value", text);
+    }
+    const char *name = lua_tolstring(L, -1, &length);
+    unknown_field(name, length, text, sizeof text);
+    int line = bptt_line_of(r->text, (bptt_span){name, length}, (bptt_span){NULL, 0});
+    return bptt_fail(r->error, BPTT_FAILED, "%s:%d: %s", r->source, line, text);
+}
+
+/* ---- values ---- */
+
+/* Lua function (reader, value): reads the value into the reader's field.  nil leaves it unset, but not in an override. */
+static int read_value(lua_State *L)
+{
+    bptt_reader *r = lua_touserdata(L, 1);
+    ptrdiff_t row = r->field - bptt_fields;
+    if (lua_isnil(L, 2) && r->origins[row] == NULL) { return 0; }
+    r->status = bptt_field_read(r, L, 2);
+    r->given[row] = r->status == BPTT_OK;
+    return 0;
+}
+
+/* Lua function (reader, table): reads every field that no override gives. */
+static int read_table(lua_State *L)
+{
+    bptt_reader *r = lua_touserdata(L, 1);
+    if (!lua_istable(L, 2)) {
+        bool empty = lua_isnil(L, 2);
+        r->status = bptt_reader_fail(r, NULL, "the spec returns %s%s, expected a table of fields", empty ? "" : "a ",
+                                     empty ? "nothing" : luaL_typename(L, 2));
+        return 0;
+    }
+    if (bptt_push_stray_key(L, 2, is_field_key, NULL)) {
+        r->status = stray_entry(r, L);
+        return 0;
+    }
+    for (size_t i = 0; i < BPTT_FIELD_COUNT && r->status == BPTT_OK; i++) {
+        if (r->origins[i] != NULL) { continue; }
+        r->field = &bptt_fields[i];
+        lua_pushcfunction(L, read_value);
+        lua_pushlightuserdata(L, r);
+        (void)lua_pushstring(L, r->field->name);
+        (void)lua_rawget(L, 2);
+        lua_call(L, 2, 0);
+    }
+    return 0;
+}
+
+/* Calls `reader_function` with the value on the top of the stack, which it takes. */
+static bptt_status read_protected(bptt_reader *r, bptt_sandbox *sandbox, lua_CFunction reader_function)
+{
+    bptt_error error;
+    lua_State *L = bptt_sandbox_state(sandbox);
+    lua_pushcfunction(L, reader_function);
+    lua_insert(L, -2);
+    lua_pushlightuserdata(L, r);
+    lua_insert(L, -2);
+    r->status = BPTT_OK;
+    bptt_status status = bptt_sandbox_call(sandbox, 2, 0, &error);
+    if (status == BPTT_OK) { return r->status; }
+    *r->error = error;
+    return status;
+}
+
+/* ---- the file ---- */
+
+/* alphabet_of("file"): the file's distinct bytes, sorted.  Upvalue: the folder as light userdata. */
+static int alphabet_of(lua_State *L)
+{
+    unsigned char alphabet[256];
+    int size = 0;
+    size_t length = 0;
+    bptt_error error;
+    const char *folder = lua_touserdata(L, lua_upvalueindex(1));
+    const char *file = luaL_checklstring(L, 1, &length);
+    if (folder == NULL) { return luaL_error(L, "alphabet_of(\"%s\"): refused, this spec is not a file", file); }
+    if (strlen(file) != length) { return luaL_error(L, "alphabet_of(\"%s\"): the name holds a zero byte", file); }
+    if (bptt_alphabet_of(folder, file, alphabet, &size, &error) != BPTT_OK) {
+        return luaL_error(L, "alphabet_of(\"%s\"): %s", file, error.text);
+    }
+    lua_pushlstring(L, (const char *)alphabet, (size_t)size);
+    return 1;
+}
+
+static int offer_alphabet_of(lua_State *L)
+{
+    lua_pushcclosure(L, alphabet_of, 1);
+    lua_setglobal(L, "alphabet_of");
+    return 0;
+}
+
+/* A sandbox with alphabet_of; NULL and an error. */
+static bptt_sandbox *new_sandbox(const char *folder, bptt_error *error)
+{
+    bptt_sandbox *sandbox = bptt_sandbox_new();
+    if (sandbox == NULL) {
+        (void)bptt_fail(error, BPTT_FAILED, "not enough memory for Lua");
+        return NULL;
+    }
+    lua_State *L = bptt_sandbox_state(sandbox);
+    lua_pushcfunction(L, offer_alphabet_of);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)folder);
+    if (bptt_sandbox_call(sandbox, 1, 0, error) == BPTT_OK) { return sandbox; }
+    bptt_sandbox_free(sandbox);
+    return NULL;
+}
+
+static bptt_status read_file_fields(bptt_reader *r, const char *folder)
+{
+    bptt_sandbox *sandbox = new_sandbox(folder, r->error);
+    if (sandbox == NULL) { return BPTT_FAILED; }
+    bptt_status status = bptt_sandbox_compile(sandbox, r->text.start, r->text.length, r->source, r->error);
+    if (status == BPTT_OK) { status = bptt_sandbox_call(sandbox, 0, 1, r->error); }
+    if (status == BPTT_OK) { status = read_protected(r, sandbox, read_table); }
+    r->field = NULL;
+    bptt_sandbox_free(sandbox);
+    return status;
+}
+
+/* ---- overrides and defaults ---- */
+
+/* Whether the text of an override is a bare word, that is a string without its quotes. */
+static bool is_bare_word(const char *value)
+{
+    static const char *const constants[] = {"true", "false", "nil"};
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789";
+    size_t length = strlen(value);
+    if (length == 0 || (value[0] >= '0' && value[0] <= '9') || strspn(value, letters) != length) { return false; }
+    for (size_t i = 0; i < sizeof constants / sizeof constants[0]; i++) {
+        if (strcmp(value, constants[i]) == 0) { return false; }
+    }
+    return true;
+}
+
+/* Evaluates `value` into the reader's field.  `quote`: it is a string without its quotes. */
+static bptt_status read_expression(bptt_reader *r, bptt_sandbox *sandbox, const char *value, bool quote)
+{
+    bptt_error error;
+    char *text = NULL;
+    if (asprintf(&text, quote ? "return \"%s\"" : "return %s", value) < 0) {
+        return bptt_fail(r->error, BPTT_FAILED, "not enough memory");
+    }
+    bptt_status status = bptt_sandbox_compile(sandbox, text, strlen(text), "value", &error);
+    if (status == BPTT_OK) { status = bptt_sandbox_call(sandbox, 0, 1, &error); }
+    free(text);
+    if (status == BPTT_OK) { return read_protected(r, sandbox, read_value); }
+    const char *message = strstr(error.text, ": "); /* the override is the place, not "value:1" */
+    return bptt_reader_fail(r, NULL, "%s", message == NULL ? error.text : message + 2);
+}
+
+static bptt_status read_overrides(bptt_reader *r, bptt_sandbox *sandbox)
+{
+    for (size_t i = 0; i < BPTT_FIELD_COUNT; i++) {
+        if (r->origins[i] == NULL) { continue; }
+        r->field = &bptt_fields[i];
+        bptt_status status = read_expression(r, sandbox, r->origins[i]->value, is_bare_word(r->origins[i]->value));
+        if (status != BPTT_OK) { return status; }
+    }
+    return BPTT_OK;
+}
+
+/* Lua function (reader): offers the integer fields that are set as variables to the defaults. */
+static int offer_fields(lua_State *L)
+{
+    bptt_reader *r = lua_touserdata(L, 1);
+    for (size_t i = 0; i < BPTT_FIELD_COUNT; i++) {
+        int64_t value;
+        if (bptt_fields[i].kind != BPTT_KIND_INTEGER || !r->given[i]) { continue; }
+        memcpy(&value, (const char *)r->spec + bptt_fields[i].offset, sizeof value);
+        lua_pushinteger(L, value);
+        lua_setglobal(L, bptt_fields[i].name);
+    }
+    return 0;
+}
+
+static bptt_status read_defaults(bptt_reader *r, bptt_sandbox *sandbox)
+{
+    for (size_t i = 0; i < BPTT_FIELD_COUNT; i++) {
+        if (r->given[i] || bptt_fields[i].fallback != NULL) { continue; }
+        char what[512] = "";
+        bptt_field_expect(&bptt_fields[i], what, sizeof what);
+        r->field = NULL;
+        return bptt_reader_fail(r, NULL, "field '%s' is missing: expected %s", bptt_fields[i].name, what);
+    }
+    lua_State *L = bptt_sandbox_state(sandbox);
+    lua_pushcfunction(L, offer_fields);
+    lua_pushlightuserdata(L, r);
+    bptt_status status = bptt_sandbox_call(sandbox, 1, 0, r->error);
+    for (size_t i = 0; i < BPTT_FIELD_COUNT && status == BPTT_OK; i++) {
+        if (r->given[i]) { continue; }
+        r->field = &bptt_fields[i];
+        status = read_expression(r, sandbox, bptt_fields[i].fallback, false);
+    }
+    return status;
+}
+
+static bptt_status match_overrides(bptt_reader *r, const bptt_override *overrides, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const bptt_field *field = find_field(overrides[i].key, overrides[i].key_length);
+        if (field == NULL) {
+            char text[512];
+            unknown_field(overrides[i].key, overrides[i].key_length, text, sizeof text);
+            return bptt_fail(r->error, BPTT_USAGE, "%s: %s", show(&overrides[i]).text, text);
+        }
+        r->origins[field - bptt_fields] = &overrides[i]; /* the last one counts */
+    }
+    return BPTT_OK;
+}
+
+/* ---- several fields at once ---- */
+
+/* Blames the first of the fields that an override gives, else the first. */
+static void blame(bptt_reader *r, const char *const *names)
+{
+    r->field = find_field(names[0], strlen(names[0]));
+    for (size_t i = 0; names[i] != NULL; i++) {
+        const bptt_field *field = find_field(names[i], strlen(names[i]));
+        if (r->origins[field - bptt_fields] != NULL) {
+            r->field = field;
+            return;
+        }
+    }
+}
+
+static bptt_status check_product(bptt_reader *r, const char *const *names)
+{
+    char terms[128] = "";
+    char values[128] = "";
+    double bytes = r->spec->dtype == BPTT_F64 ? 8 : 4;
+    for (size_t i = 0; names[i] != NULL; i++) {
+        int64_t value;
+        memcpy(&value, (const char *)r->spec + find_field(names[i], strlen(names[i]))->offset, sizeof value);
+        bytes *= (double)value;
+        bptt_append(terms, sizeof terms, "%s%s", i == 0 ? "" : " * ", names[i]);
+        bptt_append(values, sizeof values, "%s%lld", i == 0 ? "" : " * ", (long long)value);
+    }
+    if (bytes <= byte_limit) { return BPTT_OK; }
+    blame(r, names);
+    return bptt_reader_fail(r, NULL, "%s = %s reals take %.0f bytes, expected at most %.0f", terms, values, bytes, byte_limit);
+}
+
+static bptt_status check_together(bptt_reader *r)
+{
+    static const char *const horizon[] = {"K", "T", NULL};
+    static const char *const products[][4] = {
+        {"batch", "T", NULL},           {"hidden", "hidden", NULL},    {"hidden", "vocab", NULL},
+        {"T", "batch", "hidden", NULL}, {"T", "batch", "vocab", NULL},
+    };
+    if (r->spec->K > r->spec->T) {
+        blame(r, horizon);
+        return bptt_reader_fail(r, NULL, "K = %lld is more than T = %lld, expected K from 1 to T", (long long)r->spec->K,
+                                (long long)r->spec->T);
+    }
+    for (size_t i = 0; i < sizeof products / sizeof products[0]; i++) {
+        bptt_status status = check_product(r, products[i]);
+        if (status != BPTT_OK) { return status; }
+    }
+    return BPTT_OK;
+}
+
+/* ---- entry points ---- */
+
+/* A path as messages show it: one longer than a message would hide what is wrong. */
+static const char *shown_path(const char *path)
+{
+    enum { SHOWN = 250 };
+    size_t length = strlen(path);
+    return length > SHOWN ? path + length - SHOWN : path;
+}
+
+/* Fills r->spec, but for text, digest and source. */
+static bptt_status resolve(bptt_reader *r, const char *folder, const bptt_override *overrides, size_t count)
+{
+    bptt_status status = match_overrides(r, overrides, count);
+    if (status != BPTT_OK) { return status; }
+    status = read_file_fields(r, folder);
+    if (status != BPTT_OK) { return status; }
+    bptt_sandbox *sandbox = new_sandbox(folder, r->error);
+    if (sandbox == NULL) { return BPTT_FAILED; }
+    status = read_overrides(r, sandbox);
+    if (status == BPTT_OK) { status = read_defaults(r, sandbox); }
+    bptt_sandbox_free(sandbox);
+    return status == BPTT_OK ? check_together(r) : status;
+}
+
+static bptt_status parse(bptt_span text, const char *source, const char *folder, const bptt_override *overrides, size_t count,
+                         bptt_spec *spec, bptt_error *error)
+{
+    bptt_reader reader = {.spec = spec, .source = shown_path(source), .text = text, .error = error};
+    *spec = (bptt_spec){0};
+    if (text.length > FILE_LIMIT) { return bptt_fail(error, BPTT_FAILED, "%s: larger than 1 MiB", reader.source); }
+    bptt_status status = resolve(&reader, folder, overrides, count);
+    if (status == BPTT_OK) {
+        spec->source = strdup(source);
+        status = spec->source == NULL ? bptt_fail(error, BPTT_FAILED, "not enough memory") : bptt_spec_seal(spec, error);
+    }
+    if (status != BPTT_OK) {
+        bptt_spec_free(spec);
+        *spec = (bptt_spec){0};
+    }
+    return status;
+}
+
+bptt_status bptt_spec_parse(const char *text, size_t length, const char *source, const bptt_override *overrides, size_t count,
+                            bptt_spec *spec, bptt_error *error)
+{
+    return parse((bptt_span){text, length}, source, NULL, overrides, count, spec, error);
+}
+
+/* Reads at most FILE_LIMIT + 1 bytes; the text is the caller's. */
+static bptt_status read_text(const char *path, int file, char **text, size_t *length, bptt_error *error)
+{
+    struct stat about;
+    *length = 0;
+    if (fstat(file, &about) != 0) { return bptt_fail(error, BPTT_FAILED, "%s: %s", path, strerror(errno)); }
+    if (S_ISDIR(about.st_mode)) { return bptt_fail(error, BPTT_FAILED, "%s: a folder, expected a Lua file", path); }
+    if (!S_ISREG(about.st_mode)) { return bptt_fail(error, BPTT_FAILED, "%s: not a regular file", path); }
+    *text = malloc(FILE_LIMIT + 1);
+    if (*text == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: not enough memory", path); }
+    while (*length <= FILE_LIMIT) {
+        ssize_t count = read(file, *text + *length, FILE_LIMIT + 1 - *length);
+        if (count < 0 && errno == EINTR) { continue; }
+        if (count < 0) { return bptt_fail(error, BPTT_FAILED, "%s: %s", path, strerror(errno)); }
+        if (count == 0) { break; }
+        *length += (size_t)count;
+    }
+    return BPTT_OK;
+}
+
+/* The folder part of a path; owned by the caller, NULL: no memory. */
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL) { return strdup("."); }
+    return strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+bptt_status bptt_spec_load(const char *path, const bptt_override *overrides, size_t count, bptt_spec *spec, bptt_error *error)
+{
+    char *text = NULL;
+    size_t length = 0;
+    const char *shown = shown_path(path);
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (file < 0) { return bptt_fail(error, BPTT_FAILED, "%s: %s", shown, strerror(errno)); }
+    bptt_status status = read_text(shown, file, &text, &length, error);
+    (void)close(file);
+    char *folder = folder_of(path);
+    if (status == BPTT_OK && folder == NULL) { status = bptt_fail(error, BPTT_FAILED, "%s: not enough memory", shown); }
+    if (status == BPTT_OK) { status = parse((bptt_span){text, length}, path, folder, overrides, count, spec, error); }
+    free(folder);
+    free(text);
+    return status;
+}

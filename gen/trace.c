@@ -1,0 +1,312 @@
+/* trace.c: second stage.  Runs a cell's Lua equations over symbolic values; what remains is the graph of one time step.
+ *
+ * In a cell every global is an equation: `a = W * x + b` names the sum.  The environment is a proxy whose __newindex does the naming
+ * and whose __index finds what was named before.  Depends on Lua through sandbox.h, on graph.h and on the embedded cells.
+ */
+#include "embedded.h"
+#include "graph.h"
+#include "sandbox.h"
+
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char NODE[] = "bptt node";
+
+/* The graph under construction, an upvalue of every function here. */
+static bptt_graph *graph_of(lua_State *L)
+{
+    return lua_touserdata(L, lua_upvalueindex(1));
+}
+
+static int push_node(lua_State *L, int node)
+{
+    int *box = lua_newuserdatauv(L, sizeof *box, 0);
+    *box = node;
+    luaL_setmetatable(L, NODE);
+    return 1;
+}
+
+static int line_of_caller(lua_State *L)
+{
+    lua_Debug info;
+    return lua_getstack(L, 1, &info) != 0 && lua_getinfo(L, "l", &info) != 0 ? info.currentline : 0;
+}
+
+static int check_node(lua_State *L, int index)
+{
+    return *(int *)luaL_checkudata(L, index, NODE);
+}
+
+static int apply(lua_State *L, bptt_op op, int a, int b)
+{
+    bptt_error error;
+    int node = bptt_graph_apply(graph_of(L), op, a, b, &error);
+    if (node < 0) { return luaL_error(L, "%s", error.text); }
+    graph_of(L)->nodes[node].line = line_of_caller(L);
+    return push_node(L, node);
+}
+
+/* --- what equations are made of ------------------------------------------------------------------------------------------ */
+
+static int multiply(lua_State *L)
+{
+    int a = check_node(L, 1), b = check_node(L, 2);
+    return apply(L, graph_of(L)->nodes[a].cols > 0 ? BPTT_OP_MATVEC : BPTT_OP_MUL, a, b);
+}
+
+/* A plain operation of the table; its number is the second upvalue. */
+static int operation(lua_State *L)
+{
+    bptt_op op = (bptt_op)lua_tointeger(L, lua_upvalueindex(2));
+    return apply(L, op, check_node(L, 1), bptt_op_arity(op) == 2 ? check_node(L, 2) : -1);
+}
+
+static int add_leaf(lua_State *L, bptt_op op, lua_Integer rows, lua_Integer cols, int symbol)
+{
+    bptt_error error;
+    bptt_node node = {.op = op, .a = -1, .b = -1, .rows = rows, .cols = cols, .symbol = symbol, .line = line_of_caller(L)};
+    int index = bptt_graph_add(graph_of(L), &node, &error);
+    if (index < 0) { return luaL_error(L, "%s", error.text); }
+    return index;
+}
+
+static int add_param(lua_State *L, lua_Integer rows, lua_Integer cols, int file, int twin)
+{
+    bptt_graph *graph = graph_of(L);
+    if (graph->param_count == BPTT_MAX_PARAMS) { return luaL_error(L, "more than %d parameters", BPTT_MAX_PARAMS); }
+    luaL_argcheck(L, rows > 0, 1, "a size is at least 1");
+    bptt_param *param = &graph->params[graph->param_count];
+    param->node = add_leaf(L, BPTT_OP_PARAM, rows, cols, graph->param_count);
+    param->gradient = -1;
+    (void)snprintf(param->file, sizeof param->file, "%s", luaL_checkstring(L, file));
+    (void)snprintf(param->twin, sizeof param->twin, "%s", luaL_optstring(L, twin, ""));
+    graph->param_count++;
+    return push_node(L, param->node);
+}
+
+/* matrix(outputs, inputs, "name in files") */
+static int matrix(lua_State *L)
+{
+    lua_Integer cols = luaL_checkinteger(L, 2);
+    luaL_argcheck(L, cols > 0, 2, "a size is at least 1");
+    return add_param(L, luaL_checkinteger(L, 1), cols, 3, 4);
+}
+
+/* vector(size, "name in files", "second name") */
+static int vector(lua_State *L)
+{
+    return add_param(L, luaL_checkinteger(L, 1), 0, 2, 3);
+}
+
+/* state(size) */
+static int state(lua_State *L)
+{
+    bptt_graph *graph = graph_of(L);
+    lua_Integer size = luaL_checkinteger(L, 1);
+    luaL_argcheck(L, size > 0, 1, "a size is at least 1");
+    if (graph->state_count == BPTT_MAX_STATES) { return luaL_error(L, "more than %d states", BPTT_MAX_STATES); }
+    int node = add_leaf(L, BPTT_OP_STATE, size, 0, graph->state_count);
+    graph->states[graph->state_count++] = (bptt_state){.node = node, .next = -1, .carry = -1, .outgoing = -1};
+    return push_node(L, node);
+}
+
+/* --- names ----------------------------------------------------------------------------------------------------------------- */
+
+static bool valid_symbol(const char *name)
+{
+    size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
+    return length > 0 && name[length] == '\0' && length < BPTT_SYMBOL_MAX - 2;
+}
+
+/* `h = value` where h is a state. */
+static void set_next(lua_State *L, bptt_graph *graph, int s, int value)
+{
+    const bptt_node *node = &graph->nodes[value];
+    if (graph->states[s].next >= 0) { luaL_error(L, "state '%s' is assigned twice", lua_tostring(L, 2)); }
+    if (bptt_op_kind_of(node->op) == BPTT_KIND_LEAF || node->cols > 0 || node->rows != graph->nodes[graph->states[s].node].rows) {
+        luaL_error(L, "state '%s' takes a computed vector of %d elements", lua_tostring(L, 2),
+                   (int)graph->nodes[graph->states[s].node].rows);
+    }
+    for (int other = 0; other < graph->state_count; other++) {
+        if (graph->states[other].next == value) { luaL_error(L, "two states share one value"); }
+    }
+    graph->states[s].next = value;
+}
+
+/* environment.name = value; upvalues: graph, table of values */
+static int assign(lua_State *L)
+{
+    bptt_graph *graph = graph_of(L);
+    const char *name = luaL_checkstring(L, 2);
+    const int *box = luaL_testudata(L, 3, NODE);
+    lua_pushvalue(L, 2);
+    lua_rawget(L, lua_upvalueindex(2));
+    const int *old = luaL_testudata(L, -1, NODE);
+    if (box != NULL) {
+        if (!valid_symbol(name)) { return luaL_error(L, "'%s' cannot name a value: too long", name); }
+        if (old != NULL && graph->nodes[*old].op == BPTT_OP_STATE) {
+            set_next(L, graph, graph->nodes[*old].symbol, *box);
+        } else if (!lua_isnil(L, -1)) {
+            return luaL_error(L, "'%s' is assigned twice", name);
+        }
+        bptt_node *node = &graph->nodes[*box];
+        if (node->name[0] == '\0') { (void)snprintf(node->name, sizeof node->name, "%s", name); }
+    }
+    lua_pop(L, 1);
+    lua_pushvalue(L, 2);
+    lua_pushvalue(L, 3);
+    lua_rawset(L, lua_upvalueindex(2));
+    return 0;
+}
+
+/* environment.name; upvalues: graph, table of values */
+static int lookup(lua_State *L)
+{
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, lua_upvalueindex(2)) == LUA_TNIL) {
+        return luaL_error(L, "nothing is called '%s' here", lua_tostring(L, 2));
+    }
+    return 1;
+}
+
+/* --- the environment ------------------------------------------------------------------------------------------------------- */
+
+static void add_function(lua_State *L, bptt_graph *graph, const char *name, lua_CFunction function, bptt_op op)
+{
+    lua_pushlightuserdata(L, graph);
+    lua_pushinteger(L, (lua_Integer)op);
+    lua_pushcclosure(L, function, 2);
+    lua_setfield(L, -2, name);
+}
+
+static void add_size(lua_State *L, const char *name, int64_t value)
+{
+    lua_pushinteger(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void add_metatable(lua_State *L, bptt_graph *graph)
+{
+    luaL_newmetatable(L, NODE);
+    add_function(L, graph, "__add", operation, BPTT_OP_ADD);
+    add_function(L, graph, "__sub", operation, BPTT_OP_SUB);
+    add_function(L, graph, "__unm", operation, BPTT_OP_NEG);
+    add_function(L, graph, "__mul", multiply, BPTT_OP_MUL);
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
+    lua_pop(L, 1);
+}
+
+static void add_values(lua_State *L, bptt_graph *graph, const bptt_spec *spec)
+{
+    static const bptt_op activations[] = {
+        [BPTT_TANH] = BPTT_OP_TANH, [BPTT_RELU] = BPTT_OP_RELU, [BPTT_SIGMOID] = BPTT_OP_SIGMOID};
+    static const bptt_op functions[] = {BPTT_OP_TANH, BPTT_OP_SIGMOID, BPTT_OP_RELU, BPTT_OP_CROSS_ENTROPY};
+    for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
+        add_function(L, graph, bptt_op_name(functions[i]), operation, functions[i]);
+    }
+    add_function(L, graph, "phi", operation, activations[spec->activation]);
+    add_function(L, graph, "matrix", matrix, BPTT_OP_PARAM);
+    add_function(L, graph, "vector", vector, BPTT_OP_PARAM);
+    add_function(L, graph, "state", state, BPTT_OP_STATE);
+    add_size(L, "hidden", spec->hidden);
+    add_size(L, "input", spec->vocab);
+    add_size(L, "output", spec->vocab);
+}
+
+/* Leaves the environment on the stack.  Runs protected: argument 1 is the graph, 2 the spec. */
+static int build_environment(lua_State *L)
+{
+    bptt_graph *graph = lua_touserdata(L, 1);
+    const bptt_spec *spec = lua_touserdata(L, 2);
+    lua_settop(L, 0);
+    add_metatable(L, graph);
+    lua_newtable(L); /* 1: the environment, for ever empty */
+    lua_newtable(L); /* 2: its metatable */
+    lua_newtable(L); /* 3: the values */
+    add_values(L, graph, spec);
+    const bptt_node leaves[] = {{.op = BPTT_OP_INPUT, .a = -1, .b = -1, .rows = spec->vocab, .symbol = -1, .name = "x"},
+                                {.op = BPTT_OP_TARGET, .a = -1, .b = -1, .rows = spec->vocab, .symbol = -1, .name = "y"}};
+    for (size_t i = 0; i < 2; i++) {
+        bptt_error error;
+        int node = bptt_graph_add(graph, &leaves[i], &error);
+        if (node < 0) { return luaL_error(L, "%s", error.text); }
+        push_node(L, node);
+        lua_setfield(L, 3, leaves[i].name);
+    }
+    static const struct {
+        const char *name;
+        lua_CFunction function;
+    } hooks[] = {{"__index", lookup}, {"__newindex", assign}};
+    for (size_t i = 0; i < 2; i++) {
+        lua_pushlightuserdata(L, graph);
+        lua_pushvalue(L, 3);
+        lua_pushcclosure(L, hooks[i].function, 2);
+        lua_setfield(L, 2, hooks[i].name);
+    }
+    lua_pushvalue(L, 3);
+    lua_setfield(L, LUA_REGISTRYINDEX, "bptt values");
+    lua_pushvalue(L, 2);
+    lua_setmetatable(L, 1);
+    lua_settop(L, 1);
+    return 1;
+}
+
+/* Runs one text in the environment, which stays on the stack. */
+static bptt_status run(bptt_sandbox *sandbox, const char *text, const char *source, bptt_error *error)
+{
+    lua_State *L = bptt_sandbox_state(sandbox);
+    bptt_status status = bptt_sandbox_compile(sandbox, text, strlen(text), source, error);
+    if (status != BPTT_OK) { return status; }
+    lua_pushvalue(L, -2);
+    if (lua_setupvalue(L, -2, 1) == NULL) { lua_pop(L, 1); }
+    return bptt_sandbox_call(sandbox, 0, 0, error);
+}
+
+/* The loss is the global of that name; every state needs its next value. */
+static bptt_status finish(lua_State *L, bptt_graph *graph, bptt_error *error)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, "bptt values");
+    lua_getfield(L, -1, "loss");
+    const int *loss = luaL_testudata(L, -1, NODE);
+    graph->loss = loss == NULL ? -1 : *loss;
+    lua_pop(L, 2);
+    if (graph->loss < 0 || bptt_op_kind_of(graph->nodes[graph->loss].op) != BPTT_KIND_LOSS) {
+        return bptt_fail(error, BPTT_FAILED, "%s: no equation gives 'loss' a loss", graph->source);
+    }
+    for (int s = 0; s < graph->state_count; s++) {
+        const bptt_node *node = &graph->nodes[graph->states[s].node];
+        if (graph->states[s].next < 0) {
+            return bptt_fail(error, BPTT_FAILED, "%s:%d: state '%s' gets no next value", graph->source, node->line, node->name);
+        }
+    }
+    return BPTT_OK;
+}
+
+bptt_status bptt_trace_text(const bptt_spec *spec, const char *cell, const char *source, bptt_graph *graph, bptt_error *error)
+{
+    memset(graph, 0, sizeof *graph);
+    graph->source = source;
+    bptt_sandbox *sandbox = bptt_sandbox_new();
+    if (sandbox == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory to trace %s", source); }
+    lua_State *L = bptt_sandbox_state(sandbox);
+    lua_pushcfunction(L, build_environment);
+    lua_pushlightuserdata(L, graph);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)spec);
+    bptt_status status = bptt_sandbox_call(sandbox, 2, 1, error);
+    if (status == BPTT_OK) { status = run(sandbox, cell, source, error); }
+    if (status == BPTT_OK) { status = run(sandbox, bptt_embedded("cells/output.lua"), "output.lua", error); }
+    if (status == BPTT_OK) { status = finish(L, graph, error); }
+    bptt_sandbox_free(sandbox);
+    if (status != BPTT_OK) { bptt_graph_free(graph); }
+    return status;
+}
+
+bptt_status bptt_trace(const bptt_spec *spec, bptt_graph *graph, bptt_error *error)
+{
+    static const struct {
+        const char *embedded, *source;
+    } cells[] = {[BPTT_CELL_RNN] = {"cells/rnn.lua", "rnn.lua"}};
+    return bptt_trace_text(spec, bptt_embedded(cells[spec->cell].embedded), cells[spec->cell].source, graph, error);
+}

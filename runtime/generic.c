@@ -1,0 +1,192 @@
+/* generic.c: plain loops with run-time sizes behind the bptt_model interface.  See generic.h.
+ *
+ * This file lays out the memory and draws the weights; generic_body.h holds the loops, once for float and once for double.
+ * Depends on gen/spec.h, templates/abi.h and libm.  Refuses to allocate after bptt_generic_new.
+ */
+#include "generic.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <tgmath.h>
+
+enum { W_XH, W_HH, B_H, W_HY, B_Y, TENSORS };
+
+struct generic {
+    bptt_model model; /* first: a bptt_model of ours is cast back */
+    bptt_tensor tensors[TENSORS], state;
+    bptt_activation activation;
+    bptt_reduction reduction;
+    bool carry;
+    bptt_optimizer optimizer;
+    bptt_clip clip;
+    bptt_init init;
+    char name[BPTT_NAME_MAX], digest[BPTT_DIGEST_SIZE];
+    size_t h, p, d; /* workspace, bytes from the start: states [K + 1][B][H], logits to dO [K][B][V], dA of two steps [2][B][H] */
+};
+
+static const struct generic *generic_of(const bptt_model *self)
+{
+    return (const struct generic *)self;
+}
+
+static double *progress_of(const bptt_model *self, void *memory)
+{
+    return (double *)(void *)((char *)memory + self->progress);
+}
+
+static size_t chunk_steps(const struct generic *net, uint32_t chunk)
+{
+    const size_t horizon = net->model.horizon, rest = net->model.steps - chunk * horizon;
+    return rest < horizon ? rest : horizon;
+}
+
+/* What each label's loss counts for. */
+static double loss_weight(const struct generic *net, size_t count, const uint32_t *y)
+{
+    if (net->reduction == BPTT_SUM) { return 1; }
+    size_t labels = 0;
+    for (size_t i = 0; i < count; i++) { labels += y[i] < net->model.vocab; }
+    return labels > 0 ? 1 / (double)labels : 0;
+}
+
+/* SplitMix64, to a uniform double in [0, 1). */
+static double draw_uniform(uint64_t *state)
+{
+    *state += 0x9E3779B97F4A7C15u;
+    uint64_t z = *state;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
+}
+
+static double draw_weight(const bptt_init *init, uint64_t *state)
+{
+    if (init->kind == BPTT_INIT_UNIFORM) { return init->scale * (2 * draw_uniform(state) - 1); }
+    for (;;) { /* Marsaglia's polar method; the second value of the pair is dropped to keep no memory between draws */
+        const double a = 2 * draw_uniform(state) - 1, b = 2 * draw_uniform(state) - 1, s = a * a + b * b;
+        if (s > 0 && s < 1) { return init->scale * a * sqrt(-2 * log(s) / s); }
+    }
+}
+
+#define real    float
+#define F(name) name##_f32
+#include "generic_body.h"
+#undef real
+#undef F
+
+#define real    double
+#define F(name) name##_f64
+#include "generic_body.h"
+#undef real
+#undef F
+
+/* Fails for a size that a 32-bit field of the descriptor cannot hold. */
+static bool set_size(uint32_t *field, int64_t size)
+{
+    if (size < 1 || size > UINT32_MAX) { return false; }
+    *field = (uint32_t)size;
+    return true;
+}
+
+static bool set_sizes(struct generic *net, const bptt_spec *spec)
+{
+    bptt_model *model = &net->model;
+    if (!set_size(&model->hidden, spec->hidden) || !set_size(&model->vocab, spec->vocab) || !set_size(&model->steps, spec->T) ||
+        !set_size(&model->horizon, spec->K) || !set_size(&model->batch, spec->batch)) {
+        return false;
+    }
+    model->chunks = (uint32_t)((spec->T + spec->K - 1) / spec->K);
+    return model->horizon <= model->steps;
+}
+
+/* The tensor table and the size of its block. */
+static bool set_tensors(struct generic *net)
+{
+    const uint32_t H = net->model.hidden, V = net->model.vocab;
+    const bptt_tensor tensors[TENSORS] = {
+        [W_XH] = {.name = "W_xh", .file = "rnn.weight_ih_l0", .rank = 2, .rows = V, .cols = H},
+        [W_HH] = {.name = "W_hh", .file = "rnn.weight_hh_l0", .rank = 2, .rows = H, .cols = H},
+        [B_H] = {.name = "b_h", .file = "rnn.bias_ih_l0", .twin = "rnn.bias_hh_l0", .rank = 1, .rows = 1, .cols = H},
+        [W_HY] = {.name = "W_hy", .file = "out.weight", .rank = 2, .rows = H, .cols = V},
+        [B_Y] = {.name = "b_y", .file = "out.bias", .rank = 1, .rows = 1, .cols = V},
+    };
+    memcpy(net->tensors, tensors, sizeof tensors);
+    size_t end = 0;
+    for (int i = 0; i < TENSORS; i++) {
+        bptt_tensor *tensor = &net->tensors[i];
+        size_t count;
+        tensor->stride = tensor->cols;
+        tensor->offset = end;
+        if (__builtin_mul_overflow((size_t)tensor->rows, (size_t)tensor->cols, &count)) { return false; }
+        if (__builtin_add_overflow(end, count, &end)) { return false; }
+    }
+    net->state = (bptt_tensor){.name = "h", .file = "h", .rank = 2, .rows = net->model.batch, .cols = H, .stride = H};
+    net->model.parameters = net->model.block = end;
+    return true;
+}
+
+/* Appends a section [a][b][c] of elements of `size` bytes, aligned to 64 bytes; *offset is where it begins. */
+static bool add_section(size_t *end, size_t *offset, size_t a, size_t b, size_t c, size_t size)
+{
+    size_t bytes;
+    *offset = *end;
+    if (__builtin_mul_overflow(a, b, &bytes) || __builtin_mul_overflow(bytes, c, &bytes)) { return false; }
+    if (__builtin_mul_overflow(bytes, size, &bytes) || __builtin_add_overflow(bytes, 63, &bytes)) { return false; }
+    return !__builtin_add_overflow(*end, bytes & ~(size_t)63, end);
+}
+
+static bool set_layout(struct generic *net)
+{
+    bptt_model *model = &net->model;
+    const size_t H = model->hidden, V = model->vocab, K = model->horizon, B = model->batch, size = model->real_size;
+    size_t *end = &model->bytes;
+    bool fits =
+        add_section(end, &model->param, model->block, 1, 1, size) && add_section(end, &model->grad, model->block, 1, 1, size);
+    for (uint32_t i = 0; i < model->moment_count; i++) {
+        fits = fits && add_section(end, &model->moment[i], model->block, 1, 1, size);
+    }
+    return fits && add_section(end, &model->state, B, H, 1, size) &&
+           add_section(end, &model->progress, 3, 1, 1, sizeof(double)) && add_section(end, &net->h, K + 1, B, H, size) &&
+           add_section(end, &net->p, K, B, V, size) && add_section(end, &net->d, 2, B, H, size);
+}
+
+const bptt_model *bptt_generic_new(const bptt_spec *spec)
+{
+    static const uint32_t moments[] = {[BPTT_MOMENTUM] = 1, [BPTT_ADAGRAD] = 1, [BPTT_RMSPROP] = 1, [BPTT_ADAM] = 2};
+    struct generic *net = calloc(1, sizeof *net);
+    if (net == NULL) { return NULL; }
+    net->activation = spec->activation;
+    net->reduction = spec->reduction;
+    net->carry = spec->carry;
+    net->optimizer = spec->optimizer;
+    net->clip = spec->clip;
+    net->init = spec->init;
+    memcpy(net->name, spec->name, sizeof net->name);
+    memcpy(net->digest, spec->digest, sizeof net->digest);
+
+    bptt_model *model = &net->model;
+    model->abi = BPTT_ABI;
+    model->real_size = spec->dtype == BPTT_F64 ? sizeof(double) : sizeof(float);
+    model->name = net->name;
+    model->digest = net->digest;
+    model->tensor_count = TENSORS;
+    model->state_count = 1;
+    model->moment_count = moments[spec->optimizer.kind];
+    model->tensors = net->tensors;
+    model->states = &net->state;
+    if (!set_sizes(net, spec) || !set_tensors(net) || !set_layout(net)) {
+        free(net);
+        return NULL;
+    }
+    if (spec->dtype == BPTT_F64) {
+        bind_f64(model);
+    } else {
+        bind_f32(model);
+    }
+    return model;
+}
+
+void bptt_generic_free(const bptt_model *model)
+{
+    free((void *)(uintptr_t)model);
+}

@@ -1,0 +1,52 @@
+/* log.c: see log.h. */
+#include "log.h"
+
+#include "evaluate.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+static bptt_status fail(const bptt_log *log, bptt_error *error)
+{
+    return bptt_fail(error, BPTT_FAILED, "%s: cannot write the log: %s", log->path, strerror(errno));
+}
+
+bptt_status bptt_log_open(bptt_log *log, const char *path, bool append, uint64_t every, bptt_error *error)
+{
+    *log = (bptt_log){.path = path, .every = every};
+    if (path == NULL) { return BPTT_OK; }
+    log->file = fopen(path, append ? "ae" : "we");
+    if (log->file == NULL) { return fail(log, error); }
+    /* Opened for appending, the position is that of the end only after a seek. */
+    bool empty = fseek(log->file, 0, SEEK_END) != 0 || ftell(log->file) <= 0;
+    if (empty && fputs("step,epoch,tokens,seconds,loss,bits,grad_norm,rate\n", log->file) < 0) { return fail(log, error); }
+    return BPTT_OK;
+}
+
+bptt_status bptt_log_step(bptt_log *log, const bptt_trainer *trainer, const bptt_step *step, double seconds, bptt_error *error)
+{
+    if (log->file == NULL) { return BPTT_OK; }
+    log->loss_sum += step->loss_sum;
+    log->labels += step->labels;
+    if (++log->steps < log->every) { return BPTT_OK; }
+    double loss = log->loss_sum / (double)log->labels;
+    int written = fprintf(log->file, "%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.6f,%.9g,%.9g,%.9g,%.9g\n", trainer->cursor.step,
+                          trainer->cursor.epoch, bptt_trainer_tokens(trainer), seconds, loss, bptt_bits(loss), step->grad_norm,
+                          trainer->spec->optimizer.rate);
+    log->steps = 0;
+    log->labels = 0;
+    log->loss_sum = 0.0;
+    if (written < 0) { return fail(log, error); }
+    if (seconds < log->flush_next) { return BPTT_OK; }
+    log->flush_next = seconds + 1.0;
+    return fflush(log->file) == 0 ? BPTT_OK : fail(log, error);
+}
+
+bptt_status bptt_log_close(bptt_log *log, bptt_error *error)
+{
+    if (log->file == NULL) { return BPTT_OK; }
+    FILE *file = log->file;
+    log->file = NULL;
+    return fclose(file) == 0 ? BPTT_OK : fail(log, error);
+}

@@ -1,0 +1,34 @@
+/* progress.h: the progress of training on standard error.
+ *
+ * On a terminal one line, redrawn at most ten times a second and cut to the window; elsewhere a plain line every few seconds and
+ * a last one.  No colour, no cursor movement beyond the carriage return.  Depends on nothing of bptt.
+ */
+#ifndef BPTT_PROGRESS_H
+#define BPTT_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct bptt_progress {
+    bool on, terminal;
+    double next; /* time of the next line */
+    int drawn;   /* characters of the line that the terminal shows */
+} bptt_progress;
+
+typedef struct bptt_progress_values {
+    uint64_t step;
+    double tokens_per_second, loss, bits, grad_norm;
+    double seconds_left; /* negative: not known */
+} bptt_progress_values;
+
+/* Seconds of a clock that only moves forward: the `now` of everything below. */
+double bptt_now(void);
+
+void bptt_progress_open(bptt_progress *progress, bool quiet, double now);
+/* True when it is time for a line. */
+bool bptt_progress_due(const bptt_progress *progress, double now);
+void bptt_progress_show(bptt_progress *progress, const bptt_progress_values *values, double now);
+/* Shows the last values and ends the line. */
+void bptt_progress_close(bptt_progress *progress, const bptt_progress_values *values, double now);
+
+#endif

@@ -1,0 +1,442 @@
+/* train.c: `bptt train`: limits, progress, checkpoints, signals and the report around the steps of trainer.h.
+ *
+ * Depends on trainer.h, evaluate.h, log.h and progress.h.  Touches no file before everything that was given has been read and
+ * found good.
+ */
+#include "evaluate.h"
+#include "json.h"
+#include "log.h"
+#include "options.h"
+#include "progress.h"
+#include "trainer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { RECENT = 1000 }; /* steps that the training loss is the mean of */
+
+typedef struct run {
+    const bptt_options *options;
+    bptt_spec spec;
+    bptt_program program;
+    bptt_trainer trainer;
+    bptt_data all, held_out_file; /* owned: --data, --valid */
+    bptt_data data, held_out;     /* borrowed from these; held_out.count == 0: none */
+    const char *held_out_name;
+    char *out;  /* checkpoint to write; owned */
+    bool saved; /* `out` holds a checkpoint of this training */
+    bptt_log log;
+    bptt_progress progress;
+    bptt_step recent[RECENT]; /* ring: step n of this run is at (n - 1) % RECENT */
+    uint64_t steps;           /* of this run */
+    uint64_t first_tokens;    /* learned from in earlier runs */
+    double started, seconds;
+    bool stopped;  /* by a signal */
+    bool diverged; /* a number was not finite */
+} run;
+
+/* ---- signals ---- */
+
+static volatile sig_atomic_t signalled;
+
+static void note_signal(int number)
+{
+    (void)number;
+    signalled = 1;
+}
+
+/* SA_RESETHAND: a second signal ends the process at once. */
+static void watch_signals(bool on)
+{
+    struct sigaction action = {.sa_handler = on ? note_signal : SIG_DFL, .sa_flags = (int)SA_RESETHAND};
+    (void)sigemptyset(&action.sa_mask);
+    (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
+}
+
+/* ---- what is given ---- */
+
+/* The spec of the operand, or else of the checkpoint, with the overrides. */
+static bptt_status read_spec(const bptt_options *options, bptt_spec *spec, bptt_error *error)
+{
+    if (options->operand != NULL) { return bptt_options_spec(options, spec, error); }
+    if (options->resume == NULL) { return bptt_fail(error, BPTT_USAGE, "SPEC is missing (or --resume CKPT)"); }
+    bptt_spec stored;
+    bptt_status status = bptt_checkpoint_spec(options->resume, &stored, error);
+    if (status != BPTT_OK) { return status; }
+    status = bptt_spec_parse(stored.text, strlen(stored.text), options->resume, options->overrides, options->override_count, spec,
+                             error);
+    bptt_spec_free(&stored);
+    return status;
+}
+
+/* Cuts the last part of the data off. */
+static bptt_status hold_out(run *r, bptt_error *error)
+{
+    double fraction = r->options->valid_fraction;
+    size_t count = (size_t)((double)r->all.count * fraction);
+    if (count < 2 || r->all.count - count < 2) {
+        return bptt_fail(error, BPTT_FAILED, "%s: --valid-fraction %g of %zu tokens holds out %zu; both parts need at least 2",
+                         r->options->data, fraction, r->all.count, count);
+    }
+    r->data.count -= count;
+    r->held_out = (bptt_data){r->all.tokens + r->data.count, count};
+    r->held_out_name = "the held-out part";
+    return BPTT_OK;
+}
+
+static bptt_status read_data(run *r, bptt_error *error)
+{
+    const bptt_options *options = r->options;
+    bptt_data_options rules = bptt_options_data(options);
+    bptt_status status = bptt_data_load(options->data, &r->spec, &rules, &r->all, error);
+    if (status != BPTT_OK) { return status; }
+    r->data = r->all;
+    if (options->valid_fraction > 0.0) { return hold_out(r, error); }
+    if (options->valid == NULL) { return BPTT_OK; }
+    status = bptt_data_load(options->valid, &r->spec, &rules, &r->held_out_file, error);
+    if (status != BPTT_OK) { return status; }
+    if (r->held_out_file.count < 2) {
+        return bptt_fail(error, BPTT_FAILED, "%s: has %zu tokens; evaluation needs at least 2", options->valid,
+                         r->held_out_file.count);
+    }
+    r->held_out = r->held_out_file;
+    r->held_out_name = options->valid;
+    return BPTT_OK;
+}
+
+/* Finds out now, not after hours of training, that the checkpoint cannot be written. */
+static bptt_status check_out(const char *path, bptt_error *error)
+{
+    struct stat info;
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
+        return bptt_fail(error, BPTT_FAILED, "%s: cannot write a checkpoint there: not a file", path);
+    }
+    char *copy = strdup(path);
+    if (copy == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory", path); }
+    bool good = access(dirname(copy), W_OK | X_OK) == 0;
+    free(copy);
+    return good ? BPTT_OK : bptt_fail(error, BPTT_FAILED, "%s: cannot write a checkpoint there: %s", path, strerror(errno));
+}
+
+static bptt_status choose_out(run *r, bptt_error *error)
+{
+    const bptt_options *options = r->options;
+    const char *given = options->out != NULL ? options->out : options->resume;
+    r->out = given != NULL ? strdup(given) : NULL;
+    if (given == NULL && asprintf(&r->out, "%s.safetensors", r->spec.name) < 0) { r->out = NULL; }
+    if (r->out == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for the checkpoint's path"); }
+    r->saved = options->resume != NULL && strcmp(r->out, options->resume) == 0;
+    return check_out(r->out, error);
+}
+
+static bptt_status prepare(run *r, bptt_error *error)
+{
+    const bptt_options *options = r->options;
+    bptt_status status = read_spec(options, &r->spec, error);
+    if (status == BPTT_OK) { status = choose_out(r, error); }
+    if (status == BPTT_OK) { status = read_data(r, error); }
+    if (status == BPTT_OK) { status = bptt_program_open(&r->spec, (bptt_backend)options->backend, &r->program, error); }
+    if (status == BPTT_OK) { status = bptt_trainer_open(&r->trainer, &r->spec, &r->program, &r->data, options->data, error); }
+    if (status == BPTT_OK && options->resume != NULL) { status = bptt_trainer_resume(&r->trainer, options->resume, error); }
+    if (status == BPTT_OK) { status = bptt_log_open(&r->log, options->log, options->resume != NULL, options->log_every, error); }
+    return status;
+}
+
+static void release(run *r)
+{
+    bptt_error ignored;
+    (void)bptt_log_close(&r->log, &ignored); /* open here only after a failure that has been reported */
+    bptt_trainer_close(&r->trainer);
+    if (r->program.model != NULL) { bptt_program_close(&r->program); }
+    bptt_data_free(&r->all);
+    bptt_data_free(&r->held_out_file);
+    bptt_spec_free(&r->spec);
+    free(r->out);
+}
+
+/* ---- figures ---- */
+
+static uint64_t run_tokens(const run *r)
+{
+    return bptt_trainer_tokens(&r->trainer) - r->first_tokens;
+}
+
+/* Steps that recent_loss is the mean of. */
+static uint64_t recent_steps(const run *r)
+{
+    return r->steps < RECENT ? r->steps : RECENT;
+}
+
+/* Nats per token over the last steps; NaN before the first. */
+static double recent_loss(const run *r)
+{
+    double sum = 0.0, labels = 0.0;
+    for (uint64_t i = 0; i < recent_steps(r); i++) {
+        sum += r->recent[i].loss_sum;
+        labels += (double)r->recent[i].labels;
+    }
+    return sum / labels;
+}
+
+static double tokens_per_second(const run *r)
+{
+    return r->seconds > 0.0 ? (double)run_tokens(r) / r->seconds : 0.0;
+}
+
+static uint64_t epoch_limit(const bptt_options *options)
+{
+    return options->epochs > 0 ? options->epochs : 1;
+}
+
+static double seconds_left(const run *r)
+{
+    const bptt_options *options = r->options;
+    if (options->seconds > 0.0) { return options->seconds - r->seconds; }
+    if (options->steps > 0) { return (double)(options->steps - r->trainer.cursor.step) / (double)r->steps * r->seconds; }
+    double all = (double)epoch_limit(options) * (double)r->trainer.feed.stream.predictions;
+    return (all - (double)bptt_trainer_tokens(&r->trainer)) / tokens_per_second(r);
+}
+
+static bptt_progress_values values(const run *r)
+{
+    double loss = recent_loss(r);
+    double norm = r->recent[(r->steps + RECENT - 1) % RECENT].grad_norm;
+    return (bptt_progress_values){r->trainer.cursor.step, tokens_per_second(r), loss, bptt_bits(loss), norm, seconds_left(r)};
+}
+
+/* ---- the loop ---- */
+
+static bool reached_limit(const run *r)
+{
+    const bptt_options *options = r->options;
+    if (options->steps > 0) { return r->trainer.cursor.step >= options->steps; }
+    if (options->seconds > 0.0) { return r->seconds >= options->seconds; }
+    return r->trainer.cursor.epoch >= epoch_limit(options);
+}
+
+static bptt_status save(run *r, bptt_error *error)
+{
+    if (bptt_trainer_check(&r->trainer, error) != BPTT_OK) {
+        r->diverged = true;
+        return BPTT_FAILED;
+    }
+    bptt_status status = bptt_trainer_save(&r->trainer, r->out, error);
+    if (status == BPTT_OK) { r->saved = true; }
+    return status;
+}
+
+/* One step and what follows from it. */
+static bptt_status advance(run *r, double *next_save, bptt_error *error)
+{
+    bptt_step step = {0};
+    bptt_status status = bptt_trainer_step(&r->trainer, &step, error);
+    if (status != BPTT_OK) {
+        r->diverged = true;
+        return status;
+    }
+    r->recent[r->steps++ % RECENT] = step;
+    double now = bptt_now();
+    r->seconds = now - r->started;
+    status = bptt_log_step(&r->log, &r->trainer, &step, r->seconds, error);
+    if (bptt_progress_due(&r->progress, now)) {
+        bptt_progress_values shown = values(r);
+        bptt_progress_show(&r->progress, &shown, now);
+    }
+    if (status == BPTT_OK && now >= *next_save) {
+        status = save(r, error);
+        *next_save = bptt_now() + r->options->checkpoint_every;
+    }
+    return status;
+}
+
+/* After a number that is not finite: the last good checkpoint stays as it is; when there is no file, the model before the failed
+ * step becomes one, if it is good itself. */
+static void keep_last_good(run *r, bptt_error *error)
+{
+    char reason[sizeof error->text];
+    memcpy(reason, error->text, sizeof reason);
+    bptt_error ignored;
+    const char *kept = r->saved ? "is the last good checkpoint" : "was not written";
+    bool none = !r->saved && access(r->out, F_OK) != 0;
+    if (none && save(r, &ignored) == BPTT_OK) { kept = "holds the model before that step"; }
+    (void)bptt_fail(error, BPTT_FAILED, "%.700s; %.200s %s", reason, r->out, kept);
+}
+
+/* Saves and closes whatever came before; the first error is the one that counts. */
+static bptt_status finish(run *r, bptt_status status, bptt_error *error)
+{
+    bptt_error second;
+    if (!r->diverged) {
+        bptt_status saved = save(r, status == BPTT_OK ? error : &second);
+        status = status == BPTT_OK ? saved : status;
+    }
+    if (r->diverged) { keep_last_good(r, error); }
+    bptt_status closed = bptt_log_close(&r->log, status == BPTT_OK ? error : &second);
+    return status == BPTT_OK ? closed : status;
+}
+
+static bptt_status loop(run *r, bptt_error *error)
+{
+    r->started = bptt_now();
+    r->first_tokens = bptt_trainer_tokens(&r->trainer);
+    double next_save = r->options->checkpoint_every > 0.0 ? r->started + r->options->checkpoint_every : HUGE_VAL;
+    bptt_progress_open(&r->progress, r->options->quiet, r->started);
+    watch_signals(true);
+    bptt_status status = BPTT_OK;
+    while (status == BPTT_OK && !signalled && !reached_limit(r)) { status = advance(r, &next_save, error); }
+    r->stopped = signalled && !reached_limit(r);
+    if (r->steps > 0) {
+        bptt_progress_values last = values(r);
+        bptt_progress_close(&r->progress, &last, bptt_now());
+    }
+    status = finish(r, status, error);
+    watch_signals(false);
+    return status;
+}
+
+/* ---- the report ---- */
+
+static bptt_status evaluate(run *r, bptt_evaluation *evaluation, bptt_error *error)
+{
+    bool generic = r->options->backend == BPTT_BACKEND_GENERIC;
+    bptt_companion companion;
+    bptt_status status = bptt_companion_open(&companion, &r->spec, generic ? BPTT_BACKEND_GENERIC : BPTT_BACKEND_TCC, error);
+    if (status != BPTT_OK) { return status; }
+    bptt_companion_copy(&companion, r->program.model, r->trainer.memory);
+    status = bptt_evaluate(&companion, &r->held_out, r->held_out_name, evaluation, error);
+    bptt_companion_close(&companion);
+    return status;
+}
+
+static void report_text(const run *r, const bptt_evaluation *held_out)
+{
+    const bptt_cursor *cursor = &r->trainer.cursor;
+    double epochs = (double)bptt_trainer_tokens(&r->trainer) / (double)r->trainer.feed.stream.predictions;
+    if (r->steps == 0) {
+        printf("nothing to do  already at step %" PRIu64 ", %.2f epochs (--steps and --epochs are totals)\n", cursor->step,
+               epochs);
+    } else {
+        printf("trained     %" PRIu64 " steps to step %" PRIu64 " (%.2f epochs) in %.2f s, %.0f tokens/s on %s\n", r->steps,
+               cursor->step, epochs, r->seconds, tokens_per_second(r), r->program.backend);
+        printf("training    loss %.4f nats, %.4f bits per character (mean of the last %" PRIu64 " steps)\n", recent_loss(r),
+               bptt_bits(recent_loss(r)), recent_steps(r));
+    }
+    if (held_out != NULL) {
+        printf("held out    loss %.4f nats, %.4f bits per character, perplexity %.3f (%" PRIu64 " tokens)\n", held_out->loss,
+               held_out->bits, held_out->perplexity, held_out->tokens);
+    }
+    printf("checkpoint  %s\n", r->out);
+}
+
+static void report_json(const run *r, const bptt_evaluation *held_out)
+{
+    bptt_json json = {0};
+    bptt_json_open(&json, NULL, '{');
+    bptt_json_text(&json, "name", r->spec.name);
+    bptt_json_text(&json, "digest", r->spec.digest);
+    bptt_json_text(&json, "backend", r->program.backend);
+    bptt_json_whole(&json, "steps", r->trainer.cursor.step);
+    bptt_json_whole(&json, "epochs", r->trainer.cursor.epoch);
+    bptt_json_whole(&json, "tokens", bptt_trainer_tokens(&r->trainer));
+    bptt_json_whole(&json, "run_steps", r->steps);
+    bptt_json_whole(&json, "run_tokens", run_tokens(r));
+    bptt_json_real(&json, "seconds", r->seconds);
+    bptt_json_real(&json, "tokens_per_second", tokens_per_second(r));
+    bptt_json_real(&json, "loss", recent_loss(r));
+    bptt_json_real(&json, "bits_per_character", bptt_bits(recent_loss(r)));
+    bptt_json_whole(&json, "loss_steps", recent_steps(r));
+    if (held_out == NULL) {
+        bptt_json_text(&json, "held_out", NULL);
+    } else {
+        bptt_json_open(&json, "held_out", '{');
+        bptt_evaluation_json(held_out, &json);
+        bptt_json_close(&json, '}');
+    }
+    bptt_json_text(&json, "checkpoint", r->out);
+    bptt_json_text(&json, "stopped", r->stopped ? "signal" : "limit");
+    bptt_json_close(&json, '}');
+}
+
+static bptt_status report(run *r, bptt_error *error)
+{
+    bptt_evaluation held_out = {0};
+    bool evaluated = r->held_out.count > 0 && !r->stopped;
+    if (evaluated) {
+        bptt_status status = evaluate(r, &held_out, error);
+        if (status != BPTT_OK) { return status; }
+    }
+    (r->options->json ? report_json : report_text)(r, evaluated ? &held_out : NULL);
+    return BPTT_OK;
+}
+
+/* ---- how to go on ---- */
+
+/* A word as a shell reads it back. */
+static void print_quoted(FILE *out, const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
+    if (word[0] != '\0' && strspn(word, plain) == strlen(word)) {
+        (void)fputs(word, out);
+        return;
+    }
+    (void)fputc('\'', out);
+    for (const char *c = word; *c != '\0'; c++) { (void)fputs(*c == '\'' ? "'\\''" : (char[2]){*c, '\0'}, out); }
+    (void)fputc('\'', out);
+}
+
+/* The same command line with --resume replaced; NULL: no memory. */
+static char *command_to_resume(const run *r)
+{
+    char *text = NULL;
+    size_t length = 0;
+    FILE *out = open_memstream(&text, &length);
+    if (out == NULL) { return NULL; }
+    for (int i = 0; i < r->options->argc; i++) {
+        const char *word = r->options->argv[i];
+        if (strcmp(word, "--resume") == 0) {
+            i++;
+        } else if (strncmp(word, "--resume=", 9) != 0) {
+            print_quoted(out, word);
+            (void)fputc(' ', out);
+        }
+    }
+    (void)fputs("--resume ", out);
+    print_quoted(out, r->out);
+    if (fclose(out) != 0) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+static bptt_status say_stopped(const run *r, bptt_error *error)
+{
+    char *command = command_to_resume(r);
+    bool fits = command != NULL && strlen(command) + strlen(r->out) < sizeof error->text - 128;
+    (void)bptt_fail(error, BPTT_STOPPED, "stopped after step %" PRIu64 ", saved in %.400s; go on with: %s",
+                    r->trainer.cursor.step, r->out, fits ? command : "the same command and --resume with that file");
+    free(command);
+    return BPTT_STOPPED;
+}
+
+bptt_status bptt_command_train(const bptt_options *options, bptt_error *error)
+{
+    run *r = calloc(1, sizeof *r);
+    if (r == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory"); }
+    r->options = options;
+    bptt_status status = prepare(r, error);
+    if (status == BPTT_OK) { status = loop(r, error); }
+    if (status == BPTT_OK) { status = report(r, error); }
+    if (status == BPTT_OK && r->stopped) { status = say_stopped(r, error); }
+    release(r);
+    free(r);
+    return status;
+}

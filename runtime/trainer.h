@@ -1,0 +1,45 @@
+/* trainer.h: training as a step that can be called, saved and resumed exactly.
+ *
+ * Depends on backend.h, feed.h and checkpoint.h.  Knows nothing of limits, clocks, terminals or options.
+ */
+#ifndef BPTT_TRAINER_H
+#define BPTT_TRAINER_H
+
+#include "backend.h"
+#include "checkpoint.h"
+#include "feed.h"
+
+typedef struct bptt_trainer {
+    const bptt_spec *spec; /* borrowed, as is program */
+    bptt_program *program;
+    void *memory;
+    bptt_feed feed;
+    bptt_cursor cursor; /* where training stands after the last good step */
+    void *state;        /* copy of the carried state at that point */
+} bptt_trainer;
+
+/* What one step gave. */
+typedef struct bptt_step {
+    size_t labels;    /* predictions of the chunk */
+    double loss_sum;  /* nats, over these */
+    double grad_norm; /* before clipping */
+} bptt_step;
+
+/* A model from the spec's seed, at the first step of `data`; `what` names the data in messages.  On success close it. */
+bptt_status bptt_trainer_open(bptt_trainer *trainer, const bptt_spec *spec, bptt_program *program, const bptt_data *data,
+                              const char *what, bptt_error *error);
+/* Takes a checkpoint of the same spec and the same data. */
+bptt_status bptt_trainer_resume(bptt_trainer *trainer, const char *path, bptt_error *error);
+/* One chunk: gradient and update.  Fails when the loss or a gradient is not finite: the message names the step, the tensor and a
+ * remedy, and the trainer stands where it stood before the step. */
+bptt_status bptt_trainer_step(bptt_trainer *trainer, bptt_step *step, bptt_error *error);
+/* Fails in the same way when the model is not worth saving: a parameter, a moment or the loss of the next chunk is not finite.
+ * Changes nothing. */
+bptt_status bptt_trainer_check(bptt_trainer *trainer, bptt_error *error);
+/* Writes a checkpoint. */
+bptt_status bptt_trainer_save(const bptt_trainer *trainer, const char *path, bptt_error *error);
+/* Predictions learned from so far, all epochs. */
+uint64_t bptt_trainer_tokens(const bptt_trainer *trainer);
+void bptt_trainer_close(bptt_trainer *trainer);
+
+#endif

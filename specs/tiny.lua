@@ -1,0 +1,6 @@
+return {
+    name = "tiny",
+    hidden = 16,
+    vocab = 16,
+    T = 16,
+}

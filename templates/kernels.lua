@@ -1,0 +1,74 @@
+-- The kernels: what each is called, what it takes, and which file spells it.  Emitted files and the precompiled kernels of runtime/
+-- are both rendered from this table.  A kernel's file ends in its family's name: templates/kernels/FAMILY.c.
+
+local kernels = {}
+
+-- Register tiles: every rows x vectors that the plan may choose (gen/tile.c).
+local MOST_ROWS, MOST_VECTORS, MOST_ACCUMULATORS = 14, 8, 28
+local TILE = "real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t a_row, ptrdiff_t a_step, " ..
+             "const real *b, ptrdiff_t ldb, ptrdiff_t depth"
+
+-- Element-wise operations: name of the op in gen/graph.h -> operands, C over vectors.
+kernels.elements = {
+  add = {2, "a + b"},
+  sub = {2, "a - b"},
+  mul = {2, "a * b"},
+  neg = {1, "-a"},
+  tanh = {1, "tanh_of(a)"},
+  tanh_adjoint = {2, "a * (splat((real)1) - b * b)"},
+  sigmoid = {1, "sigmoid_of(a)"},
+  sigmoid_adjoint = {2, "a * (b * (splat((real)1) - b))"},
+  relu = {1, "if_less(a, splat((real)0), splat((real)0), a)"},
+  relu_adjoint = {2, "if_less(splat((real)0), b, a, splat((real)0))"},
+}
+
+local ROWS = "const uint32_t *x, ptrdiff_t rows, ptrdiff_t cols"
+local UPDATE = "real *param, const real *grad, real *moment1, real *moment2, ptrdiff_t n, const real *with"
+local list = {
+  {"gather", "void", "rows", "real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, " .. ROWS},
+  {"gather_bias", "void", "rows", "real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, const real *bias, " .. ROWS},
+  {"scatter", "void", "rows", "real *table, ptrdiff_t ldt, const real *d, ptrdiff_t ldd, " .. ROWS},
+  {"column_sum", "void", "rows", "real *out, const real *from, const real *d, ptrdiff_t ldd, ptrdiff_t rows, ptrdiff_t cols"},
+  {"transpose", "void", "rows", "real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols"},
+  {"cross_entropy", "double", "softmax",
+   "real *o, ptrdiff_t ldo, const uint32_t *y, ptrdiff_t rows, ptrdiff_t cols, real scale, int backward"},
+  {"softmax", "void", "softmax", "real *o, ptrdiff_t ldo, real *out, ptrdiff_t rows, ptrdiff_t cols"},
+  {"sum_squares", "double", "update", "const real *a, ptrdiff_t n"},
+  {"sgd", "void", "update", UPDATE},
+  {"momentum", "void", "update", UPDATE},
+  {"adagrad", "void", "update", UPDATE},
+  {"rmsprop", "void", "update", UPDATE},
+  {"adam", "void", "update", UPDATE},
+}
+
+kernels.all = {}    -- in order
+kernels.named = {}  -- by name
+local function add(kernel)
+  kernels.all[#kernels.all + 1] = kernel
+  kernels.named[kernel.name] = kernel
+end
+for rows = 1, MOST_ROWS do
+  for vectors = 1, MOST_VECTORS do
+    if rows * vectors <= MOST_ACCUMULATORS then
+      add {name = string.format("bptt_tile_%dx%d", rows, vectors), result = "void", family = "tile", arguments = TILE,
+           rows = rows, vectors = vectors}
+    end
+  end
+end
+local ops = {}
+for op in pairs(kernels.elements) do ops[#ops + 1] = op end
+table.sort(ops)
+for _, op in ipairs(ops) do
+  local arity = kernels.elements[op][1]
+  add {name = "bptt_" .. op, result = "void", family = "element", op = op,
+       arguments = "real *out, const real *in, " .. (arity == 2 and "const real *with, " or "") .. "ptrdiff_t n"}
+end
+for _, k in ipairs(list) do
+  add {name = "bptt_" .. k[1], result = k[2], family = k[3], arguments = k[4], what = k[1]}
+end
+
+function kernels.signature(kernel)
+  return kernel.result .. " " .. kernel.name .. "(" .. kernel.arguments .. ")"
+end
+
+return kernels

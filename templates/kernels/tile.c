@@ -1,0 +1,48 @@
+% local chains = math.max(1, math.min(4, 8 // (k.rows * k.vectors)))
+% local function each(f) for i = 0, k.rows - 1 do for v = 0, k.vectors - 1 do f(i, v) end end end
+% local function reg(i, v, chain) return string.format("c%d_%d%s", i, v, chain > 0 and string.sub("abc", chain, chain) or "") end
+/* c[i][j] = from[i][j] + sum over p of a(i, p) b[p][j]: ${k.rows} rows of ${k.vectors} x SIMD columns kept in registers.  a(i, p) is
+ * a[i * a_row + p * a_step], so the same kernel serves a matrix and its transpose. */
+${signature(k)}
+{
+    for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
+        const real *pa = a, *pb = b + j;
+% each(function(i, v)
+        vec ${reg(i, v, 0)} = load(from + ${i} * ldf + ${v} * SIMD + j);
+% end)
+% for chain = 1, chains - 1 do
+% each(function(i, v)
+        vec ${reg(i, v, chain)} = splat((real)0);
+% end)
+% end
+        ptrdiff_t p = 0;
+% if chains > 1 then
+        for (; p + ${chains} <= depth; p += ${chains}, pa += ${chains} * a_step, pb += ${chains} * ldb) {
+% for chain = 0, chains - 1 do
+% for v = 0, k.vectors - 1 do
+            const vec b${v}_${chain} = load(pb + ${chain} * ldb + ${v} * SIMD);
+% end
+% each(function(i, v)
+            ${reg(i, v, chain)} += splat(pa[${i} * a_row + ${chain} * a_step]) * b${v}_${chain};
+% end)
+% end
+        }
+% end
+        for (; p < depth; p++, pa += a_step, pb += ldb) {
+% for v = 0, k.vectors - 1 do
+            const vec b${v} = load(pb + ${v} * SIMD);
+% end
+% for i = 0, k.rows - 1 do
+            const vec a${i} = splat(pa[${i} * a_row]);
+% for v = 0, k.vectors - 1 do
+            ${reg(i, v, 0)} += a${i} * b${v};
+% end
+% end
+        }
+% each(function(i, v)
+%   local sum = reg(i, v, 0)
+%   for chain = 1, chains - 1 do sum = sum .. " + " .. reg(i, v, chain) end
+        store(c + ${i} * ldc + ${v} * SIMD + j, ${sum});
+% end)
+    }
+}

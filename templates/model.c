@@ -1,0 +1,346 @@
+% local common = include("common.lua")
+% local kernels = common.kernels
+% local name, NAME, real, at, plus = common.name, common.NAME, common.real, common.at, common.plus
+% local H = include("spell.lua")(common)
+/* ${name}.c: a network and its training, in one file.
+ *
+${include("banner.lua")}
+ */
+#ifndef ${NAME}_H
+#include "${name}.h"
+#endif
+
+typedef ${name}_real real;
+
+#ifdef BPTT_HOSTED /* compiled inside bptt, which has these kernels ready, from the same text */
+#define SIMD ${lanes}
+% if H.has_chain_function then
+#define CHAIN_RUN 512
+% end
+void *memcpy(void *to, const void *from, size_t n);
+void *memset(void *to, int byte, size_t n);
+% if spec.init == "normal" then
+double log(double x);
+% end
+double sqrt(double x);
+% for _, kernel in ipairs(H.used) do
+extern ${kernels.signature(kernel)};
+% end
+#else
+#include <math.h>
+#include <string.h>
+
+% include("kernels/library.lua")(common, H.used)
+% if H.has_chain_function then
+#define CHAIN_RUN SIMD
+% end
+#endif
+
+% if H.needs_zeros > 0 then
+/* What a sum that starts from nothing starts from. */
+static const real zeros[${H.needs_zeros}];
+
+% end
+/* --- the steps of the network, each for its shapes ---------------------------------------------------------------------------- */
+
+% for _, action in ipairs(actions) do
+% H.define(action)
+% end
+/* --- a chunk --------------------------------------------------------------------------------------------------------------------- */
+
+% for _, steps in ipairs(H.step_counts) do
+/* ${H.count_words(steps)} forward: every state of the chunk. */
+static void ${H.forward_name(steps)}(${name} *m, const ${name}_token *x${H.steps_parameter})
+{
+% H.locals {"input", "step"}
+% H.rows_region("input", steps)
+% H.steps_region("step", steps)
+}
+
+% end
+/* The output layer over `rows` rows of the chunk, from `row` on: loss, and with it the gradients that need no time.  Every label's
+ * gradient is multiplied by `scale`. */
+static double head(${name} *m, const ${name}_token *y, ptrdiff_t row, ptrdiff_t rows, real scale)
+{
+% H.head(true)
+}
+
+/* The same, forward only. */
+static double head_loss(${name} *m, const ${name}_token *y, ptrdiff_t row, ptrdiff_t rows)
+{
+% H.head(false)
+}
+
+% for _, steps in ipairs(H.step_counts) do
+/* ${H.count_words(steps)} back: the adjoint of every state, then the gradients that sum over time. */
+static void ${H.backward_name(steps)}(${name} *m, const ${name}_token *x${H.steps_parameter})
+{
+% H.locals {"back", "tail"}
+% H.steps_region("back", steps)
+% H.rows_region("tail", steps)
+}
+
+% end
+% if spec.reduction == "mean" then
+/* Labels that count. */
+static ptrdiff_t count_labels(const ${name}_token *y, ptrdiff_t n)
+{
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < n; i++) { count += y[i] < ${NAME}_VOCAB; }
+    return count;
+}
+
+% end
+/* The state after the last step is where the next chunk starts. */
+static void carry_state(${name} *m, ptrdiff_t steps)
+{
+% for _, s in ipairs(states) do
+%   local slot = slots[s]
+%   local size, from = spec.batch * slot.stride, plus("m->work", tostring(slot.offset))
+    memcpy(${from}, ${from} + steps * ${size}, ${size} * sizeof(real)); /* ${slot.name} */
+% end
+}
+
+static ptrdiff_t steps_of(uint32_t chunk)
+{
+% if rest > 0 then
+    return chunk + 1 < ${NAME}_CHUNKS ? ${NAME}_HORIZON : ${rest};
+% else
+    (void)chunk;
+    return ${NAME}_HORIZON;
+% end
+}
+
+static void forward(${name} *m, const ${name}_token *x, uint32_t chunk)
+{
+% if not spec.carry then
+    if (chunk == 0) { ${name}_reset(m); }
+% end
+% H.dispatch("forward")
+}
+
+double ${name}_loss(${name} *m, const ${name}_token *x, const ${name}_token *y, uint32_t chunk)
+{
+    const ptrdiff_t steps = steps_of(chunk), rows = steps * ${NAME}_BATCH;
+    double loss = 0;
+    forward(m, x, chunk);
+    for (ptrdiff_t row = 0; row < rows; row += ${block}) { loss += head_loss(m, y + row, row, rows - row < ${block} ? rows - row : ${block}); }
+    carry_state(m, steps);
+% if spec.reduction == "mean" then
+    const ptrdiff_t labels = count_labels(y, rows);
+    return labels > 0 ? loss * (1.0 / (double)labels) : 0;
+% else
+    return loss;
+% end
+}
+
+double ${name}_gradient(${name} *m, const ${name}_token *x, const ${name}_token *y, uint32_t chunk)
+{
+    const ptrdiff_t steps = steps_of(chunk), rows = steps * ${NAME}_BATCH;
+% if spec.reduction == "mean" then
+    const ptrdiff_t labels = count_labels(y, rows);
+    const double share = labels > 0 ? 1.0 / (double)labels : 0;
+% else
+    const double share = 1;
+% end
+    double loss = 0;
+    forward(m, x, chunk);
+    for (ptrdiff_t row = 0; row < rows; row += ${block}) {
+        loss += head(m, y + row, row, rows - row < ${block} ? rows - row : ${block}, (real)share);
+    }
+% H.dispatch("backward")
+    carry_state(m, steps);
+    return loss * share;
+}
+
+/* --- the update ------------------------------------------------------------------------------------------------------------------- */
+
+% local o = spec.optimizer
+double ${name}_update(${name} *m)
+{
+    const double norm = sqrt(bptt_sum_squares(m->grad, ${block_size}));
+    if (!(norm <= ${hex(H.largest)})) { return norm; } /* infinite or not a number */
+    m->progress[0] += 1;
+    m->progress[1] *= ${hex(o.beta1)}; /* beta1 ${H.decimal(o.beta1)} */
+    m->progress[2] *= ${hex(o.beta2)}; /* beta2 ${H.decimal(o.beta2)} */
+% if spec.clip == "norm" then
+    const double scale = norm > ${hex(spec.limit)} ? ${hex(spec.limit)} / norm : 1; /* clip by norm ${H.decimal(spec.limit)} */
+% else
+    const double scale = 1;
+% end
+    const real with[] = {
+        (real)scale,
+        (real)${hex(spec.clip == "value" and spec.limit or H.largest)}, /* ${spec.clip == "value" and "clip by value " .. H.decimal(spec.limit) or "no clip by value"} */
+% for _, constant in ipairs(H.constants[o.kind]) do
+        (real)${constant[1]}, /* ${constant[2]} */
+% end
+    };
+    bptt_${o.kind}(m->param, m->grad, ${moments > 0 and "m->moment1" or "0"}, ${moments > 1 and "m->moment2" or "0"}, ${block_size}, with);
+    ${name}_refresh(m);
+    return norm;
+}
+
+void ${name}_refresh(${name} *m)
+{
+% for _, p in ipairs(params) do
+% if p.turned then
+    bptt_transpose(${plus("m->turned", tostring(p.turned_offset))}, ${p.turned_stride}, ${plus("m->param", tostring(p.offset))}, ${p.stride}, ${p.rows}, ${p.cols}); /* ${p.name} */
+% end
+% end
+% if turned_size == 0 then
+    (void)m;
+% end
+}
+
+double ${name}_train(${name} *m, const ${name}_token *x, const ${name}_token *y)
+{
+    double loss = 0;
+% if spec.reduction == "mean" then
+    double labels = 0;
+% end
+    for (uint32_t chunk = 0; chunk < ${NAME}_CHUNKS; chunk++) {
+        const ptrdiff_t rows = steps_of(chunk) * ${NAME}_BATCH;
+% if spec.reduction == "mean" then
+        const double count = (double)count_labels(y, rows);
+        loss += ${name}_gradient(m, x, y, chunk) * count;
+        labels += count;
+% else
+        loss += ${name}_gradient(m, x, y, chunk);
+% end
+        const double norm = ${name}_update(m);
+        if (!(norm <= ${hex(H.largest)})) { return norm; }
+        x += rows;
+        y += rows;
+    }
+    return ${spec.reduction == "mean" and "labels > 0 ? loss / labels : 0" or "loss"};
+}
+
+/* --- one step, for use --------------------------------------------------------------------------------------------------------------- */
+
+void ${name}_predict(${name} *m, const ${name}_token *x, ${name}_real *probabilities)
+{
+% H.predict()
+    carry_state(m, 1);
+}
+
+/* --- start ------------------------------------------------------------------------------------------------------------------------- */
+
+void ${name}_reset(${name} *m)
+{
+% for _, s in ipairs(states) do
+    memset(${plus("m->work", tostring(slots[s].offset))}, 0, ${spec.batch * slots[s].stride} * sizeof(real)); /* ${slots[s].name} */
+% end
+}
+
+/* SplitMix64 (Steele, Lea, Flood 2014), as a number in [0, 1). */
+static double uniform(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9E3779B97F4A7C15u);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    z ^= z >> 31;
+    return (double)(z >> 11) * 0x1p-53;
+}
+
+/* A weight at the start: ${spec.init}, scale ${H.decimal(spec.init_scale)}. */
+static real first_weight(uint64_t *state)
+{
+% if spec.init == "uniform" then
+    return (real)(${hex(spec.init_scale)} * (2 * uniform(state) - 1));
+% else
+    double a = 0, s = 0;
+    while (!(s > 0 && s < 1)) { /* Marsaglia's polar method */
+        const double u = 2 * uniform(state) - 1, v = 2 * uniform(state) - 1;
+        a = u;
+        s = u * u + v * v;
+    }
+    return (real)(${hex(spec.init_scale)} * a * sqrt(-2 * log(s) / s));
+% end
+}
+
+static void first_weights(real *w, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t stride, uint64_t *state)
+{
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        for (ptrdiff_t j = 0; j < cols; j++) { w[i * stride + j] = first_weight(state); }
+    }
+}
+
+void ${name}_init(${name} *m, uint64_t seed)
+{
+    memset(m, 0, sizeof *m);
+    m->progress[1] = 1;
+    m->progress[2] = 1;
+% for _, p in ipairs(params) do
+% if p.rank == 2 then
+    first_weights(${plus("m->param", tostring(p.offset))}, ${p.rows}, ${p.cols}, ${p.stride}, &seed); /* ${p.name} */
+% end
+% end
+    ${name}_refresh(m);
+}
+
+/* --- the model as data ---------------------------------------------------------------------------------------------------------------- */
+
+% for _, f in ipairs {{"init", "void", ", uint64_t seed", ", seed"}, {"reset", "void", "", ""}, {"refresh", "void", "", ""},
+%   {"gradient", "double", ", const uint32_t *x, const uint32_t *y, uint32_t chunk", ", x, y, chunk"}, {"update", "double", "", ""},
+%   {"loss", "double", ", const uint32_t *x, const uint32_t *y, uint32_t chunk", ", x, y, chunk"}} do
+static ${f[2]} any_${f[1]}(const bptt_model *self, void *m${f[3]})
+{
+    (void)self;
+    ${f[2] == "double" and "return " or ""}${name}_${f[1]}((${name} *)m${f[4]});
+}
+
+% end
+static void any_predict(const bptt_model *self, void *m, const uint32_t *x, void *probabilities)
+{
+    (void)self;
+    ${name}_predict((${name} *)m, x, (real *)probabilities);
+}
+
+static const bptt_tensor tensors[] = {
+% for _, p in ipairs(params) do
+    {"${p.name}", "${p.file}", ${p.twin ~= "" and '"' .. p.twin .. '"' or "0"}, ${p.rank}, ${p.rows}, ${p.cols}, ${p.stride}, ${p.offset}},
+% end
+};
+
+static const bptt_tensor carried[] = {
+% local first_state = slots[states[1]].offset
+% for _, s in ipairs(states) do
+    {"${slots[s].name}", "${slots[s].name}", 0, 2, ${spec.batch}, ${slots[s].cols}, ${slots[s].stride}, ${slots[s].offset - first_state}},
+% end
+};
+
+const bptt_model ${name}_model = {
+    .abi = BPTT_ABI,
+    .real_size = sizeof(real),
+    .name = "${name}",
+    .digest = "${spec.digest}",
+    .hidden = ${NAME}_HIDDEN,
+    .vocab = ${NAME}_VOCAB,
+    .steps = ${NAME}_STEPS,
+    .horizon = ${NAME}_HORIZON,
+    .batch = ${NAME}_BATCH,
+    .chunks = ${NAME}_CHUNKS,
+    .bytes = sizeof(${name}),
+    .parameters = ${NAME}_PARAMETERS,
+    .block = ${block_size},
+    .tensor_count = ${#params},
+    .state_count = ${#states},
+    .moment_count = ${moments},
+    .tensors = tensors,
+    .states = carried,
+    .param = offsetof(${name}, param),
+    .grad = offsetof(${name}, grad),
+    .moment = {${moments > 0 and "offsetof(" .. name .. ", moment1)" or "0"}, ${moments > 1 and "offsetof(" .. name .. ", moment2)" or "0"}},
+    .state = offsetof(${name}, work) + ${first_state} * sizeof(real),
+    .progress = offsetof(${name}, progress),
+    .init = any_init,
+    .reset = any_reset,
+    .refresh = any_refresh,
+    .gradient = any_gradient,
+    .update = any_update,
+    .loss = any_loss,
+    .predict = any_predict,
+};
+
+/* The struct takes the bytes that the plan counted, whatever compiled it. */
+typedef char ${name}_size_is_as_planned[sizeof(${name}) == ${struct_bytes} ? 1 : -1];

@@ -1,0 +1,99 @@
+% local common = include("common.lua")
+% local name, NAME, real = common.name, common.NAME, common.real
+/* ${name}.h: the public face of ${name}.c.
+ *
+${include("banner.lua")}
+ */
+#ifndef ${NAME}_H
+#define ${NAME}_H
+
+#ifdef BPTT_HOSTED /* compiled inside bptt: no file is read */
+typedef unsigned char uint8_t;
+typedef unsigned int uint32_t;
+typedef int int32_t;
+typedef __SIZE_TYPE__ size_t;
+typedef __PTRDIFF_TYPE__ ptrdiff_t;
+typedef unsigned long long uint64_t;
+typedef long long int64_t;
+#else
+#include <stddef.h>
+#include <stdint.h>
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ${NAME}_HIDDEN ${spec.hidden} /* H */
+#define ${NAME}_VOCAB ${spec.vocab} /* V */
+#define ${NAME}_STEPS ${spec.T} /* T */
+#define ${NAME}_HORIZON ${spec.K} /* K */
+#define ${NAME}_BATCH ${spec.batch} /* B */
+#define ${NAME}_CHUNKS ${chunks} /* chunks of a sequence */
+#define ${NAME}_PARAMETERS ${parameters} /* without padding */
+#define ${NAME}_SEED ${spec.seed}u /* the spec's seed, for ${name}_init */
+
+typedef ${real} ${name}_real;
+typedef uint32_t ${name}_token; /* below V; a label may be V or more: no loss there */
+
+#if defined(__GNUC__) && !defined(BPTT_HOSTED)
+#define ${NAME}_ALIGNED __attribute__((aligned(${math.max(16, 4 * simd)})))
+#else
+#define ${NAME}_ALIGNED
+#endif
+
+/* The whole model, owned and placed by the caller: static, on a stack, in a heap.  Aligned as declared it is fast, else correct.
+ * Weights are stored [inputs][outputs], rows padded to ${lanes} reals with zeros. */
+typedef struct ${name} {
+    ${NAME}_ALIGNED ${name}_real param[${block_size}]; /* parameters: */
+% for _, p in ipairs(params) do
+                                   /* ${p.name} [${p.rows}][${p.stride}], ${p.cols} used, from ${p.offset} */
+% end
+    ${name}_real grad[${block_size}]; /* gradients, laid out as param */
+% for i = 1, moments do
+    ${name}_real moment${i}[${block_size}]; /* of the optimizer, laid out as param */
+% end
+% if turned_size > 0 then
+    ${name}_real turned[${turned_size}]; /* transposed copies of weights for the backward pass */
+% end
+    ${name}_real work[${work_size}]; /* states and activations of a chunk */
+    double progress[${progress_size}]; /* updates done, beta1^updates, beta2^updates; the rest is padding */
+} ${name};
+
+/* Parameters from the seed; moments and state to their start. */
+void ${name}_init(${name} *m, uint64_t seed);
+
+/* State to zero, as at the start of a text. */
+void ${name}_reset(${name} *m);
+
+/* Trains on one sequence, tokens x[T][B], labels y[T][B]: every chunk forward, backward, update.  Returns the loss, ${spec.reduction} over
+ * the labels.  Not a number, or infinite: training has diverged, and the last update was not made. */
+double ${name}_train(${name} *m, const ${name}_token *x, const ${name}_token *y);
+
+/* Chunk `chunk` of a sequence (0 .. CHUNKS - 1; K steps each, the last one what remains) forward and backward: overwrites m->grad,
+ * advances the state, updates nothing.  x, y: [steps of the chunk][B].  Returns the loss, ${spec.reduction} over the labels. */
+double ${name}_gradient(${name} *m, const ${name}_token *x, const ${name}_token *y, uint32_t chunk);
+
+/* Clips the gradients and updates the parameters.  Returns the gradient's 2-norm before clipping; if that is not finite, nothing
+ * was changed. */
+double ${name}_update(${name} *m);
+
+/* As ${name}_gradient, forward only. */
+double ${name}_loss(${name} *m, const ${name}_token *x, const ${name}_token *y, uint32_t chunk);
+
+/* One step: tokens x[B] in, probabilities[B][V] of the next token out; advances the state. */
+void ${name}_predict(${name} *m, const ${name}_token *x, ${name}_real *probabilities);
+
+/* Call after writing to m->param: brings the transposed copies up to date. */
+void ${name}_refresh(${name} *m);
+
+% include("abi.h")
+
+/* Sizes, tensors and functions as data, for programs that handle any model. */
+extern const bptt_model ${name}_model;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,512 @@
+-- How the plan's actions are spelled in C: functions with a fixed shape, and calls of them.  Takes no decision: order, places, tiles
+-- and fills are the plan's.
+
+return function(common)
+local H = {}
+local kernels, at, plus, name = common.kernels, common.at, common.plus, common.name
+local B = spec.batch
+local looped, spelled = unroll == "none", unroll == "full"
+
+H.largest = real_size == 4 and 0x1.fffffep127 or 0x1.fffffffffffffp1023
+function H.decimal(x) return (string.format("%.9g", x):gsub(",", ".")) end
+
+local o = spec.optimizer
+local rate = {hex(o.rate), "rate " .. H.decimal(o.rate)}
+local epsilon = {hex(o.epsilon), "epsilon " .. H.decimal(o.epsilon)}
+H.constants = { -- in the order of templates/kernels/update.c
+  sgd = {rate},
+  momentum = {rate, {hex(o.momentum), "momentum " .. H.decimal(o.momentum)}},
+  adagrad = {rate, epsilon},
+  rmsprop = {rate, epsilon, {hex(o.decay), "decay " .. H.decimal(o.decay)}},
+  adam = {{"(" .. hex(o.rate) .. " / (1 - m->progress[1]))", rate[2]}, epsilon, {hex(o.beta1), "beta1"}, {hex(o.beta2), "beta2"},
+          {"(1 - m->progress[2])", "1 - beta2^n"}},
+}
+
+-- --- names ---------------------------------------------------------------------------------------------------------------------
+
+local reserved = {}
+for word in ([[auto break case char const continue default do double else enum extern float for goto if inline int long register
+  restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x y t row rows steps loss scale
+  first probabilities real zeros forward head head_loss uniform vec bits mask]]):gmatch("%S+") do
+  reserved[word] = true
+end
+local function variable(slot)
+  local v = slots[slot].name
+  return reserved[v] and v .. "_" or v
+end
+
+-- --- which functions and kernels there are ----------------------------------------------------------------------------------------
+
+H.step_counts = looped and {0} or rest > 0 and {spec.K, rest} or {spec.K}
+H.steps_parameter = looped and ", ptrdiff_t steps" or ""
+function H.forward_name(steps) return looped and "forward_steps" or "forward_" .. steps end
+function H.backward_name(steps) return looped and "backward_steps" or "backward_" .. steps end
+function H.count_words(steps) return looped and "The steps" or steps == 1 and "One step" or steps .. " steps" end
+
+local function in_time(action) return action.region == "step" or action.region == "back" end
+local function is_product(action) return action.kind == "product" or action.kind == "gradient" end
+local function is_tiled(action) return is_product(action) and not spelled end
+local function starts_block(action) return action.region == "head" and action.fill == "zero" end
+local function out_stride(action)
+  return action.kind == "gradient" and params[action.param].stride or slots[action.out.slot].stride
+end
+
+local use = {}
+local function need(kernel)
+  assert(kernels.named["bptt_" .. kernel], "no kernel " .. kernel)
+  use["bptt_" .. kernel] = true
+end
+H.needs_zeros = 0
+local function need_zeros(n) H.needs_zeros = math.max(H.needs_zeros, n) end
+H.has_chain_function = false
+for _, action in ipairs(actions) do
+  local tile = action.tile
+  if is_tiled(action) then
+    for _, v in ipairs {tile.vectors, tile.rest_vectors} do
+      if v > 0 then
+        need("tile_" .. tile.rows .. "x" .. v)
+        if tile.rest_rows > 0 then need("tile_" .. tile.rest_rows .. "x" .. v) end
+        if action.kind == "product" and not in_time(action) then need("tile_1x" .. v) end
+      end
+    end
+    if action.fill == "zero" then need_zeros(tile.vectors * lanes) end
+  elseif action.kind == "gather" then need(action.fill == "bias" and "gather_bias" or "gather")
+  elseif action.kind == "scatter" then need("scatter")
+  elseif action.kind == "column_sum" then
+    need("column_sum")
+    if action.fill == "zero" then need_zeros(params[action.param].stride) end
+  elseif action.kind == "loss" then
+    need("cross_entropy")
+    need("softmax")
+  elseif action.kind == "chain" then
+    for _, e in ipairs(action.elements) do need(e.op) end
+    if #action.elements > 1 then H.has_chain_function = true end
+  end
+end
+if turned_size > 0 then need("transpose") end
+need("sum_squares")
+need(o.kind)
+H.used = {}
+for _, kernel in ipairs(kernels.all) do
+  if use[kernel.name] then H.used[#H.used + 1] = kernel end
+end
+
+-- --- functions: products ---------------------------------------------------------------------------------------------------------------
+
+local function describe(action)
+  local shape
+  if action.kind == "gradient" then
+    local p = params[action.param]
+    shape = string.format("c[%d][%d] from a[rows][%d], d[rows][%d]", p.rows, p.cols, p.rows, p.cols)
+  else
+    shape = string.format("c[%s][%d] from a[%s][%d], w[%d][%d]", in_time(action) and B or "rows", action.cols,
+      in_time(action) and B or "rows", action.depth, action.depth, action.cols)
+  end
+  return "/* " .. action.note .. ":  " .. shape .. " */\n"
+end
+
+local function product_parameters(action)
+  local text = "real *c, const real *a, const real *"
+  if action.kind == "gradient" then
+    return text .. "d, ptrdiff_t rows" .. (starts_block(action) and ", int first" or "")
+  end
+  return text .. "w" .. (action.fill == "bias" and ", const real *bias" or "") .. (in_time(action) and "" or ", ptrdiff_t rows")
+end
+
+-- One call of a tile at row i (text), column j (number or text).
+local function tile_call(action, rows, vectors, i, j)
+  local ldc = out_stride(action)
+  local where = plus(plus("c", i == "0" and "0" or i .. " * " .. ldc), j)
+  local from, ldf = where, ldc
+  if action.fill == "bias" then
+    from, ldf = plus("bias", j), 0
+  elseif action.fill == "zero" then
+    from, ldf = "zeros", 0
+    if starts_block(action) and action.kind == "gradient" then
+      from, ldf = "first ? zeros : " .. where, "first ? 0 : " .. ldc
+    end
+  end
+  local a, b, a_row, a_step, ldb, depth
+  if action.kind == "gradient" then
+    a, a_row, a_step = plus("a", i), 1, slots[action.input.slot].stride
+    b, ldb, depth = plus("d", j), slots[action.adjoint.slot].stride, "rows"
+  else
+    local p, lda = params[action.param], slots[action.input.slot].stride
+    a, a_row, a_step = plus("a", i == "0" and "0" or i .. " * " .. lda), lda, 1
+    b, ldb, depth = plus("w", j), action.turned and p.turned_stride or p.stride, action.depth
+  end
+  return string.format("bptt_tile_%dx%d(%s, %d, %s, %s, %s, %d, %d, %s, %d, %s);", rows, vectors, where, ldc, from, ldf, a, a_row,
+    a_step, b, ldb, depth)
+end
+
+-- All rows of the columns from j on.
+local function panel(action, vectors, j, indent)
+  local tile = action.tile
+  local function line(text) write(indent, text, "\n") end
+  local fixed = action.kind == "gradient" and params[action.param].rows or in_time(action) and B or nil
+  if fixed then
+    local whole = fixed - fixed % tile.rows
+    if whole == tile.rows then
+      line(tile_call(action, tile.rows, vectors, "0", j))
+    else
+      line(string.format("for (ptrdiff_t i = 0; i < %d; i += %d) {", whole, tile.rows))
+      line("    " .. tile_call(action, tile.rows, vectors, "i", j))
+      line("}")
+    end
+    if fixed > whole then line(tile_call(action, fixed - whole, vectors, tostring(whole), j)) end
+    return
+  end
+  line("ptrdiff_t i = 0;")
+  local done = {}
+  for _, rows in ipairs {tile.rows, tile.rest_rows, 1} do
+    if rows > 0 and not done[rows] then
+      done[rows] = true
+      line(rows == 1 and "for (; i < rows; i++) {" or string.format("for (; i + %d <= rows; i += %d) {", rows, rows))
+      line("    " .. tile_call(action, rows, vectors, "i", j))
+      line("}")
+    end
+  end
+end
+
+local function tiled_body(action)
+  local tile = action.tile
+  local width = tile.vectors * lanes
+  local vectors = (action.cols + lanes - 1) // lanes
+  local whole = vectors // tile.vectors * width
+  local scoped = action.kind == "product" and not in_time(action)
+  if whole == width then
+    if scoped and tile.rest_vectors > 0 then write("    {\n") end
+    panel(action, tile.vectors, "0", scoped and tile.rest_vectors > 0 and "        " or "    ")
+    if scoped and tile.rest_vectors > 0 then write("    }\n") end
+  else
+    write(string.format("    for (ptrdiff_t j = 0; j < %d; j += %d) {\n", whole, width))
+    panel(action, tile.vectors, "j", "        ")
+    write("    }\n")
+  end
+  if tile.rest_vectors > 0 then
+    if scoped then write("    {\n") end
+    panel(action, tile.rest_vectors, tostring(whole), scoped and "        " or "    ")
+    if scoped then write("    }\n") end
+  end
+end
+
+-- unroll = "full": every multiply-add of `rows` rows spelled out, a sum a statement.
+local function spell_rows(action, rows, indent)
+  local ldc = out_stride(action)
+  local gradient = action.kind == "gradient"
+  local lda = slots[action.input.slot].stride
+  local p = params[action.param]
+  local ldb = gradient and slots[action.adjoint.slot].stride or action.turned and p.turned_stride or p.stride
+  local count, depth = gradient and p.rows or rows, gradient and rows or action.depth
+  for i = 0, count - 1 do
+    for j = 0, action.cols - 1 do
+      local c = string.format("c[%d]", i * ldc + j)
+      local terms = {}
+      if action.fill == "add" then terms[1] = c
+      elseif action.fill == "bias" then terms[1] = string.format("bias[%d]", j)
+      elseif starts_block(action) and gradient then terms[1] = "(first ? (real)0 : " .. c .. ")" end
+      for q = 0, depth - 1 do
+        terms[#terms + 1] = string.format("a[%d] * %s[%d]", gradient and q * lda + i or i * lda + q, gradient and "d" or "w", q * ldb + j)
+      end
+      write(string.rep(" ", indent), c, " = ", common.wrap(indent + 4, terms, " + "), ";\n")
+    end
+  end
+end
+
+local function spelled_counts(action)
+  local counts = rest > 0 and {spec.K * B, rest * B} or {spec.K * B}
+  local seen = {}
+  for _, c in ipairs(counts) do seen[c] = true end
+  if action.forward and not seen[B] then counts[#counts + 1] = B end
+  return counts
+end
+
+local function spelled_body(action)
+  if in_time(action) then return spell_rows(action, B, 4) end
+  for i, rows in ipairs(spelled_counts(action)) do
+    write("    ", i > 1 and "} else " or "", "if (rows == ", rows, ") {\n")
+    spell_rows(action, rows, 8)
+  end
+  write("    }\n")
+end
+
+local function define_product(action)
+  write(describe(action))
+  write("static void ", action.name, "(", product_parameters(action), ")\n{\n")
+  if spelled then spelled_body(action) else tiled_body(action) end
+  write("}\n\n")
+end
+
+-- --- functions: chains -------------------------------------------------------------------------------------------------------------------
+
+-- The places outside that a chain reads and writes, in order of first use, each once.
+local function chain_places(action)
+  local places, index = {}, {}
+  local function visit(ref, written)
+    if not ref or ref.temp then return end
+    local key = ref.slot .. "/" .. ref.shift
+    if not index[key] then
+      places[#places + 1] = {ref = ref, variable = "v" .. #places, written = false}
+      index[key] = places[#places]
+    end
+    index[key].written = index[key].written or written
+  end
+  for _, e in ipairs(action.elements) do
+    visit(e.a)
+    visit(e.b)
+    visit(e.out, true)
+  end
+  return places, index
+end
+
+local function define_chain(action)
+  local places, index = chain_places(action)
+  local function operand(ref)
+    if ref.temp then return "t" .. ref.temp end
+    return index[ref.slot .. "/" .. ref.shift].variable .. " + j"
+  end
+  local list = {}
+  for _, place in ipairs(places) do
+    list[#list + 1] = (place.written and "real *" or "const real *") .. place.variable
+  end
+  write("/* ", action.note, " */\nstatic void ", action.name, "(", table.concat(list, ", "), ", ptrdiff_t n)\n{\n")
+  for i = 1, action.temps do write("    real t", i, "[CHAIN_RUN];\n") end
+  write("    for (ptrdiff_t j = 0; j < n; j += CHAIN_RUN) {\n")
+  write("        const ptrdiff_t run = n - j < CHAIN_RUN ? n - j : CHAIN_RUN;\n")
+  for _, e in ipairs(action.elements) do
+    write("        bptt_", e.op, "(", operand(e.out), ", ", operand(e.a), e.b and ", " .. operand(e.b) or "", ", run);\n")
+  end
+  write("    }\n}\n\n")
+end
+
+function H.define(action)
+  if is_product(action) then define_product(action) end
+  if action.kind == "chain" and #action.elements > 1 then define_chain(action) end
+end
+
+-- --- calls ---------------------------------------------------------------------------------------------------------------------------------
+
+-- Where a value lies.  time: number or text (regions step and back); "row": a block of HEAD; nil: all rows.
+local function place(ref, time)
+  local slot = slots[ref.slot]
+  local size = B * slot.stride
+  if slot.kind == "block" or slot.kind == "step" then return variable(ref.slot) end
+  if time == "row" then
+    local base = variable(ref.slot) .. " + row * " .. slot.stride
+    return ref.shift == 0 and base or base .. " + " .. ref.shift * size
+  end
+  return plus(variable(ref.slot), at(time or 0, ref.shift, size))
+end
+
+local function calls(action, time, rows, backward)
+  local function p(ref) return place(ref, time) end
+  local function stride(ref) return slots[ref.slot].stride end
+  local function times(n) return type(rows) == "number" and tostring(rows * n) or rows .. " * " .. n end
+  local param = action.param > 0 and params[action.param] or nil
+  local weight = param and (action.turned and param.name .. "_turned" or param.name)
+  local first = starts_block(action)
+  if action.kind == "product" then
+    return {string.format("%s(%s, %s, %s%s%s);", action.name, p(action.out), p(action.input), weight,
+      action.fill == "bias" and ", " .. params[action.bias].name or "", in_time(action) and "" or ", " .. rows)}
+  elseif action.kind == "gather" then
+    return {string.format("bptt_gather%s(%s, %d, %s, %d, %sx, %s, %d);", action.fill == "bias" and "_bias" or "", p(action.out),
+      stride(action.out), weight, param.stride, action.fill == "bias" and params[action.bias].name .. ", " or "", rows, param.stride)}
+  elseif action.kind == "chain" and #action.elements == 1 then
+    local e, lines = action.elements[1], {}
+    local n = times(stride(e.out))
+    local runs = spelled and in_time(action) and tonumber(n) or nil
+    for j = 0, (runs or lanes) - lanes, lanes do
+      local function q(ref) return runs and plus(p(ref), tostring(j)) or p(ref) end
+      lines[#lines + 1] = string.format("bptt_%s(%s, %s%s, %s);", e.op, q(e.out), q(e.a), e.b and ", " .. q(e.b) or "",
+        runs and lanes or n)
+    end
+    return lines
+  elseif action.kind == "chain" then
+    local list = {}
+    for _, one in ipairs((chain_places(action))) do list[#list + 1] = p(one.ref) end
+    return {string.format("%s(%s, %s);", action.name, table.concat(list, ", "), times((action.cols + lanes - 1) // lanes * lanes))}
+  elseif action.kind == "loss" then
+    return {string.format("loss = bptt_cross_entropy(%s, %d, y, rows, %d, %s);", p(action.input), stride(action.input), action.cols,
+      backward and "scale, 1" or "(real)1, 0")}
+  elseif action.kind == "zero" then
+    return {string.format("memset(%s, 0, (size_t)(%s) * sizeof(real));", p(action.out), times(stride(action.out)))}
+  elseif action.kind == "gradient" then
+    return {string.format("%s(g_%s, %s, %s, %s%s);", action.name, param.name, p(action.input), p(action.adjoint), rows,
+      first and ", row == 0" or "")}
+  elseif action.kind == "scatter" then
+    local scatter = string.format("bptt_scatter(g_%s, %d, %s, %d, x, %s, %d);", param.name, param.stride, p(action.adjoint),
+      stride(action.adjoint), rows, param.stride)
+    if action.fill ~= "zero" then return {scatter} end
+    return {(first and "if (row == 0) { " or "") .. string.format("memset(g_%s, 0, %d * sizeof(real));", param.name,
+      param.rows * param.stride) .. (first and " }" or ""), scatter}
+  elseif action.kind == "column_sum" then
+    local from = action.fill == "zero" and (first and "row == 0 ? zeros : g_" .. param.name or "zeros") or "g_" .. param.name
+    return {string.format("bptt_column_sum(g_%s, %s, %s, %d, %s, %d);", param.name, from, p(action.adjoint), stride(action.adjoint),
+      rows, param.stride)}
+  end
+  error("no spelling for " .. action.kind)
+end
+
+-- --- bodies ----------------------------------------------------------------------------------------------------------------------------------
+
+local function in_regions(list)
+  local set = {}
+  for _, region in ipairs(list) do set[region] = true end
+  return set
+end
+
+-- Declares what the actions of some regions touch.
+local function declare(chosen)
+  local seen = {}
+  local function once(key, ...)
+    if not seen[key] then write("    ", table.concat {...}, "\n") end
+    seen[key] = true
+  end
+  local function slot(ref)
+    if not ref or not ref.slot then return end
+    local s = slots[ref.slot]
+    once("slot" .. ref.slot, "real *const ", variable(ref.slot), " = ", plus("m->work", tostring(s.offset)), "; /* ", s.name,
+      s.later ~= "" and ", then " .. s.later or "", " [", s.rows, "][", s.stride, "] */")
+  end
+  for _, action in ipairs(chosen) do
+    local p = params[action.param]
+    if p and (action.kind == "product" or action.kind == "gather") and action.turned then
+      once("turned" .. p.name, "const real *const ", p.name, "_turned = ", plus("m->turned", tostring(p.turned_offset)), "; /* [", p.cols,
+        "][", p.turned_stride, "] */")
+    elseif p and (action.kind == "product" or action.kind == "gather") then
+      once(p.name, "const real *const ", p.name, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows, "][", p.stride, "] */")
+    elseif p then
+      once("g_" .. p.name, "real *const g_", p.name, " = ", plus("m->grad", tostring(p.offset)), "; /* d", p.name, " [", p.rows, "][",
+        p.stride, "] */")
+    end
+    if action.bias > 0 and action.fill == "bias" then
+      local bias = params[action.bias]
+      once(bias.name, "const real *const ", bias.name, " = ", plus("m->param", tostring(bias.offset)), "; /* [", bias.stride, "] */")
+    end
+    slot(action.out)
+    slot(action.input)
+    slot(action.adjoint)
+    for _, e in ipairs(action.elements) do
+      slot(e.a)
+      slot(e.b)
+      slot(e.out)
+    end
+  end
+end
+
+local function choose(regions, forward_only)
+  local set, chosen = in_regions(regions), {}
+  for _, action in ipairs(actions) do
+    if set[action.region] and (action.forward or not forward_only) then chosen[#chosen + 1] = action end
+  end
+  return chosen
+end
+
+local function has_tokens(chosen)
+  for _, action in ipairs(chosen) do
+    if action.kind == "gather" or action.kind == "scatter" then return true end
+  end
+  return false
+end
+
+function H.locals(regions)
+  local chosen = choose(regions)
+  declare(chosen)
+  if not has_tokens(chosen) then write("    (void)x;\n") end
+end
+
+local function put(indent, lines)
+  for _, line in ipairs(lines) do write(indent, line, "\n") end
+end
+
+-- The equation of an action at a step: time counts from 1, h[0] is the state before the chunk.
+local function note_at(action, t)
+  return (action.note:gsub("%[t%-1%]", "[" .. t - 1 .. "]"):gsub("%[t%]", "[" .. t .. "]"):gsub("t%-1", tostring(t - 1)))
+end
+
+function H.rows_region(region, steps)
+  for _, action in ipairs(choose {region}) do
+    write("    /* all t: ", action.note, " */\n")
+    put("    ", calls(action, nil, looped and "steps * " .. B or steps * B))
+  end
+end
+
+local function one_step(chosen, t, indent)
+  for _, action in ipairs(chosen) do
+    local lines = calls(action, t, B)
+    if not action.into_previous then
+      put(indent, lines)
+    elseif type(t) == "number" then
+      if t > 0 then put(indent, lines) end
+    else
+      write(indent, "if (t > 0) {\n")
+      put(indent .. "    ", lines)
+      write(indent, "}\n")
+    end
+  end
+end
+
+function H.steps_region(region, steps)
+  local chosen = choose {region}
+  if #chosen == 0 then return end
+  local notes = {}
+  if looped then
+    for _, action in ipairs(chosen) do notes[#notes + 1] = action.note end
+    write("    for (ptrdiff_t t = ", region == "step" and "0; t < steps; t++" or "steps - 1; t >= 0; t--", ") {\n")
+    write("        /* ", table.concat(notes, ", "), " */\n")
+    one_step(chosen, "t", "        ")
+    write("    }\n")
+    return
+  end
+  local from, to, by = 0, steps - 1, 1
+  if region == "back" then from, to, by = to, from, -1 end
+  for t = from, to, by do
+    notes = {}
+    for _, action in ipairs(chosen) do
+      if t > 0 or not action.into_previous then notes[#notes + 1] = note_at(action, t + 1) end
+    end
+    write("    /* t = ", t + 1, ": ", table.concat(notes, ", "), " */\n")
+    one_step(chosen, t, "    ")
+  end
+end
+
+function H.head(backward)
+  local chosen = choose({"head"}, not backward)
+  declare(chosen)
+  write("    double loss = 0;\n")
+  for _, action in ipairs(chosen) do
+    write("    /* ", action.note, " */\n")
+    put("    ", calls(action, "row", "rows", backward))
+  end
+  write("    return loss;\n")
+end
+
+-- Calls the forward or backward function for the chunk's number of steps.
+function H.dispatch(which)
+  local named = which == "forward" and H.forward_name or H.backward_name
+  if looped then
+    write("    ", named(0), "(m, x, ", which == "forward" and "steps_of(chunk)" or "steps", ");\n")
+  elseif rest == 0 then
+    if which == "forward" and spec.carry then write("    (void)chunk;\n") end
+    write("    ", named(spec.K), "(m, x);\n")
+  else
+    write("    if (chunk + 1 < ", common.NAME, "_CHUNKS) {\n        ", named(spec.K), "(m, x);\n    } else {\n        ", named(rest),
+      "(m, x);\n    }\n")
+  end
+end
+
+function H.predict()
+  local chosen = choose({"input", "step", "head"}, true)
+  declare(chosen)
+  for _, action in ipairs(chosen) do
+    if action.kind == "loss" then
+      write(string.format("    bptt_softmax(%s, %d, probabilities, %d, %d);\n", place(action.input, 0), slots[action.input.slot].stride, B,
+        action.cols))
+    else
+      put("    ", calls(action, 0, B))
+    end
+  end
+end
+
+return H
+end

@@ -1,0 +1,915 @@
+/* test_command.c: the built binary as its users meet it: output, files, messages, exit statuses.
+ *
+ * The binary is the one that the environment variable BPTT names.  Every test works in a folder of its own, removed afterwards.
+ */
+#include <cjson/cJSON.h>
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <limits.h>
+#include <math.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static char folder[PATH_MAX];
+static char binary[PATH_MAX];
+
+/* ---- files ---- */
+
+static void write_bytes(const char *name, const void *bytes, size_t length)
+{
+    FILE *file = fopen(name, "wb");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_eq(fwrite(bytes, 1, length, file), length);
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+static void write_text(const char *name, const char *text)
+{
+    write_bytes(name, text, strlen(text));
+}
+
+/* The whole file, ended by NUL; free it. */
+static char *read_bytes(const char *name, size_t *length)
+{
+    FILE *file = fopen(name, "rb");
+    ck_assert_msg(file != NULL, "%s: %s", name, strerror(errno));
+    ck_assert_int_eq(fseek(file, 0, SEEK_END), 0);
+    long end = ftell(file);
+    ck_assert_int_ge(end, 0);
+    rewind(file);
+    char *bytes = calloc((size_t)end + 1, 1);
+    ck_assert_ptr_nonnull(bytes);
+    ck_assert_uint_eq(fread(bytes, 1, (size_t)end, file), (size_t)end);
+    ck_assert_int_eq(fclose(file), 0);
+    if (length != NULL) { *length = (size_t)end; }
+    return bytes;
+}
+
+static bool same_files(const char *a, const char *b)
+{
+    size_t m = 0, n = 0;
+    char *x = read_bytes(a, &m), *y = read_bytes(b, &n);
+    bool same = m == n && memcmp(x, y, m) == 0;
+    free(x);
+    free(y);
+    return same;
+}
+
+static bool exists(const char *name)
+{
+    return access(name, F_OK) == 0;
+}
+
+static size_t count_lines(const char *text)
+{
+    size_t lines = 0;
+    for (const char *c = text; *c != '\0'; c++) { lines += *c == '\n'; }
+    return lines;
+}
+
+/* ---- running the command ---- */
+
+/* Runs `bptt ARGUMENTS` through the shell; output goes to the files out and err.  Returns the exit status. */
+static int bptt(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static int bptt(const char *format, ...)
+{
+    char arguments[2048], command[8192];
+    va_list list;
+    va_start(list, format);
+    (void)vsnprintf(arguments, sizeof arguments, format, list);
+    va_end(list);
+    (void)snprintf(command, sizeof command, "'%s' %s %s 2>err", binary, arguments, strchr(arguments, '>') == NULL ? ">out" : "");
+    int status = system(command);
+    ck_assert_msg(WIFEXITED(status), "killed: bptt %s", arguments);
+    return WEXITSTATUS(status);
+}
+
+static void show_failure(const char *arguments, int status)
+{
+    char *err = read_bytes("err", NULL);
+    ck_abort_msg("bptt %s: status %d: %s", arguments, status, err);
+}
+
+/* As bptt, and must succeed. */
+#define OK(...)                                                                                                                  \
+    do {                                                                                                                         \
+        int status_ = bptt(__VA_ARGS__);                                                                                         \
+        if (status_ != 0) { show_failure(#__VA_ARGS__, status_); }                                                               \
+    } while (0)
+
+/* The last command must have said exactly this on standard error. */
+static void said(const char *line)
+{
+    char *err = read_bytes("err", NULL);
+    ck_assert_str_eq(err, line);
+    free(err);
+}
+
+static void said_part(const char *part)
+{
+    char *err = read_bytes("err", NULL);
+    ck_assert_msg(strstr(err, part) != NULL, "expected '%s' in: %s", part, err);
+    ck_assert_msg(count_lines(err) == 1, "expected one line: %s", err);
+    free(err);
+}
+
+static void printed_part(const char *part)
+{
+    char *out = read_bytes("out", NULL);
+    ck_assert_msg(strstr(out, part) != NULL, "expected '%s' in: %s", part, out);
+    free(out);
+}
+
+static cJSON *printed_json(void)
+{
+    char *out = read_bytes("out", NULL);
+    const char *end = NULL;
+    cJSON *json = cJSON_ParseWithOpts(out, &end, 0);
+    ck_assert_msg(json != NULL, "not JSON: %s", out);
+    ck_assert_str_eq(end, "\n");
+    free(out);
+    return json;
+}
+
+static double number(const cJSON *json, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
+    ck_assert_msg(cJSON_IsNumber(item), "no number '%s'", key);
+    return item->valuedouble;
+}
+
+/* One number of the JSON that the last command printed. */
+static double printed_number(const char *key)
+{
+    cJSON *json = printed_json();
+    double value = number(json, key);
+    cJSON_Delete(json);
+    return value;
+}
+
+/* ---- the folder of a test ---- */
+
+enum { TEXT_LENGTH = 2000 };
+
+static void set_up(void)
+{
+    const char *base = getenv("TMPDIR");
+    (void)snprintf(folder, sizeof folder, "%s/bptt-command-XXXXXX", base != NULL ? base : "/tmp");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    ck_assert_int_eq(chdir(folder), 0);
+    write_text("net.lua",
+               "return { name = 'net', hidden = 12, vocab = ' abcdefghijklmnopqrstuvwxyz.\\n', T = 10, K = 4, batch = 3,\n"
+               "         optimizer = 'adam', seed = 3 }\n");
+    static const char phrase[] = "the quick brown fox jumps over the lazy dog.\npack my box with five dozen liquor jugs.\n";
+    char text[TEXT_LENGTH + 1];
+    for (size_t i = 0; i < TEXT_LENGTH; i++) { text[i] = phrase[(i * (1 + i / 700)) % (sizeof phrase - 1)]; }
+    text[TEXT_LENGTH] = '\0';
+    write_text("text", text);
+    write_text("empty", "");
+}
+
+static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *walk)
+{
+    (void)info;
+    (void)kind;
+    (void)walk;
+    return remove(path);
+}
+
+static void tear_down(void)
+{
+    ck_assert_int_eq(chdir("/"), 0);
+    ck_assert_int_eq(nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+/* ---- help and usage ---- */
+
+START_TEST(test_help)
+{
+    static const char *const commands[] = {"gen", "train", "eval", "sample", "inspect", "grad", "check", "bench"};
+    OK("help");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) { printed_part(commands[i]); }
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        OK("help %s", commands[i]);
+        char start[32];
+        (void)snprintf(start, sizeof start, "bptt %s ", commands[i]);
+        printed_part(start);
+        OK("%s --help", commands[i]);
+        printed_part(start);
+    }
+    OK("help train");
+    printed_part("--steps N");
+    OK("help spec");
+    printed_part("hidden");
+    OK("--version");
+    char *out = read_bytes("out", NULL);
+    ck_assert_str_eq(out, "bptt 0.1.0\n");
+    free(out);
+}
+END_TEST
+
+static const struct {
+    const char *arguments, *line;
+} usage[] = {
+    {"", "bptt: no command given; see 'bptt help'\n"},
+    {"trian", "bptt: unknown command 'trian' (did you mean 'train'?); see 'bptt help'\n"},
+    {"train net.lua --data text --step 3",
+     "bptt train: unknown option '--step' (did you mean '--steps'?); see 'bptt help train'\n"},
+    {"train net.lua --data text --xyzzy=3", "bptt train: unknown option '--xyzzy'; see 'bptt help train'\n"},
+    {"train net.lua", "bptt train: --data FILE is missing; see 'bptt help train'\n"},
+    {"train --data text", "bptt train: SPEC is missing (or --resume CKPT); see 'bptt help train'\n"},
+    {"train net.lua --data", "bptt train: --data needs a value, FILE; see 'bptt help train'\n"},
+    {"train net.lua net.lua --data text", "bptt train: unexpected 'net.lua'; see 'bptt help train'\n"},
+    {"train net.lua --data text --steps 0",
+     "bptt train: --steps takes a whole number of at least 1, not '0'; see 'bptt help train'\n"},
+    {"train net.lua --data text --steps 1x",
+     "bptt train: --steps takes a whole number of at least 1, not '1x'; see 'bptt help train'\n"},
+    {"train net.lua --data text --steps ' 1'",
+     "bptt train: --steps takes a whole number of at least 1, not ' 1'; see 'bptt help train'\n"},
+    {"train net.lua --data text --steps -1",
+     "bptt train: --steps takes a whole number of at least 1, not '-1'; see 'bptt help train'\n"},
+    {"train net.lua --data text --steps 99999999999999999999",
+     "bptt train: --steps takes a whole number of at least 1, not '99999999999999999999'; see 'bptt help train'\n"},
+    {"train net.lua --data text --seconds nan",
+     "bptt train: --seconds takes a number from 0.001 to 1e+09, not 'nan'; see 'bptt help train'\n"},
+    {"train net.lua --data text --valid-fraction 1",
+     "bptt train: --valid-fraction takes a number from 1e-06 to 0.999999, not '1'; see 'bptt help train'\n"},
+    {"train net.lua --data text --steps 1 --epochs 1",
+     "bptt train: --steps and --epochs exclude each other; see 'bptt help train'\n"},
+    {"train net.lua --data text --valid text --valid-fraction 0.5",
+     "bptt train: --valid and --valid-fraction exclude each other; see 'bptt help train'\n"},
+    {"train net.lua --data text --backend gcc",
+     "bptt train: --backend takes one of tcc, cc, auto, generic, not 'gcc'; see 'bptt help train'\n"},
+    {"train net.lua --data text --tokens u64",
+     "bptt train: --tokens takes one of u8, u16, u32, not 'u64'; see 'bptt help train'\n"},
+    {"train net.lua --data text --unknown map=",
+     "bptt train: --unknown takes error, skip or map=C with one byte C, not 'map='; see 'bptt help train'\n"},
+    {"train net.lua --data text --set hidden", "bptt train: --set takes KEY=VALUE, not 'hidden'; see 'bptt help train'\n"},
+    {"train net.lua --data text --quiet=1", "bptt train: --quiet takes no value; see 'bptt help train'\n"},
+    {"train net.lua --data ''", "bptt train: --data takes a value that is not empty; see 'bptt help train'\n"},
+    {"sample net.lua --temperature -1",
+     "bptt sample: --temperature takes a number from 0 to 1e+06, not '-1'; see 'bptt help sample'\n"},
+    {"sample", "bptt sample: CKPT is missing; see 'bptt help sample'\n"},
+    {"gen net.lua", "bptt gen: give -o DIR for the files or --dump STAGE to print one stage; see 'bptt help gen'\n"},
+    {"gen net.lua -o x --dump plan", "bptt gen: --out and --dump exclude each other; see 'bptt help gen'\n"},
+    {"grad net.lua --data text -o g", "bptt grad: --weights FILE is missing; see 'bptt help grad'\n"},
+    {"--version now", "bptt --version: unexpected 'now'; see 'bptt help --version'\n"},
+};
+
+START_TEST(test_usage)
+{
+    ck_assert_int_eq(bptt("%s", usage[_i].arguments), 2);
+    said(usage[_i].line);
+    char *out = read_bytes("out", NULL);
+    ck_assert_str_eq(out, "");
+    free(out);
+}
+END_TEST
+
+START_TEST(test_full_disk)
+{
+    int status = bptt("help train >/dev/full");
+    ck_assert_int_eq(status, 1);
+    said("bptt: cannot write to standard output: No space left on device\n");
+}
+END_TEST
+
+/* ---- training ---- */
+
+START_TEST(test_train_report)
+{
+    OK("train net.lua --data text --steps 20 --backend generic --valid-fraction 0.1 --out a");
+    printed_part("trained     20 steps to step 20");
+    printed_part("training    loss ");
+    printed_part("(mean of the last 20 steps)");
+    printed_part("held out    loss ");
+    printed_part("(199 tokens)");
+    printed_part("checkpoint  a\n");
+    said_part("step 20  ");
+    OK("train net.lua --data text --steps 20 --backend generic --quiet");
+    said("");
+    ck_assert(exists("net.safetensors"));
+}
+END_TEST
+
+START_TEST(test_train_json)
+{
+    OK("train net.lua --data text --epochs 2 --json --quiet --out a --valid text --backend generic");
+    cJSON *json = printed_json();
+    double predictions = TEXT_LENGTH - 1;
+    /* 667 steps of the longest stream in sequences of 10 = chunks of 4, 4, 2; the last sequence has 7: 4, 3. */
+    double steps = 2 * (66 * 3 + 2);
+    ck_assert_double_eq(number(json, "steps"), steps);
+    ck_assert_double_eq(number(json, "run_steps"), steps);
+    ck_assert_double_eq(number(json, "epochs"), 2);
+    ck_assert_double_eq(number(json, "tokens"), 2 * predictions);
+    ck_assert_double_eq(number(json, "run_tokens"), 2 * predictions);
+    ck_assert_double_eq(number(json, "loss_steps"), steps);
+    ck_assert_double_gt(number(json, "tokens_per_second"), 0);
+    ck_assert_double_gt(number(json, "seconds"), 0);
+    ck_assert_double_eq_tol(number(json, "bits_per_character"), number(json, "loss") / log(2.0), 1e-12);
+    ck_assert_double_lt(number(json, "loss"), log(29.0));
+    const cJSON *held_out = cJSON_GetObjectItem(json, "held_out");
+    ck_assert_double_eq(number(held_out, "tokens"), predictions);
+    ck_assert_double_eq_tol(number(held_out, "perplexity"), exp(number(held_out, "loss")), 1e-9);
+    ck_assert_str_eq(cJSON_GetObjectItem(json, "name")->valuestring, "net");
+    ck_assert_str_eq(cJSON_GetObjectItem(json, "backend")->valuestring, "generic");
+    ck_assert_str_eq(cJSON_GetObjectItem(json, "checkpoint")->valuestring, "a");
+    ck_assert_str_eq(cJSON_GetObjectItem(json, "stopped")->valuestring, "limit");
+    ck_assert_uint_eq(strlen(cJSON_GetObjectItem(json, "digest")->valuestring), 32);
+    double held_out_loss = number(held_out, "loss");
+    cJSON_Delete(json);
+    /* Evaluating the checkpoint that was written gives the same number: parameters were copied, then saved, exactly. */
+    OK("eval a --data text --json --backend generic");
+    ck_assert_double_eq(printed_number("loss"), held_out_loss);
+    /* The default limit is one epoch. */
+    OK("train net.lua --data text --json --quiet --out b --backend generic");
+    ck_assert_double_eq(printed_number("epochs"), 1);
+    ck_assert_double_eq(printed_number("tokens"), predictions);
+}
+END_TEST
+
+START_TEST(test_train_seconds)
+{
+    OK("train net.lua --data text --seconds 0.3 --json --quiet --out a --backend generic");
+    ck_assert_double_ge(printed_number("seconds"), 0.3);
+    ck_assert_double_lt(printed_number("seconds"), 3.0);
+}
+END_TEST
+
+static const char *const optimizers[] = {"sgd", "momentum", "adagrad", "rmsprop", "adam"};
+static const char *const backends[] = {"generic", "tcc"};
+enum { OPTIMIZERS = 5, BACKENDS = 2 };
+
+/* 2N = N + N, across a border of epochs and in the middle of a sequence, for every optimiser, alone and with the spec left out. */
+START_TEST(test_resume_exact)
+{
+    const char *optimizer = optimizers[_i % OPTIMIZERS], *backend = backends[_i / OPTIMIZERS];
+    char common[256];
+    (void)snprintf(common, sizeof common, "--data text --quiet --backend %s --set optimizer=%s", backend, optimizer);
+    OK("train net.lua %s --steps 410 --out whole", common);
+    OK("train net.lua %s --steps 205 --out half", common);
+    ck_assert(!same_files("whole", "half"));
+    OK("train net.lua %s --steps 410 --resume half --out joined", common);
+    ck_assert(same_files("whole", "joined"));
+    OK("train %s --steps 410 --resume half", common);
+    ck_assert(same_files("whole", "half"));
+    OK("train %s --steps 410 --resume half", common);
+    printed_part("nothing to do");
+    ck_assert(same_files("whole", "half"));
+}
+END_TEST
+
+START_TEST(test_resume_refused)
+{
+    OK("train net.lua --data text --quiet --backend generic --steps 5 --out a");
+    OK("train net.lua --data text --quiet --backend generic --steps 5 --out copy");
+    char *text = read_bytes("text", NULL);
+    text[100] = text[100] == 'a' ? 'b' : 'a';
+    write_text("other", text);
+    free(text);
+    ck_assert_int_eq(bptt("train net.lua --data other --quiet --backend generic --steps 9 --resume a"), 1);
+    said_part("bptt: a: was trained on other data (2000 tokens, ");
+    ck_assert_int_eq(bptt("train net.lua --data text --quiet --backend generic --steps 9 --resume a --set hidden=13"), 1);
+    said_part("a: ");
+    ck_assert_int_eq(bptt("train --data text --quiet --backend generic --steps 9 --resume a --set hidden=13"), 1);
+    said_part("a: ");
+    ck_assert_int_eq(bptt("train net.lua --data text --quiet --steps 9 --resume nowhere"), 1);
+    said_part("nowhere");
+    write_text("broken", "no checkpoint");
+    ck_assert_int_eq(bptt("train net.lua --data text --quiet --steps 9 --resume broken"), 1);
+    said_part("broken");
+    ck_assert(same_files("a", "copy"));
+}
+END_TEST
+
+/* Whatever is wrong with the input, the files that would be written stay as they are. */
+START_TEST(test_outputs_untouched)
+{
+    static const char *const wrong[] = {
+        "train nowhere.lua --data text",
+        "train net.lua --data nowhere",
+        "train net.lua --data empty",
+        "train net.lua --data text --valid nowhere",
+        "train net.lua --data text --valid empty",
+        "train net.lua --data text --valid-fraction 0.0001",
+        "train net.lua --data text --set hidden=0",
+        "train net.lua --data text --resume empty",
+        "train net.lua --data upper",
+        "train net.lua --data text --tokens u16",
+    };
+    write_text("upper", "the QUICK brown fox");
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        write_text("model", "kept");
+        write_text("log", "kept");
+        int status = bptt("%s --quiet --steps 3 --backend generic --out model --log log", wrong[i]);
+        ck_assert_msg(status == 1 || status == 2, "%s: status %d", wrong[i], status);
+        char *err = read_bytes("err", NULL), *model = read_bytes("model", NULL), *log = read_bytes("log", NULL);
+        ck_assert_msg(count_lines(err) == 1, "%s: %s", wrong[i], err);
+        ck_assert_str_eq(model, "kept");
+        ck_assert_str_eq(log, "kept");
+        free(err);
+        free(model);
+        free(log);
+    }
+    ck_assert_int_eq(bptt("train net.lua --data text --out nowhere/model"), 1);
+    said("bptt: nowhere/model: cannot write a checkpoint there: No such file or directory\n");
+    ck_assert_int_eq(bptt("train net.lua --data text --out ."), 1);
+    said("bptt: .: cannot write a checkpoint there: not a file\n");
+    ck_assert_int_eq(bptt("train net.lua --data upper --steps 1"), 1);
+    said_part("offset 4");
+    OK("train net.lua --data upper --steps 1 --quiet --unknown skip");
+    OK("train net.lua --data upper --steps 1 --quiet --unknown map=.");
+    ck_assert_int_eq(bptt("train net.lua --data upper --steps 1 --quiet --unknown map=Q"), 2);
+}
+END_TEST
+
+START_TEST(test_log)
+{
+    OK("train net.lua --data text --steps 5 --quiet --backend generic --out a --log log.csv");
+    char *rows = read_bytes("log.csv", NULL);
+    static const char header[] = "step,epoch,tokens,seconds,loss,bits,grad_norm,rate\n";
+    ck_assert_int_eq(strncmp(rows, header, strlen(header)), 0);
+    ck_assert_uint_eq(count_lines(rows), 6);
+    unsigned long long step = 0, epoch = 9, tokens = 0;
+    double seconds = -1, loss = 0, bits = 0, norm = 0, rate = 0;
+    int read = sscanf(rows + strlen(header), "%llu,%llu,%llu,%lf,%lf,%lf,%lf,%lf\n", &step, &epoch, &tokens, &seconds, &loss,
+                      &bits, &norm, &rate);
+    ck_assert_int_eq(read, 8);
+    ck_assert_uint_eq(step, 1);
+    ck_assert_uint_eq(epoch, 0);
+    ck_assert_uint_eq(tokens, 12);
+    ck_assert_double_ge(seconds, 0);
+    ck_assert_double_eq_tol(loss, log(29.0), 0.5);
+    ck_assert_double_eq_tol(bits, loss / log(2.0), 1e-6);
+    ck_assert_double_gt(norm, 0);
+    ck_assert_double_gt(rate, 0);
+    free(rows);
+    OK("train net.lua --data text --steps 8 --quiet --backend generic --resume a --log log.csv");
+    rows = read_bytes("log.csv", NULL);
+    ck_assert_uint_eq(count_lines(rows), 9);
+    ck_assert_ptr_null(strstr(rows + 1, "step"));
+    ck_assert_ptr_nonnull(strstr(rows, "\n6,0,60,"));
+    free(rows);
+    OK("train net.lua --data text --steps 8 --quiet --backend generic --out b --log log.csv --log-every 4");
+    rows = read_bytes("log.csv", NULL);
+    ck_assert_uint_eq(count_lines(rows), 3);
+    free(rows);
+    ck_assert_int_eq(bptt("train net.lua --data text --steps 8 --quiet --backend generic --out c --log /dev/full"), 1);
+    said("bptt: /dev/full: cannot write the log: No space left on device\n");
+    /* The first line could not be flushed: training ends there, and what was learned is saved. */
+    OK("train net.lua --data text --steps 1 --quiet --backend generic --out d");
+    ck_assert(same_files("c", "d"));
+}
+END_TEST
+
+/* ---- numbers that are not finite, signals ---- */
+
+static const char diverge[] =
+    "net.lua --data text --quiet --set activation=relu --set clip=none --set 'optimizer={\"sgd\",rate=%s}' "
+    "--backend %s --checkpoint-every %s --steps %d --out %s";
+
+/* bptt train with these; the format is a constant of this file. */
+static int train_diverging(const char *rate, int backend, const char *every, int steps, const char *out)
+{
+    char arguments[512];
+    (void)snprintf(arguments, sizeof arguments, diverge, rate, backends[backend], every, steps, out);
+    return bptt("train %s", arguments);
+}
+
+START_TEST(test_not_finite)
+{
+    ck_assert_int_eq(train_diverging("1e30", _i, "0", 50, "a"), 1);
+    said_part("bptt: step ");
+    said_part(" is not finite; lower the sgd rate (now 1e+30) or clip the gradient (clip={norm=5}); a was not written");
+    ck_assert(!exists("a"));
+    write_text("b", "kept");
+    ck_assert_int_eq(train_diverging("1e30", _i, "0", 50, "b"), 1);
+    said_part("; b was not written");
+    char *kept = read_bytes("b", NULL);
+    ck_assert_str_eq(kept, "kept");
+    free(kept);
+}
+END_TEST
+
+/* Saved after every step: what remains is the last model that was still good, not the one that the failed step started from. */
+START_TEST(test_last_good)
+{
+    ck_assert_int_eq(train_diverging("1e7", _i, "1e-9", 50, "a"), 1);
+    said_part("; a is the last good checkpoint");
+    OK("inspect a --json");
+    int good = (int)printed_number("step");
+    ck_assert_int_ge(good, 1);
+    ck_assert_int_eq(train_diverging("1e7", _i, "0", good, "b"), 0);
+    ck_assert(same_files("a", "b"));
+    ck_assert_int_eq(train_diverging("1e7", _i, "0", good + 1, "c"), 1);
+    ck_assert(!exists("c"));
+}
+END_TEST
+
+/* Starts training without a limit that matters; returns when its log shows progress. */
+static pid_t start_training(void)
+{
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0) {
+        int err = open("err", O_WRONLY | O_CREAT | O_TRUNC, 0666), out = open("out", O_WRONLY | O_CREAT | O_TRUNC, 0666);
+        if (dup2(err, STDERR_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0) {
+            (void)execl(binary, "bptt", "train", "net.lua", "--data", "text", "--seconds", "50", "--quiet", "--backend",
+                        "generic", "--out", "a b", "--log", "log.csv", "--checkpoint-every", "0", (char *)NULL);
+        }
+        _exit(99);
+    }
+    struct stat info = {0};
+    for (int i = 0; i < 1000 && (stat("log.csv", &info) != 0 || info.st_size < 200); i++) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+    ck_assert_int_ge(info.st_size, 200);
+    return child;
+}
+
+START_TEST(test_signal)
+{
+    static const int signals[] = {SIGINT, SIGTERM};
+    pid_t child = start_training();
+    ck_assert_int_eq(kill(child, signals[_i]), 0);
+    int status = 0;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFEXITED(status));
+    ck_assert_int_eq(WEXITSTATUS(status), 130);
+    printed_part("checkpoint  a b\n");
+    unsigned long long steps = 0;
+    char *err = read_bytes("err", NULL);
+    ck_assert_msg(sscanf(err, "bptt: stopped after step %llu, saved in a b; ", &steps) == 1, "%s", err);
+    const char *on = strstr(err, "; go on with: ");
+    ck_assert_msg(on != NULL, "%s", err);
+    ck_assert_ptr_nonnull(
+        strstr(on, "bptt train net.lua --data text --seconds 50 --quiet --backend generic --out 'a b' --log log.csv "
+                   "--checkpoint-every 0 --resume 'a b'\n"));
+    free(err);
+    /* The log was flushed to its last line, and the checkpoint is that of an undisturbed run. */
+    char *log = read_bytes("log.csv", NULL);
+    ck_assert_uint_eq(count_lines(log), steps + 1);
+    free(log);
+    OK("train net.lua --data text --quiet --backend generic --steps %llu --out whole", steps);
+    ck_assert(same_files("whole", "a b"));
+}
+END_TEST
+
+/* Trains with a terminal of `columns` as standard error; returns what it was sent. */
+static void train_on_terminal(unsigned short columns, char *seen, size_t size)
+{
+    int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+    ck_assert(terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0);
+    struct winsize window = {.ws_row = 24, .ws_col = columns};
+    int side = open(ptsname(terminal), O_RDWR | O_NOCTTY);
+    ck_assert(side >= 0 && ioctl(side, TIOCSWINSZ, &window) == 0);
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0) {
+        if (dup2(side, STDERR_FILENO) >= 0 && freopen("out", "w", stdout) != NULL) {
+            (void)close(terminal);
+            (void)execl(binary, "bptt", "train", "net.lua", "--data", "text", "--seconds", "0.5", "--backend", "generic", "--out",
+                        "a", (char *)NULL);
+        }
+        _exit(99);
+    }
+    (void)close(side);
+    size_t used = 0;
+    for (ssize_t got = 1; got > 0 && used<size - 1; used += got> 0 ? (size_t)got : 0) {
+        got = read(terminal, seen + used, size - 1 - used);
+    }
+    seen[used] = '\0';
+    (void)close(terminal);
+    int status = 0;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* One line, redrawn a few times, never wider than the window. */
+START_TEST(test_terminal)
+{
+    static const unsigned short widths[] = {80, 30};
+    char seen[4096];
+    train_on_terminal(widths[_i], seen, sizeof seen);
+    size_t lines = 0;
+    for (char *line = strtok(seen, "\r\n"); line != NULL; line = strtok(NULL, "\r\n")) {
+        ck_assert_uint_lt(strlen(line), widths[_i]);
+        ck_assert_int_eq(strncmp(line, "step ", 5), 0);
+        lines++;
+    }
+    ck_assert_uint_ge(lines, 3);
+    ck_assert_uint_le(lines, 7);
+    if (widths[_i] == 80) { ck_assert_ptr_nonnull(strstr(seen, " left")); }
+}
+END_TEST
+
+/* ---- the other commands ---- */
+
+START_TEST(test_eval)
+{
+    OK("train net.lua --data text --steps 40 --quiet --backend generic --out a");
+    double losses[BACKENDS];
+    for (int i = 0; i < BACKENDS; i++) {
+        OK("eval a --data text --json --backend %s", backends[i]);
+        cJSON *json = printed_json();
+        losses[i] = number(json, "loss");
+        ck_assert_double_eq(number(json, "tokens"), TEXT_LENGTH - 1);
+        ck_assert_double_eq_tol(number(json, "bits_per_character"), losses[i] / log(2.0), 1e-12);
+        ck_assert_double_eq_tol(number(json, "perplexity"), exp(losses[i]), 1e-9);
+        cJSON_Delete(json);
+    }
+    ck_assert_double_eq_tol(losses[0], losses[1], 1e-5);
+    OK("eval a --data text");
+    printed_part("bits per character  ");
+    write_text("one", "a");
+    ck_assert_int_eq(bptt("eval a --data one"), 1);
+    said_part("one: ");
+    ck_assert_int_eq(bptt("eval net.lua --data text"), 1);
+    said_part("net.lua");
+}
+END_TEST
+
+/* Weights of zero predict every token with probability 1 / V, however the text is cut. */
+START_TEST(test_eval_uniform)
+{
+    OK("train net.lua --data text --steps 1 --quiet --backend generic --out a --set 'init={normal=1e-30}' "
+       "--set 'optimizer={\"sgd\",rate=1e-30}'");
+    OK("eval a --data text --json");
+    ck_assert_double_eq_tol(printed_number("loss"), log(29.0), 1e-6);
+    ck_assert_double_eq_tol(printed_number("perplexity"), 29.0, 1e-4);
+}
+END_TEST
+
+/* The loss of a text does not depend on where it is cut, as long as the state is carried over the cuts. */
+START_TEST(test_eval_cuts)
+{
+    static const char *const cuts[] = {"--set T=10 --set K=4", "--set T=10 --set K=10",     "--set T=1 --set K=1",
+                                       "--set T=7 --set K=3",  "--set T=2500 --set K=2100", "--set T=10 --set carry=false"};
+    double first = 0;
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+        OK("train net.lua --data text --steps 1 --quiet --backend generic --out a --set init={normal=0.5} "
+           "--set 'optimizer={\"sgd\",rate=1e-30}' %s",
+           cuts[i]);
+        OK("eval a --data text --json");
+        double loss = printed_number("loss");
+        if (i == 0) { first = loss; }
+        bool carried = strstr(cuts[i], "carry") == NULL;
+        ck_assert_msg((fabs(loss - first) < 2e-6) == carried, "%s: %.9g against %.9g", cuts[i], loss, first);
+    }
+}
+END_TEST
+
+/* Draws from equal probabilities: every symbol about as often, and with --top-k 3 three symbols. */
+START_TEST(test_draw)
+{
+    OK("train net.lua --data text --steps 1 --quiet --backend generic --out a --set 'init={normal=1e-30}' "
+       "--set 'optimizer={\"sgd\",rate=1e-30}'");
+    static const char *const kinds[] = {"", "--temperature 0.3", "--top-k 3"};
+    static const size_t symbols[] = {29, 29, 3};
+    for (size_t kind = 0; kind < 3; kind++) {
+        OK("sample a -n 29000 --seed 5 %s", kinds[kind]);
+        char *out = read_bytes("out", NULL);
+        size_t counts[256] = {0}, seen = 0;
+        for (const char *c = out; *c != '\0'; c++) { counts[(unsigned char)*c]++; }
+        for (size_t i = 0; i < 256; i++) {
+            if (counts[i] == 0) { continue; }
+            seen++;
+            /* Five standard deviations; the seed is fixed. */
+            double expected = 29000.0 / (double)symbols[kind];
+            ck_assert_double_eq_tol((double)counts[i], expected, 5.0 * sqrt(expected));
+        }
+        ck_assert_uint_eq(seen, symbols[kind]);
+        free(out);
+    }
+}
+END_TEST
+
+/* A carriage return is a byte like any other. */
+START_TEST(test_crlf)
+{
+    char text[1200];
+    for (size_t i = 0; i < sizeof text; i++) { text[i] = "a\r\n"[i % 3]; }
+    write_bytes("crlf", text, sizeof text);
+    OK("train net.lua --set vocab=256 --data crlf --epochs 30 --quiet --backend generic --out a --json");
+    ck_assert_double_eq(printed_number("tokens"), 30.0 * (sizeof text - 1));
+    OK("sample a --temperature 0 -n 9 --prime 'a\r\n'");
+    size_t length = 0;
+    char *out = read_bytes("out", &length);
+    ck_assert_uint_eq(length, 12);
+    ck_assert_mem_eq(out, "a\r\na\r\na\r\na\r\n", 12);
+    free(out);
+    ck_assert_int_eq(bptt("train net.lua --data crlf --quiet"), 1);
+    said_part("0x0d");
+    said_part("offset 1 ");
+}
+END_TEST
+
+static void keep_output(const char *name)
+{
+    ck_assert_int_eq(rename("out", name), 0);
+}
+
+START_TEST(test_sample)
+{
+    OK("train net.lua --data text --steps 100 --quiet --backend generic --out a");
+    size_t length = 0;
+    OK("sample a");
+    free(read_bytes("out", &length));
+    ck_assert_uint_eq(length, 300);
+    keep_output("first");
+    OK("sample a --seed 1 -n 300 --temperature 1");
+    ck_assert(same_files("first", "out"));
+    OK("sample a --seed 2");
+    ck_assert(!same_files("first", "out"));
+    OK("sample a --temperature 0 --seed 1 --prime 'the '");
+    keep_output("cold");
+    OK("sample a --top-k 1 --seed 2 --prime 'the '");
+    ck_assert(same_files("cold", "out"));
+    char *out = read_bytes("out", &length);
+    ck_assert_uint_eq(length, 304);
+    ck_assert_int_eq(strncmp(out, "the ", 4), 0);
+    free(out);
+    OK("sample a --top-k 29 --seed 1");
+    ck_assert(same_files("first", "out"));
+    OK("sample a -n 0");
+    free(read_bytes("out", &length));
+    ck_assert_uint_eq(length, 0);
+    ck_assert_int_eq(bptt("sample a --prime 'the Fox'"), 1);
+    said_part("offset 4");
+    OK("sample a --prime 'the Fox' --unknown skip -n 0");
+    printed_part("the ox");
+    ck_assert_int_eq(bptt("sample a >/dev/full"), 1);
+}
+END_TEST
+
+/* A vocabulary beyond bytes: numbers in, numbers out. */
+START_TEST(test_numbers)
+{
+    uint16_t tokens[600];
+    for (size_t i = 0; i < 600; i++) { tokens[i] = (uint16_t)(i % 3 == 0 ? 999 : i % 3); }
+    write_bytes("tokens", tokens, sizeof tokens); /* little-endian, as are the machines that we test on */
+    OK("train net.lua --set vocab=1000 --tokens u16 --data tokens --epochs 40 --quiet --backend generic --out a");
+    OK("eval a --tokens u16 --data tokens --json");
+    ck_assert_double_eq(printed_number("tokens"), 599);
+    OK("sample a --prime '999 1' --temperature 0 -n 4");
+    char *out = read_bytes("out", NULL);
+    ck_assert_str_eq(out, "999 1 2 999 1 2\n");
+    free(out);
+    ck_assert_int_eq(bptt("sample a --prime '999 1000'"), 1);
+    said("bptt: --prime: byte 4 is not a token id from 0 to 999\n");
+    ck_assert_int_eq(bptt("sample a --prime '99x'"), 1);
+    said("bptt: --prime: byte 0 is not a token id from 0 to 999\n");
+}
+END_TEST
+
+START_TEST(test_inspect)
+{
+    double parameters = 29 * 12 + 12 * 12 + 12 + 12 * 29 + 29;
+    OK("inspect net.lua --json");
+    cJSON *json = printed_json();
+    ck_assert_double_eq(number(json, "parameters"), parameters);
+    double sum = 0;
+    const cJSON *part = NULL;
+    cJSON_ArrayForEach(part, cJSON_GetObjectItem(json, "parts"))
+    {
+        sum += number(part, "bytes");
+    }
+    ck_assert_double_eq(number(json, "struct_bytes"), sum);
+    ck_assert_double_gt(number(json, "flop_forward"), 0);
+    ck_assert_double_gt(number(json, "flop_backward"), 0);
+    ck_assert_double_gt(number(json, "flop_update"), 0);
+    ck_assert_double_gt(number(json, "text_bytes"), 1000);
+    ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItem(json, "tensors")), 5);
+    ck_assert_ptr_null(cJSON_GetObjectItem(json, "step"));
+    cJSON_Delete(json);
+    OK("inspect net.lua --set hidden=13");
+    printed_part("H 13");
+    OK("train net.lua --data text --steps 230 --quiet --backend generic --out a.safetensors");
+    ck_assert_int_eq(rename("a.safetensors", "renamed"), 0);
+    OK("inspect renamed --json");
+    json = printed_json();
+    ck_assert_double_eq(number(json, "parameters"), parameters);
+    ck_assert_double_eq(number(json, "step"), 230);
+    ck_assert_double_eq(number(json, "epoch"), 1);
+    ck_assert_int_ge(cJSON_GetArraySize(cJSON_GetObjectItem(json, "file_tensors")), 6);
+    cJSON_Delete(json);
+    OK("inspect renamed");
+    printed_part("rnn.weight_ih_l0");
+    printed_part("step 230, epoch 1");
+    ck_assert_int_eq(bptt("inspect renamed --set hidden=3"), 2);
+    ck_assert_int_eq(bptt("inspect nowhere"), 1);
+    said_part("nowhere");
+}
+END_TEST
+
+START_TEST(test_gen)
+{
+    static const char *const files[] = {"net.c", "net.h", "net_main.c", "Makefile"};
+    OK("gen net.lua -o deep/er/x");
+    OK("gen net.lua -o y");
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char a[64], b[64];
+        (void)snprintf(a, sizeof a, "deep/er/x/%s", files[i]);
+        (void)snprintf(b, sizeof b, "y/%s", files[i]);
+        ck_assert_msg(same_files(a, b), "%s", files[i]);
+    }
+    static const char *const stages[] = {"spec", "graph", "adjoint", "plan"};
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+        size_t length = 0;
+        OK("gen net.lua --dump %s", stages[i]);
+        free(read_bytes("out", &length));
+        ck_assert_uint_gt(length, 50);
+    }
+    ck_assert_int_ne(bptt("gen net.lua --dump plans"), 0);
+    said_part("plans");
+    ck_assert_int_eq(bptt("gen net.lua -o text"), 1);
+    said_part("'text' is not a folder");
+    ck_assert_int_ne(bptt("gen net.lua -o z --set hidden=0"), 0);
+    ck_assert(!exists("z"));
+}
+END_TEST
+
+START_TEST(test_grad)
+{
+    double losses[BACKENDS];
+    OK("train net.lua --data text --steps 10 --quiet --backend generic --out w");
+    for (int i = 0; i < BACKENDS; i++) {
+        OK("grad net.lua --weights w --data text -o g%d --backend %s", i, backends[i]);
+        char *out = read_bytes("out", NULL);
+        ck_assert_msg(sscanf(out, "loss %lf\n", &losses[i]) == 1, "%s", out);
+        free(out);
+    }
+    ck_assert_double_eq_tol(losses[0], losses[1], 1e-5);
+    size_t length = 0;
+    char *bytes = read_bytes("g0", &length);
+    ck_assert_uint_gt(length, 8 + 4 * (29 * 12 + 12 * 12 + 2 * 12 + 12 * 29 + 29));
+    ck_assert_ptr_nonnull(strstr(bytes + 8, "rnn.weight_hh_l0"));
+    free(bytes);
+    ck_assert_int_eq(bptt("grad net.lua --weights text --data text -o g"), 1);
+    ck_assert(!exists("g"));
+    ck_assert_int_ne(bptt("grad net.lua --weights w --data text -o g --set hidden=9"), 0);
+    ck_assert(!exists("g"));
+}
+END_TEST
+
+/* ---- all ---- */
+
+static Suite *command_suite(void)
+{
+    Suite *suite = suite_create("command");
+    TCase *usual = tcase_create("command");
+    tcase_add_checked_fixture(usual, set_up, tear_down);
+    tcase_set_timeout(usual, 120);
+    tcase_add_test(usual, test_help);
+    tcase_add_loop_test(usual, test_usage, 0, sizeof usage / sizeof *usage);
+    tcase_add_test(usual, test_full_disk);
+    tcase_add_test(usual, test_train_report);
+    tcase_add_test(usual, test_train_json);
+    tcase_add_test(usual, test_train_seconds);
+    tcase_add_loop_test(usual, test_resume_exact, 0, OPTIMIZERS * BACKENDS);
+    tcase_add_test(usual, test_resume_refused);
+    tcase_add_test(usual, test_outputs_untouched);
+    tcase_add_test(usual, test_log);
+    tcase_add_loop_test(usual, test_not_finite, 0, BACKENDS);
+    tcase_add_loop_test(usual, test_last_good, 0, BACKENDS);
+    tcase_add_loop_test(usual, test_signal, 0, 2);
+    tcase_add_loop_test(usual, test_terminal, 0, 2);
+    tcase_add_test(usual, test_eval);
+    tcase_add_test(usual, test_eval_uniform);
+    tcase_add_test(usual, test_eval_cuts);
+    tcase_add_test(usual, test_draw);
+    tcase_add_test(usual, test_crlf);
+    tcase_add_test(usual, test_sample);
+    tcase_add_test(usual, test_numbers);
+    tcase_add_test(usual, test_inspect);
+    tcase_add_test(usual, test_gen);
+    tcase_add_test(usual, test_grad);
+    suite_add_tcase(suite, usual);
+    return suite;
+}
+
+int main(void)
+{
+    const char *path = getenv("BPTT");
+    if (path == NULL || realpath(path, binary) == NULL || access(binary, X_OK) != 0) {
+        (void)fprintf(stderr, "test_command: set BPTT to the built program (now %s)\n", path == NULL ? "unset" : path);
+        return EXIT_FAILURE;
+    }
+    SRunner *runner = srunner_create(command_suite());
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
