@@ -141,6 +141,14 @@ static void place_slot(bptt_plan *plan, int s)
     if (offset + slot->size > plan->work_size) { plan->work_size = offset + slot->size; }
 }
 
+/* Rounds the workspace up so that the struct is a whole number of vectors, whatever a compiler knows of alignment. */
+static void round_struct(bptt_plan *plan)
+{
+    const size_t unit = (size_t)(plan->simd > 4 ? plan->simd : 4) * 4 / (size_t)plan->real_size;
+    const size_t reals = plan->block_size * (2 + (size_t)plan->moments) + plan->turned_size + plan->work_size;
+    plan->work_size += (unit - reals % unit) % unit;
+}
+
 static bool fits(const bptt_plan *plan, size_t memory_limit, double *bytes)
 {
     const double blocks = 2.0 + plan->moments;
@@ -163,6 +171,7 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
         slot->size = of[s].regions == 0 ? 0 : (size_t)(bptt_slot_row_count(plan, slot) * slot->stride);
         place_slot(plan, s);
     }
+    round_struct(plan);
     double bytes = 0;
     if (!fits(plan, memory_limit, &bytes)) {
         return bptt_fail(error, BPTT_FAILED, "%s: the model needs %.0f bytes (%.1f GiB), this machine has %zu (%.1f GiB)",

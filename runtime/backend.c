@@ -1,162 +1,216 @@
-/* backend.c: opens a spec on one of the four backends.  See backend.h; the compilers are in backend_tcc.c and backend_cc.c. */
+/* backend.c: opens and closes programs, and swaps their code.  See backend.h.
+ *
+ * Depends on the compiler (gen/compile.h), the loaders behind backend_private.h, kernels.h and generic.h.  Knows no libtcc, no
+ * process and no file.
+ */
+#include "backend.h"
+
+#include "../gen/compile.h"
 #include "backend_private.h"
-
 #include "generic.h"
-#include "kernels.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 const char *const bptt_backend_words[] = {"tcc", "cc", "auto", "generic", NULL};
 
-/* What a program owns. */
-typedef struct parts {
-    const bptt_model *generic;
-    bptt_tcc *tcc;
-    bptt_cc *cc;
-    bool waiting;        /* auto: the compiler is still at work */
-    double started_ms;
-} parts;
+/* Auto looks in the cache before it compiles; a compiler that has not told its version by then is not waited for. */
+static const double version_ms = 200, for_ever = 1e9;
 
-static double now_ms(void)
+/* What a program of emitted code hides. */
+typedef struct session {
+    char name[BPTT_NAME_MAX], digest[BPTT_DIGEST_SIZE];
+    bptt_unit unit; /* freed as soon as nobody compiles */
+    bptt_text text;
+    bptt_code tcc, cc;
+    bptt_cc *compiler; /* NULL: not at work */
+    uint32_t real_size;
+    int simd;
+} session;
+
+/* --- sessions --------------------------------------------------------------------------------------------------------------- */
+
+static size_t machine_memory(void)
 {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    if (pages <= 0 || page <= 0 || (size_t)pages > SIZE_MAX / (size_t)page) { return SIZE_MAX; }
+    return (size_t)pages * (size_t)page;
 }
 
-static size_t physical_memory(void)
+bptt_status bptt_code_check(const bptt_model *model, const bptt_text *text, bptt_error *error)
 {
-    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    return pages > 0 && size > 0 ? (size_t)pages * (size_t)size : SIZE_MAX / 2;
-}
-
-bptt_status bptt_program_text(const bptt_spec *spec, char **text, int *simd, bptt_error *error)
-{
-    const int widest = bptt_kernels_simd();
-    if (spec->simd > widest) {
-        return bptt_fail(error, BPTT_FAILED, "%s: simd = %d: this machine's widest is %d", spec->source, (int)spec->simd, widest);
+    if (model->abi != BPTT_ABI) {
+        return bptt_fail(error, BPTT_FAILED, "%s: the code has ABI %u; expected %d", text->name, (unsigned)model->abi, BPTT_ABI);
     }
-    *simd = spec->simd > 0 ? (int)spec->simd : widest;
-    bptt_unit unit;
-    bptt_status status = bptt_compile(spec, *simd, physical_memory(), &unit, error);
-    if (status != BPTT_OK) { return status; }
-    size_t header = strlen(unit.header), source = strlen(unit.source);
-    *text = malloc(header + source + 1);
-    if (*text == NULL) {
-        status = bptt_fail(error, BPTT_FAILED, "no memory for the text of %s", spec->name);
-    } else {
-        memcpy(*text, unit.header, header);
-        memcpy(*text + header, unit.source, source + 1);
+    if (strcmp(model->name, text->name) != 0 || strcmp(model->digest, text->digest) != 0) {
+        return bptt_fail(error, BPTT_FAILED, "%s: the code is of another spec (%s %s; expected %s)", text->name, model->name,
+                         model->digest, text->digest);
     }
-    bptt_unit_free(&unit);
-    return status;
-}
-
-/* --- the four ways -------------------------------------------------------------------------------------------------------------- */
-
-static bptt_status open_generic(const bptt_spec *spec, bptt_program *program, parts *own, bptt_error *error)
-{
-    own->generic = bptt_generic_new(spec);
-    if (own->generic == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory for the generic loops", spec->name); }
-    program->model = own->generic;
-    program->backend = bptt_backend_words[BPTT_BACKEND_GENERIC];
     return BPTT_OK;
 }
 
-static bptt_status open_tcc(const bptt_spec *spec, const char *text, int simd, bptt_program *program, parts *own, bptt_error *error)
+static void release_code(bptt_code *code)
 {
-    const double start = now_ms();
-    const int real_size = spec->dtype == BPTT_F64 ? 8 : 4;
-    bptt_status status = bptt_tcc_open(spec->name, text, real_size, simd, &own->tcc, &program->model, &program->code_bytes, error);
-    program->compile_ms = now_ms() - start;
-    program->backend = bptt_backend_words[BPTT_BACKEND_TCC];
+    if (code->model != NULL) { code->release(code->owner); }
+    memset(code, 0, sizeof *code);
+}
+
+static void session_close(session *s)
+{
+    bptt_cc_free(s->compiler);
+    release_code(&s->cc);
+    release_code(&s->tcc);
+    bptt_unit_free(&s->unit);
+    free(s);
+}
+
+static session *session_open(const bptt_spec *spec, bptt_error *error)
+{
+    session *s = calloc(1, sizeof *s);
+    if (s == NULL) {
+        (void)bptt_fail(error, BPTT_FAILED, "%s: no memory", spec->name);
+        return NULL;
+    }
+    memcpy(s->name, spec->name, sizeof s->name);
+    memcpy(s->digest, spec->digest, sizeof s->digest);
+    s->simd = spec->simd != 0 ? (int)spec->simd : bptt_kernels_simd();
+    s->real_size = spec->dtype == BPTT_F64 ? sizeof(double) : sizeof(float);
+    if (bptt_compile(spec, s->simd, machine_memory(), &s->unit, error) != BPTT_OK) {
+        free(s);
+        return NULL;
+    }
+    s->text = (bptt_text){.name = s->name, .digest = s->digest, .header = s->unit.header, .source = s->unit.source};
+    return s;
+}
+
+static void session_run(const session *s, bptt_backend backend, bptt_program *program)
+{
+    const bptt_code *code = backend == BPTT_BACKEND_CC ? &s->cc : &s->tcc;
+    program->model = code->model;
+    program->backend = bptt_backend_words[backend];
+    program->compile_ms = code->compile_ms;
+    program->code_bytes = code->code_bytes;
+}
+
+/* The compiler's work is over, well or badly. */
+static void compiler_done(session *s)
+{
+    bptt_cc_free(s->compiler);
+    s->compiler = NULL;
+}
+
+/* --- the backends ----------------------------------------------------------------------------------------------------------- */
+
+static bptt_status open_tcc(session *s, bptt_program *program, bptt_error *error)
+{
+    s->text.kernels = bptt_kernels((int)s->real_size, s->simd, &s->text.kernel_count);
+    if (s->text.kernels == NULL) {
+        return bptt_fail(error, BPTT_FAILED, "simd = %d: this machine's widest is %d", s->simd, bptt_kernels_simd());
+    }
+    bptt_status status = bptt_tcc_compile(&s->text, &s->tcc, error);
+    if (status == BPTT_OK) { session_run(s, BPTT_BACKEND_TCC, program); }
     return status;
 }
 
-static void take_cc(bptt_program *program, const parts *own, const bptt_model *model, size_t code_bytes)
+static bptt_status wait_for_cc(session *s, bptt_program *program, bptt_error *error)
 {
-    program->model = model;
-    program->code_bytes = code_bytes;
-    program->compile_ms = now_ms() - own->started_ms;
-    program->backend = bptt_backend_words[BPTT_BACKEND_CC];
+    bptt_cc_stage stage;
+    do {
+        stage = bptt_cc_advance(s->compiler, for_ever, &s->cc, error);
+    } while (stage != BPTT_CC_READY && stage != BPTT_CC_FAILED);
+    compiler_done(s);
+    if (stage == BPTT_CC_FAILED) { return BPTT_FAILED; }
+    session_run(s, BPTT_BACKEND_CC, program);
+    return BPTT_OK;
 }
 
-static bptt_status open_cc(const bptt_spec *spec, const char *text, bptt_program *program, parts *own, bptt_error *error)
+static bptt_status open_cc(session *s, bptt_program *program, bptt_error *error)
 {
-    const bptt_model *model = NULL;
-    size_t code_bytes = 0;
-    own->started_ms = now_ms();
-    bptt_status status = bptt_cc_start(spec->name, spec->digest, text, false, &own->cc, error);
-    if (status == BPTT_OK) { status = bptt_cc_poll(own->cc, true, &model, &code_bytes, error); }
-    if (status == BPTT_OK) { take_cc(program, own, model, code_bytes); }
-    return status;
+    s->compiler = bptt_cc_start(&s->text, false, error);
+    return s->compiler != NULL ? wait_for_cc(s, program, error) : BPTT_FAILED;
 }
 
-/* The compiler in the background, libtcc meanwhile; without a compiler libtcc alone, without libtcc the compiler alone. */
-static bptt_status open_auto(const bptt_spec *spec, const char *text, int simd, bptt_program *program, parts *own, bptt_error *error)
+/* Auto when libtcc cannot do it: the compiler must.  Both reasons are told when it cannot either. */
+static bptt_status fall_back(session *s, const bptt_error *tcc_error, bptt_program *program, bptt_error *error)
 {
-    bptt_error cc_error, tcc_error;
-    own->started_ms = now_ms();
-    bptt_status started = bptt_cc_start(spec->name, spec->digest, text, true, &own->cc, &cc_error);
-    own->waiting = started == BPTT_OK;
-    if (own->waiting && bptt_program_poll(program)) { return BPTT_OK; } /* it was in the cache */
-    if (open_tcc(spec, text, simd, program, own, &tcc_error) == BPTT_OK) { return BPTT_OK; }
-    const bptt_model *model = NULL;
-    size_t code_bytes = 0;
-    if (own->waiting && bptt_cc_poll(own->cc, true, &model, &code_bytes, &cc_error) == BPTT_OK) {
-        own->waiting = false;
-        take_cc(program, own, model, code_bytes);
+    bptt_error cc_error = *error;
+    bool good = s->compiler != NULL && wait_for_cc(s, program, &cc_error) == BPTT_OK;
+    if (good) { return BPTT_OK; }
+    return bptt_fail(error, BPTT_FAILED, "%.500s; %.500s", tcc_error->text, cc_error.text);
+}
+
+static bptt_status open_auto(session *s, bptt_program *program, bptt_error *error)
+{
+    s->compiler = bptt_cc_start(&s->text, true, error);
+    bptt_cc_stage stage = s->compiler != NULL ? bptt_cc_advance(s->compiler, version_ms, &s->cc, error) : BPTT_CC_FAILED;
+    if (stage == BPTT_CC_READY || stage == BPTT_CC_FAILED) { compiler_done(s); }
+    if (stage == BPTT_CC_READY) {
+        session_run(s, BPTT_BACKEND_CC, program);
         return BPTT_OK;
     }
-    return bptt_fail(error, BPTT_FAILED, "libtcc: %.400s; compiler: %.400s", tcc_error.text, cc_error.text);
+    bptt_error tcc_error;
+    if (open_tcc(s, program, &tcc_error) != BPTT_OK) { return fall_back(s, &tcc_error, program, error); }
+    return BPTT_OK;
 }
 
-static void close_program(bptt_program *program)
+static void close_session(bptt_program *program)
 {
-    parts *own = program->hidden;
-    bptt_generic_free(own->generic);
-    bptt_tcc_close(own->tcc);
-    bptt_cc_close(own->cc);
-    free(own);
+    session_close(program->hidden);
 }
+
+static void close_generic(bptt_program *program)
+{
+    bptt_generic_free(program->model);
+}
+
+static bptt_status open_generic(const bptt_spec *spec, bptt_program *program, bptt_error *error)
+{
+    const bptt_model *model = bptt_generic_new(spec);
+    if (model == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory for the generic backend", spec->name); }
+    program->model = model;
+    program->backend = bptt_backend_words[BPTT_BACKEND_GENERIC];
+    program->close = close_generic;
+    return BPTT_OK;
+}
+
+/* --- programs --------------------------------------------------------------------------------------------------------------- */
 
 bptt_status bptt_program_open(const bptt_spec *spec, bptt_backend backend, bptt_program *program, bptt_error *error)
 {
+    static bptt_status (*const openers[])(session *, bptt_program *, bptt_error *) = {
+        [BPTT_BACKEND_TCC] = open_tcc,
+        [BPTT_BACKEND_CC] = open_cc,
+        [BPTT_BACKEND_AUTO] = open_auto,
+    };
     memset(program, 0, sizeof *program);
-    parts *own = calloc(1, sizeof *own);
-    if (own == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory to run %s", spec->name); }
-    program->hidden = own;
-    program->close = close_program;
-    char *text = NULL;
-    int simd = 0;
-    bptt_status status = BPTT_OK;
-    if (backend != BPTT_BACKEND_GENERIC) { status = bptt_program_text(spec, &text, &simd, error); }
-    if (status == BPTT_OK) {
-        status = backend == BPTT_BACKEND_GENERIC ? open_generic(spec, program, own, error)
-                 : backend == BPTT_BACKEND_TCC   ? open_tcc(spec, text, simd, program, own, error)
-                 : backend == BPTT_BACKEND_CC    ? open_cc(spec, text, program, own, error)
-                                                 : open_auto(spec, text, simd, program, own, error);
+    if (backend == BPTT_BACKEND_GENERIC) { return open_generic(spec, program, error); }
+    session *s = session_open(spec, error);
+    if (s == NULL) { return BPTT_FAILED; }
+    bptt_status status = openers[backend](s, program, error);
+    if (status != BPTT_OK) {
+        session_close(s);
+        memset(program, 0, sizeof *program);
+        return status;
     }
-    free(text);
-    if (status != BPTT_OK) { bptt_program_close(program); }
-    return status;
+    if (s->compiler == NULL) { bptt_unit_free(&s->unit); }
+    program->hidden = s;
+    program->close = close_session;
+    return BPTT_OK;
 }
 
 bool bptt_program_poll(bptt_program *program)
 {
-    parts *own = program->hidden;
-    if (own == NULL || !own->waiting) { return false; }
-    const bptt_model *model = NULL;
-    size_t code_bytes = 0;
-    bptt_error error;
-    bptt_status status = bptt_cc_poll(own->cc, false, &model, &code_bytes, &error);
-    if (status == BPTT_OK && model == NULL) { return false; }
-    own->waiting = false;
-    if (status != BPTT_OK) { return false; } /* libtcc goes on alone */
-    take_cc(program, own, model, code_bytes);
+    session *s = program->hidden;
+    if (s == NULL || s->compiler == NULL) { return false; }
+    bptt_error ignored; /* it goes on as it is */
+    bptt_cc_stage stage = bptt_cc_advance(s->compiler, 0, &s->cc, &ignored);
+    if (stage != BPTT_CC_READY && stage != BPTT_CC_FAILED) { return false; }
+    compiler_done(s);
+    bptt_unit_free(&s->unit);
+    if (stage == BPTT_CC_FAILED) { return false; }
+    session_run(s, BPTT_BACKEND_CC, program);
     return true;
 }
 

@@ -9,12 +9,14 @@
 #ifndef BPTT_BACKEND_PRIVATE_H
 #define BPTT_BACKEND_PRIVATE_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
 #include "../gen/status.h"
 #include "../templates/abi.h"
 #include "kernels.h"
-
-#include <stdbool.h>
-#include <sys/types.h>
 
 /* What a loader is given: the emitted text and whom its model must claim to be.  Everything is borrowed. */
 typedef struct bptt_text {

@@ -35,7 +35,6 @@ static bool starts_with(const char *text, const char *start)
 /* Our environment with messages in English, since we look for "error" in them.  The array alone is new. */
 static char **english_environment(void)
 {
-    static char english[] = "LC_ALL=C";
     size_t count = 0;
     while (environ[count] != NULL) { count++; }
     char **copy = calloc(count + 2, sizeof *copy);
@@ -44,7 +43,7 @@ static char **english_environment(void)
     for (size_t i = 0; i < count; i++) {
         if (!starts_with(environ[i], "LC_ALL=") && !starts_with(environ[i], "LANGUAGE=")) { copy[kept++] = environ[i]; }
     }
-    copy[kept] = english;
+    copy[kept] = "LC_ALL=C";
     return copy;
 }
 
@@ -126,8 +125,8 @@ static void drain(bptt_process *process)
     char rest[4096];
     for (int i = 0; process->output >= 0 && i < READS_AT_ONCE; i++) {
         size_t room = sizeof process->text - 1 - process->length;
-        ssize_t got = room > 0 ? read(process->output, process->text + process->length, room)
-                               : read(process->output, rest, sizeof rest);
+        ssize_t got =
+            room > 0 ? read(process->output, process->text + process->length, room) : read(process->output, rest, sizeof rest);
         if (got < 0 && errno == EINTR) { continue; }
         if (got < 0 && errno == EAGAIN) { return; }
         if (got <= 0) { close_output(process); }

@@ -1,152 +1,263 @@
-/* backend_tcc.c: libtcc.  The one file that includes libtcc.h.
+/* backend_tcc.c: emitted text to code inside this process, by libtcc.  See backend_private.h.
  *
- * The text reads no file: every symbol comes from here or from the precompiled kernels.  libtcc calls exit(1) when it cannot get
- * memory or make it executable; the program is linked with --wrap=exit, and that call comes back here as an error.
+ * The one file that includes libtcc.h.  libtcc reads no file, finds no symbol but those bound here, and keeps to four rules that
+ * its code imposes: options before output type before text; one compile at a time; nothing compiled from its error callback; its
+ * calls of exit, mprotect and stderr come to us, since libtcc_local.o is made with (see the Makefile)
+ *
+ *     objcopy --redefine-sym exit=bptt_tcc_exit --redefine-sym mprotect=bptt_tcc_mprotect --redefine-sym stderr=bptt_tcc_stderr
+ *
+ * The code lies in pages that are written first and executed afterwards, never both; emitted text has no variables of its own.
+ * Refuses vector widths that this CPU lacks (through the kernels it is given) and text with a warning.
  */
 #include "backend_private.h"
 
-#include "kernels.h"
-
+#include <errno.h>
 #include <libtcc.h>
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-struct bptt_tcc {
-    TCCState *state; /* owns the code */
+/* --- what libtcc calls instead of libc -------------------------------------------------------------------------------------- */
+
+_Noreturn void bptt_tcc_exit(int status);
+int bptt_tcc_mprotect(void *address, size_t length, int protection);
+extern FILE *bptt_tcc_stderr;
+
+/* Where an exit of libtcc on this thread lands; NULL outside bptt_tcc_compile. */
+static _Thread_local jmp_buf *landing;
+
+_Noreturn void bptt_tcc_exit(int status)
+{
+    if (landing != NULL) { longjmp(*landing, 1); }
+    exit(status);
+}
+
+/* Its own request is for pages that are writable and executable at once. */
+int bptt_tcc_mprotect(void *address, size_t length, int protection)
+{
+#ifdef TCC_RELOCATE_AUTO
+    (void)address, (void)length, (void)protection;
+    return 0; /* our pages: seal_pages does it */
+#else
+    return mprotect(address, length, protection);
+#endif
+}
+
+/* Takes the message before an exit; a callback gets all others. */
+FILE *bptt_tcc_stderr;
+
+/* --- what emitted code may call --------------------------------------------------------------------------------------------- */
+
+/* tcc spells these conversions as calls. */
+static float float_of_u64(uint64_t value)
+{
+    return (float)value;
+}
+
+static double double_of_u64(uint64_t value)
+{
+    return (double)value;
+}
+
+static uint64_t u64_of_float(float value)
+{
+    return (uint64_t)value;
+}
+
+static uint64_t u64_of_double(double value)
+{
+    return (uint64_t)value;
+}
+
+#define SAME_NAME(function)                                                                                                      \
+    {                                                                                                                            \
+#function, (void (*)(void))function                                                                                      \
+    }
+static const bptt_kernel library[] = {
+    SAME_NAME(memcpy),
+    SAME_NAME(memset),
+    SAME_NAME(memmove),
+    SAME_NAME(sqrt),
+    SAME_NAME(sqrtf),
+    SAME_NAME(log),
+    SAME_NAME(logf),
+    SAME_NAME(exp),
+    SAME_NAME(expf),
+    SAME_NAME(tanh),
+    SAME_NAME(tanhf),
+    SAME_NAME(fabs),
+    SAME_NAME(fabsf),
+    SAME_NAME(pow),
+    {"__floatundisf", (void (*)(void))float_of_u64},
+    {"__floatundidf", (void (*)(void))double_of_u64},
+    {"__fixunssfdi", (void (*)(void))u64_of_float},
+    {"__fixunsdfdi", (void (*)(void))u64_of_double},
 };
 
-/* --- exit() ------------------------------------------------------------------------------------------------------------------------- */
+/* --- one compile ------------------------------------------------------------------------------------------------------------ */
 
-_Noreturn void __real_exit(int status); // NOLINT(bugprone-reserved-identifier): the linker's names
-_Noreturn void __wrap_exit(int status); // NOLINT(bugprone-reserved-identifier)
+typedef struct tcc_code {
+    TCCState *state;
+    void *pages; /* the code; NULL: in the state's own memory */
+    size_t size;
+} tcc_code;
 
-static _Thread_local jmp_buf *way_back; /* set while libtcc may exit */
+typedef struct work {
+    const bptt_text *text;
+    char *joined; /* header and source */
+    char *symbol; /* NAME_model */
+    tcc_code *code;
+    const bptt_model *model;
+    size_t code_bytes;
+    char message[512]; /* the first one; "" none */
+    char last_words[256];
+    bool locked; /* libtcc holds its global lock */
+} work;
 
-/* Only relocation and tcc_new are guarded: they hold no lock of libtcc's, so leaving them by a jump locks nobody out. */
-void __wrap_exit(int status) // NOLINT(bugprone-reserved-identifier)
+static void keep_first(void *opaque, const char *message)
 {
-    if (way_back != NULL) { longjmp(*way_back, 1); }
-    __real_exit(status);
+    work *w = opaque;
+    if (w->message[0] != '\0') { return; }
+    const char *text = strncmp(message, "tcc: ", 5) == 0 ? message + 5 : message; /* we say that ourselves */
+    (void)snprintf(w->message, sizeof w->message, "%s", text);
 }
 
-static TCCState *new_state(void)
+static bool bind(work *w, const bptt_kernel *functions, size_t count)
 {
-    jmp_buf here;
-    TCCState *volatile state = NULL;
-    way_back = &here;
-    if (setjmp(here) == 0) { state = tcc_new(); }
-    way_back = NULL;
-    return state;
-}
-
-static int relocate(TCCState *state)
-{
-    jmp_buf here;
-    volatile int result = -1;
-    way_back = &here;
-    if (setjmp(here) == 0) {
-#ifdef TCC_RELOCATE_AUTO
-        result = tcc_relocate(state, TCC_RELOCATE_AUTO);
-#else
-        result = tcc_relocate(state);
-#endif
-    }
-    way_back = NULL;
-    return result;
-}
-
-/* --- compiling ---------------------------------------------------------------------------------------------------------------------- */
-
-/* The first message is the one that counts; later ones follow from it. */
-static void keep_message(void *opaque, const char *message)
-{
-    bptt_error *error = opaque;
-    if (error->text[0] == '\0') { (void)bptt_fail(error, BPTT_FAILED, "libtcc: %s", message); }
-}
-
-/* C library functions that the emitted text may call. */
-static void add_library(TCCState *state)
-{
-    static const struct {
-        const char *name;
-        void (*function)(void);
-    } symbols[] = {{"memcpy", (void (*)(void))memcpy}, {"memset", (void (*)(void))memset}, {"memmove", (void (*)(void))memmove},
-                   {"sqrt", (void (*)(void))sqrt},     {"log", (void (*)(void))log}};
-    for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
-        (void)tcc_add_symbol(state, symbols[i].name, (const void *)(uintptr_t)symbols[i].function);
-    }
-}
-
-static bptt_status compile(TCCState *state, const char *name, const char *text, const bptt_kernel *kernels, size_t count,
-                           bptt_error *error)
-{
-    error->text[0] = '\0';
-    tcc_set_error_func(state, error, keep_message);
-    tcc_set_options(state, "-nostdlib -nostdinc -Werror");
-    (void)tcc_set_output_type(state, TCC_OUTPUT_MEMORY);
-    tcc_define_symbol(state, "BPTT_HOSTED", "1");
-    add_library(state);
     for (size_t i = 0; i < count; i++) {
-        (void)tcc_add_symbol(state, kernels[i].name, (const void *)(uintptr_t)kernels[i].function);
+        if (tcc_add_symbol(w->code->state, functions[i].name, (const void *)functions[i].function) < 0) { return false; }
     }
-    static const char line[] = "#line 1 \"%s.c\"\n%s";
-    const size_t size = strlen(line) + strlen(name) + strlen(text) + 1;
-    char *whole = malloc(size);
-    if (whole == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory to compile %s", name); }
-    (void)snprintf(whole, size, line, name, text);
-    int failed = tcc_compile_string(state, whole) != 0 || relocate(state) < 0;
-    free(whole);
-    if (!failed) { return BPTT_OK; }
-    if (error->text[0] == '\0') { (void)bptt_fail(error, BPTT_FAILED, "libtcc: no executable memory for %s", name); }
-    return BPTT_FAILED;
+    return true;
 }
 
-/* Bytes of machine code: from the first to past the last function that the model shows, an estimate from below. */
-static size_t code_size(const bptt_model *model)
+#ifdef TCC_RELOCATE_AUTO
+/* Links into pages of our own.  `_etext` is the end of the functions, which come first.  Nothing points into the state then. */
+static bool link_code(work *w)
 {
-    const uintptr_t functions[] = {(uintptr_t)model->init,   (uintptr_t)model->reset, (uintptr_t)model->refresh, (uintptr_t)model->gradient,
-                                   (uintptr_t)model->update, (uintptr_t)model->loss,  (uintptr_t)model->predict};
-    uintptr_t high = functions[0];
-    for (size_t i = 1; i < sizeof functions / sizeof functions[0]; i++) {
-        if (functions[i] > high) { high = functions[i]; }
+    tcc_code *code = w->code;
+    int size = tcc_relocate(code->state, NULL);
+    if (size <= 0) { return false; }
+    void *pages = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (pages == MAP_FAILED) {
+        keep_first(w, "no memory for the code");
+        return false;
     }
-    /* The model itself lies in the data that libtcc puts right behind the code. */
-    const uintptr_t data = (uintptr_t)model->tensors;
-    (void)high;
-    return data;
+    code->pages = pages;
+    code->size = (size_t)size;
+    if (tcc_relocate(code->state, pages) < 0) { return false; }
+    if (mprotect(pages, code->size, PROT_READ | PROT_EXEC) != 0) {
+        keep_first(w, "this system forbids making memory executable");
+        return false;
+    }
+    const char *end = tcc_get_symbol(code->state, "_etext");
+    w->code_bytes = end != NULL ? (size_t)(end - (const char *)pages) : code->size;
+    w->model = tcc_get_symbol(code->state, w->symbol);
+    tcc_delete(code->state);
+    code->state = NULL;
+    return true;
+}
+#else
+/* Newer libtcc manages the pages itself and does not tell how many. */
+static bool link_code(work *w)
+{
+    if (tcc_relocate(w->code->state) < 0) { return false; }
+    w->model = tcc_get_symbol(w->code->state, w->symbol);
+    return true;
+}
+#endif
+
+/* Everything in it may end in bptt_tcc_exit. */
+static bool compile(work *w)
+{
+    tcc_code *code = w->code;
+    code->state = tcc_new();
+    if (code->state == NULL) { return false; }
+    tcc_set_error_func(code->state, w, keep_first);
+    tcc_set_options(code->state, "-nostdlib -nostdinc -Werror");
+    tcc_set_output_type(code->state, TCC_OUTPUT_MEMORY);
+    tcc_define_symbol(code->state, "BPTT_HOSTED", "1");
+    w->locked = true;
+    bool compiled = tcc_compile_string(code->state, w->joined) == 0;
+    w->locked = false;
+    if (!compiled || !bind(w, library, sizeof library / sizeof *library) || !bind(w, w->text->kernels, w->text->kernel_count) ||
+        !link_code(w)) {
+        return false;
+    }
+    if (w->model == NULL) { keep_first(w, "the text defines no model"); }
+    return w->model != NULL;
 }
 
-bptt_status bptt_tcc_open(const char *name, const char *text, int real_size, int simd, bptt_tcc **tcc, const bptt_model **model,
-                          size_t *code_bytes, bptt_error *error)
+static void release(void *owner)
 {
-    size_t count = 0;
-    const bptt_kernel *kernels = bptt_kernels(real_size, simd, &count);
-    if (kernels == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: this CPU has no kernels for simd = %d", name, simd); }
-    *tcc = calloc(1, sizeof **tcc);
-    if (*tcc == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory to compile %s", name); }
-    (*tcc)->state = new_state();
-    bptt_status status = (*tcc)->state == NULL ? bptt_fail(error, BPTT_FAILED, "libtcc: no memory")
-                                               : compile((*tcc)->state, name, text, kernels, count, error);
-    char symbol[BPTT_NAME_MAX + 16];
-    (void)snprintf(symbol, sizeof symbol, "%s_model", name);
-    *model = status == BPTT_OK ? tcc_get_symbol((*tcc)->state, symbol) : NULL;
-    if (status == BPTT_OK && (*model == NULL || (*model)->abi != BPTT_ABI)) {
-        status = bptt_fail(error, BPTT_FAILED, "libtcc: %s is missing or of another version", symbol);
+    tcc_code *code = owner;
+    if (code->state != NULL) { tcc_delete(code->state); }
+    if (code->pages != NULL) { (void)munmap(code->pages, code->size); }
+    free(code);
+}
+
+/* As compile; an exit becomes a failure.  The state is then in no known condition and stays behind. */
+static bool compile_or_land(work *w)
+{
+    static bool lost; /* libtcc's lock, with an exit in the middle of a compile: another one would wait for ever */
+    if (lost) {
+        keep_first(w, "out of use since it ran out of memory");
+        return false;
     }
+    jmp_buf here;
+    if (setjmp(here) != 0) {
+        landing = NULL;
+        lost = w->locked;
+        w->code->state = NULL;
+        return false;
+    }
+    landing = &here;
+    bool compiled = compile(w);
+    landing = NULL;
+    return compiled;
+}
+
+/* One at a time, which is all that libtcc can do; this also covers its first call, which would race. */
+static bool compile_alone(work *w)
+{
+    static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+    (void)pthread_mutex_lock(&turn);
+    bptt_tcc_stderr = fmemopen(w->last_words, sizeof w->last_words, "w");
+    bool compiled = bptt_tcc_stderr != NULL && compile_or_land(w);
+    if (bptt_tcc_stderr != NULL) { (void)fclose(bptt_tcc_stderr); }
+    bptt_tcc_stderr = stderr;
+    (void)pthread_mutex_unlock(&turn);
+    w->last_words[strcspn(w->last_words, "\n")] = '\0';
+    if (!compiled) { keep_first(w, w->last_words[0] != '\0' ? w->last_words : "no memory"); }
+    return compiled;
+}
+
+bptt_status bptt_tcc_compile(const bptt_text *text, bptt_code *code, bptt_error *error)
+{
+    memset(code, 0, sizeof *code);
+    const double started = bptt_clock_ms();
+    work w = {.text = text, .code = calloc(1, sizeof *w.code)};
+    bool named = asprintf(&w.symbol, "%s_model", text->name) >= 0;
+    bool joined = asprintf(&w.joined, "#line 1 \"%s.h\"\n%s\n#line 1 \"%s.c\"\n%s", text->name, text->header, text->name,
+                           text->source) >= 0;
+    bptt_status status = BPTT_OK;
+    if (w.code == NULL || !named || !joined) {
+        status = bptt_fail(error, BPTT_FAILED, "tcc: no memory");
+    } else if (!compile_alone(&w)) {
+        status = bptt_fail(error, BPTT_FAILED, "tcc: %s", w.message);
+    } else {
+        status = bptt_code_check(w.model, text, error);
+    }
+    if (named) { free(w.symbol); }
+    if (joined) { free(w.joined); }
     if (status != BPTT_OK) {
-        bptt_tcc_close(*tcc);
-        *tcc = NULL;
+        if (w.code != NULL) { release(w.code); }
         return status;
     }
-    *code_bytes = code_size(*model);
+    *code = (bptt_code){w.model, bptt_clock_ms() - started, w.code_bytes, w.code, release};
     return BPTT_OK;
-}
-
-void bptt_tcc_close(bptt_tcc *tcc)
-{
-    if (tcc == NULL) { return; }
-    if (tcc->state != NULL) { tcc_delete(tcc->state); }
-    free(tcc);
 }

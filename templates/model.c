@@ -239,7 +239,7 @@ static double uniform(uint64_t *state)
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
     z ^= z >> 31;
-    return (double)(z >> 11) * 0x1p-53;
+    return (double)(int64_t)(z >> 11) * 0x1p-53;
 }
 
 /* A weight at the start: ${spec.init}, scale ${H.decimal(spec.init_scale)}. */

@@ -15,6 +15,7 @@ typedef __SIZE_TYPE__ size_t;
 typedef __PTRDIFF_TYPE__ ptrdiff_t;
 typedef unsigned long long uint64_t;
 typedef long long int64_t;
+#define offsetof(type, member) __builtin_offsetof(type, member)
 #else
 #include <stddef.h>
 #include <stdint.h>

@@ -113,10 +113,10 @@ local function product_parameters(action)
   return text .. "w" .. (action.fill == "bias" and ", const real *bias" or "") .. (in_time(action) and "" or ", ptrdiff_t rows")
 end
 
--- One call of a tile at row i (text), column j (number or text).
+-- One call of a tile at row i (text; nil: at the pointers `to` and `in`), column j (text).
 local function tile_call(action, rows, vectors, i, j)
   local ldc = out_stride(action)
-  local where = plus(plus("c", i == "0" and "0" or i .. " * " .. ldc), j)
+  local where = i and plus(plus("c", i == "0" and "0" or i .. " * " .. ldc), j) or "to"
   local from, ldf = where, ldc
   if action.fill == "bias" then
     from, ldf = plus("bias", j), 0
@@ -132,7 +132,7 @@ local function tile_call(action, rows, vectors, i, j)
     b, ldb, depth = plus("d", j), slots[action.adjoint.slot].stride, "rows"
   else
     local p, lda = params[action.param], slots[action.input.slot].stride
-    a, a_row, a_step = plus("a", i == "0" and "0" or i .. " * " .. lda), lda, 1
+    a, a_row, a_step = i and plus("a", i == "0" and "0" or i .. " * " .. lda) or "in", lda, 1
     b, ldb, depth = plus("w", j), action.turned and p.turned_stride or p.stride, action.depth
   end
   return string.format("bptt_tile_%dx%d(%s, %d, %s, %s, %s, %d, %d, %s, %d, %s);", rows, vectors, where, ldc, from, ldf, a, a_row,
@@ -156,13 +156,15 @@ local function panel(action, vectors, j, indent)
     if fixed > whole then line(tile_call(action, fixed - whole, vectors, tostring(whole), j)) end
     return
   end
-  line("ptrdiff_t i = 0;")
-  local done = {}
+  local ldc, lda, done = out_stride(action), slots[action.input.slot].stride, {}
+  line("real *to = " .. plus("c", j) .. ";")
+  line("const real *in = a;")
+  line("ptrdiff_t left = rows;")
   for _, rows in ipairs {tile.rows, tile.rest_rows, 1} do
     if rows > 0 and not done[rows] then
       done[rows] = true
-      line(rows == 1 and "for (; i < rows; i++) {" or string.format("for (; i + %d <= rows; i += %d) {", rows, rows))
-      line("    " .. tile_call(action, rows, vectors, "i", j))
+      line(string.format("for (; left >= %d; left -= %d, to += %d, in += %d) {", rows, rows, rows * ldc, rows * lda))
+      line("    " .. tile_call(action, rows, vectors, nil, j))
       line("}")
     end
   end
