@@ -14,8 +14,8 @@ PACKAGES = libtcc-dev liblua5.4-dev check pkg-config libcjson-dev libxxhash-dev
 WARNINGS = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wdouble-promotion -Werror
 pkg = $(shell pkg-config $(1) 2>/dev/null)
 CFLAGS = -std=c11 -D_GNU_SOURCE $(OPTIMIZE) $(SANITIZE) $(WARNINGS) $(call pkg,--cflags lua5.4 libcjson)
-LDFLAGS = $(SANITIZE) -Wl,--wrap=exit
-LDLIBS = $(call pkg,--libs lua5.4 libcjson) -lm -ldl
+LDFLAGS = $(SANITIZE)
+LDLIBS = $(call pkg,--libs lua5.4 libcjson libxxhash) -lm -ldl
 
 # The kernels are compiled for what each layout needs; everything else runs on the baseline CPU.
 MACHINE := $(shell uname -m)
@@ -66,11 +66,12 @@ $B/kernels_%.c: $B/render
 $B/kernels_%.o: $B/kernels_%.c
 	$(CC) -std=c99 -Wall -Wextra -Wconversion -pedantic -Werror $(KERNEL_FLAGS) $(KERNEL_FLAGS_$(lastword $(subst _, ,$*))) -c -o $@ $<
 
-# libtcc's many global names must not meet ours
+# libtcc's many global names must not meet ours; its calls of exit, mprotect and its stderr come to runtime/backend_tcc.c
 $B/tcc.o:
 	@mkdir -p $(@D)
 	ld -r --whole-archive $$($(CC) -print-file-name=libtcc.a) -o $@.all
-	objcopy --wildcard --keep-global-symbol='tcc_*' $@.all $@
+	objcopy --wildcard --keep-global-symbol='tcc_*' --redefine-sym exit=bptt_tcc_exit \
+	    --redefine-sym mprotect=bptt_tcc_mprotect --redefine-sym stderr=bptt_tcc_stderr $@.all $@
 	rm $@.all
 
 # --- tests ---------------------------------------------------------------------------------------------------------------------

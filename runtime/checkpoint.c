@@ -69,7 +69,7 @@ static bool add_training(slots *all, const bptt_model *model)
     static const char *const prefixes[2] = {"moment1.", "moment2."};
     bool good = add_slot(
         all, "", (slot){.tensor = &progress_tensor, .base = model->progress, .real_size = sizeof(double), .finite = true});
-    for (size_t i = 0; good && i < model->moment_count; i++) {
+    for (size_t i = 0; good && i < model->moment_count && i < 2; i++) {
         good = add_block(all, model, prefixes[i], model->moment[i], false, false);
     }
     for (size_t i = 0; good && i < model->state_count; i++) {
@@ -498,25 +498,31 @@ static void unpack_all(const slots *all, const bptt_model *model, void *memory)
     model->refresh(model, memory);
 }
 
+/* The spec in the metadata, which must have the digest that the metadata gives. */
+static bptt_status parse_spec(const bptt_st_file *file, bptt_spec *spec, bptt_error *error)
+{
+    const char *text = bptt_st_metadata(file, spec_key);
+    const char *digest = bptt_st_metadata(file, digest_key);
+    const char *version = bptt_st_metadata(file, version_key);
+    if (text == NULL || digest == NULL || version == NULL) {
+        return bptt_fail(error, BPTT_FAILED, "%s: metadata of the spec is missing", file->path);
+    }
+    bptt_status status = bptt_spec_parse(text, strlen(text), file->path, NULL, 0, spec, error);
+    if (status != BPTT_OK || strcmp(digest, spec->digest) == 0) { return status; }
+    status =
+        bptt_fail(error, BPTT_FAILED, "%s: wrong digest of its spec: %.40s there, %s here (written by version %.20s, this is %s)",
+                  file->path, digest, spec->digest, version, BPTT_VERSION);
+    bptt_spec_free(spec);
+    return status;
+}
+
 bptt_status bptt_checkpoint_spec(const char *path, bptt_spec *spec, bptt_error *error)
 {
     bptt_st_file file;
     bptt_status status = bptt_st_read(path, &file, error);
     if (status != BPTT_OK) { return status; }
     status = check_content(&file, error);
-    const char *text = bptt_st_metadata(&file, spec_key);
-    const char *digest = bptt_st_metadata(&file, digest_key);
-    if (status == BPTT_OK && (text == NULL || digest == NULL)) {
-        status = bptt_fail(error, BPTT_FAILED, "%s: metadata of the spec is missing", path);
-    }
-    if (status == BPTT_OK) { status = bptt_spec_parse(text, strlen(text), path, NULL, 0, spec, error); }
-    if (status == BPTT_OK && strcmp(digest, spec->digest) != 0) {
-        const char *version = bptt_st_metadata(&file, version_key);
-        status = bptt_fail(error, BPTT_FAILED,
-                           "%s: wrong digest of its spec: %.40s there, %s here (written by version %.20s, this is %s)", path,
-                           digest, spec->digest, version != NULL ? version : "?", BPTT_VERSION);
-        bptt_spec_free(spec);
-    }
+    if (status == BPTT_OK) { status = parse_spec(&file, spec, error); }
     bptt_st_free(&file);
     return status;
 }

@@ -87,53 +87,52 @@ bptt_status bptt_file_read(const char *path, size_t max_bytes, unsigned char **b
     return status;
 }
 
-/* The file that `path` stands for, behind links, and its permissions (0: there is none yet). */
-static bptt_status find_target(const char *path, char **target, mode_t *mode, bptt_error *error)
+/* The file that `path` stands for, behind links, and its permissions (0: there is none yet).  NULL: refused. */
+static char *find_target(const char *path, mode_t *mode, bptt_error *error)
 {
     struct stat info;
+    char *target = NULL;
     *mode = 0;
-    if (stat(path, &info) != 0) {
-        if (errno != ENOENT) { return fail_errno(error, path, "cannot write"); }
-        *target = strdup(path);
-        return *target != NULL ? BPTT_OK : bptt_fail(error, BPTT_FAILED, "%s: no memory", path);
+    if (stat(path, &info) == 0) {
+        if (!S_ISREG(info.st_mode)) {
+            (void)bptt_fail(error, BPTT_FAILED, "%s: cannot write: %s, not a file", path,
+                            S_ISDIR(info.st_mode) ? "a folder" : "a device");
+            return NULL;
+        }
+        *mode = info.st_mode & 0777;
+        target = access(path, W_OK) == 0 ? realpath(path, NULL) : NULL;
+    } else if (errno == ENOENT) {
+        target = strdup(path);
     }
-    if (!S_ISREG(info.st_mode)) {
-        return bptt_fail(error, BPTT_FAILED, "%s: cannot write: %s, not a file", path,
-                         S_ISDIR(info.st_mode) ? "a folder" : "a device");
-    }
-    if (access(path, W_OK) != 0) { return fail_errno(error, path, "cannot write"); }
-    *mode = info.st_mode & 0777;
-    *target = realpath(path, NULL);
-    return *target != NULL ? BPTT_OK : fail_errno(error, path, "cannot write");
+    if (target == NULL) { (void)fail_errno(error, path, "cannot write"); }
+    return target;
 }
 
-/* Opened before anything is written, so that a folder which cannot be synced is found in time. */
-static bptt_status open_folder(const char *path, const char *target, int *folder, bptt_error *error)
+/* Opened before anything is written, so that a folder which cannot be synced is found in time.  -1: refused. */
+static int open_folder(const char *path, const char *target, bptt_error *error)
 {
     const char *slash = strrchr(target, '/');
     size_t length = slash == NULL ? 0 : slash == target ? 1 : (size_t)(slash - target);
     char *name = length == 0 ? strdup(".") : strndup(target, length);
-    if (name == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory", path); }
-    *folder = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int folder = name != NULL ? open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (folder < 0) { (void)fail_errno(error, path, "cannot write: its folder"); }
     free(name);
-    return *folder >= 0 ? BPTT_OK : fail_errno(error, path, "cannot write: its folder");
+    return folder;
 }
 
-/* A new file beside the target; the name is the caller's to free. */
-static bptt_status create_temporary(const char *path, const char *target, char **name, int *file, bptt_error *error)
+/* Opens a new file beside the target.  Returns its name, for the caller to free; NULL: refused. */
+static char *create_temporary(const char *path, const char *target, int *file, bptt_error *error)
 {
     for (unsigned attempt = 0; attempt < ATTEMPTS; attempt++) {
-        if (asprintf(name, "%s.tmp-%ld-%u", target, (long)getpid(), attempt) < 0) {
-            *name = NULL;
-            return bptt_fail(error, BPTT_FAILED, "%s: no memory", path);
-        }
-        *file = open(*name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (*file >= 0) { return BPTT_OK; }
-        free(*name);
-        *name = NULL;
+        char *name = NULL;
+        if (asprintf(&name, "%s.tmp-%ld-%u", target, (long)getpid(), attempt) < 0) { break; }
+        *file = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (*file >= 0) { return name; }
+        free(name);
         if (errno != EEXIST) { break; }
     }
-    return fail_errno(error, path, "cannot write: a temporary file beside it");
+    (void)fail_errno(error, path, "cannot write: a temporary file beside it");
+    return NULL;
 }
 
 static bool write_all(int file, const bptt_file_part *part)
@@ -173,10 +172,10 @@ static bool fill(int file, mode_t mode, const bptt_file_part *parts, size_t coun
 static bptt_status replace(const char *path, const char *target, mode_t mode, const bptt_file_part *parts, size_t count,
                            bptt_error *error)
 {
-    char *temporary = NULL;
     int file = -1;
-    bptt_status status = create_temporary(path, target, &temporary, &file, error);
-    if (status != BPTT_OK) { return status; }
+    bptt_status status = BPTT_OK;
+    char *temporary = create_temporary(path, target, &file, error);
+    if (temporary == NULL) { return BPTT_FAILED; }
     if (!fill(file, mode, parts, count) || rename(temporary, target) != 0) {
         status = fail_errno(error, path, "cannot write");
         (void)unlink(temporary);
@@ -187,12 +186,11 @@ static bptt_status replace(const char *path, const char *target, mode_t mode, co
 
 bptt_status bptt_file_write_parts(const char *path, const bptt_file_part *parts, size_t count, bptt_error *error)
 {
-    char *target = NULL;
     mode_t mode = 0;
-    int folder = -1;
-    bptt_status status = find_target(path, &target, &mode, error);
-    if (status == BPTT_OK) { status = open_folder(path, target, &folder, error); }
-    if (status == BPTT_OK) { status = replace(path, target, mode, parts, count, error); }
+    char *target = find_target(path, &mode, error);
+    if (target == NULL) { return BPTT_FAILED; }
+    int folder = open_folder(path, target, error);
+    bptt_status status = folder >= 0 ? replace(path, target, mode, parts, count, error) : BPTT_FAILED;
     /* EINVAL: a file system that has no sync for folders. */
     if (status == BPTT_OK && !sync_file(folder) && errno != EINVAL) {
         status = fail_errno(error, path, "written, but its folder cannot be synced");

@@ -106,9 +106,9 @@ static void print_tensors(const bptt_model *model)
 static void print_counts(const bptt_unit *unit)
 {
     const bptt_counts *counts = &unit->counts;
-    printf("\nparameters   %zu\nstruct       %zu bytes\n", counts->parameters, counts->struct_bytes);
+    printf("\nparameters   %zu\nstruct       %zu bytes:\n", counts->parameters, counts->struct_bytes);
     for (size_t p = 0; p < counts->part_count; p++) {
-        printf("  %-12s %zu bytes\n", counts->parts[p].name, counts->parts[p].bytes);
+        printf("  %-24s %zu bytes\n", counts->parts[p].name, counts->parts[p].bytes);
     }
     printf("FLOP a chunk %.0f forward, %.0f backward, %.0f update\n", counts->flop_forward, counts->flop_backward,
            counts->flop_update);

@@ -248,35 +248,46 @@ static bptt_status read_metadata(bptt_st_file *file, const cJSON *entry, bptt_er
     return BPTT_OK;
 }
 
+/* Where a tensor lies, in bytes of the file. */
+typedef struct place {
+    size_t begin, end;
+    const char *name;
+} place;
+
 static int compare_places(const void *a, const void *b)
 {
-    const bptt_st_tensor *x = *(bptt_st_tensor *const *)a;
-    const bptt_st_tensor *y = *(bptt_st_tensor *const *)b;
-    if (x->data != y->data) { return (const unsigned char *)x->data < (const unsigned char *)y->data ? -1 : 1; }
-    return (x->bytes > y->bytes) - (x->bytes < y->bytes); /* an empty tensor comes before its neighbour */
+    const place *x = a;
+    const place *y = b;
+    if (x->begin != y->begin) { return x->begin < y->begin ? -1 : 1; }
+    return (x->end > y->end) - (x->end < y->end); /* an empty tensor comes before its neighbour */
 }
 
 /* Laid in order, the tensors must fill the data from its first byte to its last. */
 static bptt_status check_tiling(const bptt_st_file *file, size_t data_start, bptt_error *error)
 {
-    const bptt_st_tensor **order = calloc(file->count + 1, sizeof *order);
-    if (order == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory", file->path); }
-    for (size_t i = 0; i < file->count; i++) { order[i] = &file->tensors[i]; }
-    qsort(order, file->count, sizeof *order, compare_places);
+    place *places = calloc(file->count + 1, sizeof *places);
+    if (places == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory", file->path); }
+    for (size_t i = 0; i < file->count; i++) {
+        const bptt_st_tensor *tensor = &file->tensors[i];
+        size_t begin = (size_t)((const unsigned char *)tensor->data - file->buffer);
+        places[i] = (place){begin, begin + tensor->bytes, tensor->name};
+    }
+    qsort(places, file->count, sizeof *places, compare_places);
     bptt_status status = BPTT_OK;
     size_t filled = data_start;
     for (size_t i = 0; status == BPTT_OK && i < file->count; i++) {
-        size_t begin = (size_t)((const unsigned char *)order[i]->data - file->buffer);
-        if (begin != filled) {
-            status = fail_tensor(file, order[i]->name, begin < filled ? "overlaps another one" : "a gap before its data", error);
+        const place *next = &places[i];
+        if (next->begin != filled) {
+            status =
+                fail_tensor(file, next->name, next->begin < filled ? "overlaps another one" : "a gap before its data", error);
         }
-        filled = begin + order[i]->bytes;
+        filled = next->end;
     }
     if (status == BPTT_OK && filled != file->length) {
         status =
             bptt_fail(error, BPTT_FAILED, "%s: %zu trailing bytes that belong to no tensor", file->path, file->length - filled);
     }
-    free(order);
+    free(places);
     return status;
 }
 
@@ -379,10 +390,10 @@ static bool add_integers(cJSON *object, const char *key, const uint64_t *numbers
 /* cJSON's functions pass NULL on, so one check at the end of each line of calls is enough. */
 static bool add_tensor(cJSON *root, const bptt_st_tensor *tensor, uint64_t begin)
 {
-    const uint64_t place[2] = {begin, begin + tensor->bytes};
+    const uint64_t offsets[2] = {begin, begin + tensor->bytes};
     cJSON *entry = cJSON_AddObjectToObject(root, tensor->name);
     return cJSON_AddStringToObject(entry, "dtype", dtypes[tensor->dtype].word) != NULL &&
-           add_integers(entry, "shape", tensor->shape, tensor->rank) && add_integers(entry, "data_offsets", place, 2);
+           add_integers(entry, "shape", tensor->shape, tensor->rank) && add_integers(entry, "data_offsets", offsets, 2);
 }
 
 /* The header as text, or NULL: no memory. */

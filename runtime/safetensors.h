@@ -35,8 +35,8 @@ typedef struct bptt_st_file {
     char *path; /* for messages */
 } bptt_st_file;
 
-/* Reads and checks the whole file.  Refused by name: truncated, trailing bytes, absurd header length, bad JSON, duplicate or empty
- * names, unknown dtype, offsets that overlap, leave gaps or run out of range, a size that is not shape x dtype. */
+/* Reads and checks the whole file.  Refused by name: truncated, trailing bytes, absurd header length, bad JSON, duplicate or
+ * empty names, unknown dtype, offsets that overlap, leave gaps or run out of range, a size that is not shape x dtype. */
 bptt_status bptt_st_read(const char *path, bptt_st_file *file, bptt_error *error);
 void bptt_st_free(bptt_st_file *file);
 const bptt_st_tensor *bptt_st_find(const bptt_st_file *file, const char *name); /* NULL: not there */

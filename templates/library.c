@@ -11,9 +11,30 @@
 typedef ${real} real;
 
 % include("kernels/library.lua")(common, common.kernels.all)
+/* n rounds of 14 independent multiply-adds of SIMD reals each: what the core can do at most.  c[14 SIMD] keeps them from being
+ * optimised away. */
+static void bptt_peak(real *c, ptrdiff_t n)
+{
+    for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
+        const vec a = splat((real)0.999), b = splat((real)0.001);
+% for i = 0, 13 do
+        vec c${i} = load(c + ${i} * SIMD + j);
+% end
+        for (ptrdiff_t i = 0; i < n; i++) {
+% for i = 0, 13 do
+            c${i} = c${i} * a + b;
+% end
+        }
+% for i = 0, 13 do
+        store(c + ${i} * SIMD + j, c${i});
+% end
+    }
+}
+
 const bptt_kernel bptt_kernels_${real_size}_${simd}[] = {
+    {"bptt_peak", (void (*)(void))bptt_peak},
 % for _, kernel in ipairs(common.kernels.all) do
     {"${kernel.name}", (void (*)(void))${kernel.name}},
 % end
 };
-const size_t bptt_kernels_${real_size}_${simd}_count = ${#common.kernels.all};
+const size_t bptt_kernels_${real_size}_${simd}_count = ${#common.kernels.all + 1};

@@ -10,6 +10,7 @@
 
 #include <check.h>
 #include <dirent.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,12 +84,18 @@ static inline unsigned char *scratch_get(const char *path, size_t *length)
     return bytes;
 }
 
+/* Bit for bit, also where numbers are compared: -0 is not 0. */
+static inline bool same_bytes(const void *a, const void *b, size_t length)
+{
+    return memcmp(a, b, length) == 0;
+}
+
 static inline void assert_file_is(const char *path, const void *bytes, size_t length)
 {
     size_t found = 0;
     unsigned char *text = scratch_get(path, &found);
     ck_assert_uint_eq(found, length);
-    ck_assert_int_eq(memcmp(text, bytes, length), 0);
+    ck_assert(same_bytes(text, bytes, length));
     free(text);
 }
 

@@ -126,6 +126,13 @@ static void wipe(void)
     memset(memory, 0, 24);
 }
 
+/* The fields, since the bytes between them are anything. */
+static bool same_cursor(const bptt_cursor *a, const bptt_cursor *b)
+{
+    return a->step == b->step && a->epoch == b->epoch && a->position == b->position && a->chunk == b->chunk &&
+           a->tokens == b->tokens && strcmp(a->data_digest, b->data_digest) == 0;
+}
+
 /* Loads what must be refused; neither memory nor cursor may change. */
 static void assert_refused(const char *path, const char *message)
 {
@@ -136,8 +143,8 @@ static void assert_refused(const char *path, const char *message)
     ck_assert_int_eq(bptt_checkpoint_load(path, &spec, &model, memory, &cursor, &error), BPTT_FAILED);
     assert_says(&error, path);
     assert_says(&error, message);
-    ck_assert_int_eq(memcmp(before, memory, sizeof memory), 0);
-    ck_assert_int_eq(memcmp(&cursor_before, &cursor, sizeof cursor), 0);
+    ck_assert(same_bytes(before, memory, sizeof memory));
+    ck_assert(same_cursor(&cursor_before, &cursor));
     ck_assert_int_eq(refreshed, 0);
 }
 
@@ -156,13 +163,13 @@ START_TEST(test_round_trip)
     free(bytes);
     wipe();
     memset(&cursor, 0, sizeof cursor);
-    ck_assert_int_ne(memcmp(before, memory, sizeof memory), 0);
+    ck_assert(!same_bytes(before, memory, sizeof memory));
     refreshed = 0;
     bptt_status status = bptt_checkpoint_load(scratch("ck"), &spec, &model, memory, &cursor, &error);
     ck_assert_msg(status == BPTT_OK, "%s", error.text);
     ck_assert_int_eq(refreshed, 1);
-    ck_assert_int_eq(memcmp(before, memory, sizeof memory), 0); /* bit for bit, -0 and padding too */
-    ck_assert_int_eq(memcmp(&saved, &cursor, sizeof cursor), 0);
+    ck_assert(same_bytes(before, memory, sizeof memory)); /* bit for bit, -0 and padding too */
+    ck_assert(same_cursor(&saved, &cursor));
     bptt_spec_free(&spec);
     (void)scratch_files(1);
 }
@@ -207,7 +214,7 @@ START_TEST(test_names_and_shapes)
     (void)find(&file, "rnn.bias_ih_l0", "F64", 1, 3, 0);
     (void)find(&file, "out.bias", "F64", 1, 1, 0);
     (void)find(&file, "moment1.rnn.bias_ih_l0", "F64", 1, 3, 0);
-    ck_assert_int_eq(memcmp(find(&file, "progress", "F64", 1, 3, 0)->data, memory, 24), 0);
+    ck_assert(same_bytes(find(&file, "progress", "F64", 1, 3, 0)->data, memory, 24));
     ck_assert_str_eq(bptt_st_metadata(&file, "format"), "bptt");
     ck_assert_str_eq(bptt_st_metadata(&file, "spec"), spec.text);
     ck_assert_str_eq(bptt_st_metadata(&file, "digest"), spec.digest);
@@ -254,8 +261,8 @@ START_TEST(test_every_bit_flipped)
         scratch_put(scratch("flip"), bytes, length);
         bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
         refused += bptt_checkpoint_load(scratch("flip"), &spec, &model, memory, &cursor, &error) != BPTT_OK;
-        ck_assert_msg(memcmp(before, memory, sizeof memory) == 0, "bit %zu changed the model", bit);
-        ck_assert_msg(memcmp(&saved, &cursor, sizeof cursor) == 0, "bit %zu changed the cursor", bit);
+        ck_assert_msg(same_bytes(before, memory, sizeof memory), "bit %zu changed the model", bit);
+        ck_assert_msg(same_cursor(&saved, &cursor), "bit %zu changed the cursor", bit);
     }
     /* White space is where a flip could be harmless, but the padding's spaces are two bits away from tab and line feed. */
     ck_assert_uint_eq(refused, 8 * length);
@@ -351,7 +358,7 @@ START_TEST(test_not_finite)
     size_t length = 0;
     open_model(4);
     const char *path = scratch("ck");
-    const size_t where[] = {model.param + 5 * 4, model.param + 12 * 4, model.moment[1] + 12 * 4, model.state + 5 * 4};
+    const size_t where[] = {model.param + 20, model.param + 48, model.moment[1] + 48, model.state + 20};
     const char *const names[] = {"'rnn.weight_ih_l0': element 4 is", "'rnn.bias_ih_l0': element 0 is",
                                  "'moment2.rnn.bias_ih_l0': element 0 is", "'state.h': element 4 is"};
     save(path);
@@ -421,8 +428,8 @@ START_TEST(test_weights_from_elsewhere)
     for (size_t i = 0; i < 3; i++) { ck_assert_double_eq(get(at(model.param), 12 + i), summed[i]); }
     ck_assert_double_eq(get(at(model.param), 16), 7);
     ck_assert_double_eq(get(at(model.param), 2), MARK);
-    ck_assert_int_eq(memcmp(at(model.grad), (char *)before + model.grad, sizeof memory - model.grad), 0);
-    ck_assert_int_eq(memcmp(memory, before, model.param), 0);
+    ck_assert(same_bytes(at(model.grad), (char *)before + model.grad, sizeof memory - model.grad));
+    ck_assert(same_bytes(memory, before, model.param));
     bptt_spec_free(&spec);
     (void)scratch_files(1);
 }
@@ -453,7 +460,7 @@ START_TEST(test_weights_refusals)
     ck_assert_int_eq(bptt_st_write(path, made, FOREIGN, NULL, NULL, 0, &error), BPTT_OK);
     ck_assert_int_eq(bptt_weights_load(path, &model, memory, &error), BPTT_FAILED);
     assert_says(&error, "tensor 'rnn.bias_ih_l0': element 1 is infinite");
-    ck_assert_int_eq(memcmp(before, memory, sizeof memory), 0);
+    ck_assert(same_bytes(before, memory, sizeof memory));
     bptt_spec_free(&spec);
     (void)scratch_files(1);
 }

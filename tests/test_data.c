@@ -125,12 +125,12 @@ START_TEST(test_stream_by_hand)
     ck_assert_int_eq(bptt_stream_open(&stream, tokens, 6, 2, "text", &error), BPTT_OK);
     ck_assert_uint_eq(bptt_stream_steps(&stream), 3); /* predictions 0 1 | 2 3 4 */
     ck_assert_uint_eq(bptt_stream_next(&stream, 2, x, y), 4);
-    ck_assert_int_eq(memcmp(x, (uint32_t[]){10, 12, 11, 13}, sizeof x), 0);
-    ck_assert_int_eq(memcmp(y, (uint32_t[]){11, 13, 12, 14}, sizeof y), 0);
+    ck_assert(same_bytes(x, (uint32_t[]){10, 12, 11, 13}, sizeof x));
+    ck_assert(same_bytes(y, (uint32_t[]){11, 13, 12, 14}, sizeof y));
     ck_assert_uint_eq(stream.position, 2);
     ck_assert_uint_eq(bptt_stream_next(&stream, 2, x, y), 1);
-    ck_assert_int_eq(memcmp(x, (uint32_t[]){0, 14, 0, 0}, sizeof x), 0);
-    ck_assert_int_eq(memcmp(y, (uint32_t[]){none, 15, none, none}, sizeof y), 0);
+    ck_assert(same_bytes(x, (uint32_t[]){0, 14, 0, 0}, sizeof x));
+    ck_assert(same_bytes(y, (uint32_t[]){none, 15, none, none}, sizeof y));
     ck_assert_uint_eq(stream.position, 3);
     x[0] = 77;
     ck_assert_uint_eq(bptt_stream_next(&stream, 2, x, y), 0);

@@ -1,0 +1,361 @@
+/* check.c: `bptt check`, the gradients of the user's own spec against others that were reached in other ways.
+ *
+ *   differences   generated code in double against central differences of the generic loops' loss, chunk by chunk.  A chunk starts
+ *                 from a state that is a constant, so its truncated gradient is the plain derivative of its own loss.
+ *   generic       generated code in the spec's dtype, by libtcc and by the system's compiler, against the generic loops in double
+ *   loops         the text with time unrolled against the text with loops
+ *   start         zero weights: ln V a label
+ *
+ * Depends on backend.h alone; knows nothing of graph, plan or text.
+ */
+#include "backend.h"
+#include "json.h"
+#include "options.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ELEMENTS = 24, MOST_ROWS = 64 };
+
+/* A spec that runs on some backend. */
+typedef struct runner {
+    bptt_spec spec;
+    bptt_program program;
+    void *memory;
+} runner;
+
+typedef struct check_row {
+    char what[96];
+    double error, tolerance;
+} check_row;
+
+typedef struct check {
+    bptt_spec spec;
+    runner reference; /* generic loops in double */
+    uint32_t *x, *y;  /* a sequence */
+    check_row rows[MOST_ROWS];
+    size_t count;
+    uint64_t random;
+} check;
+
+/* --- runners ------------------------------------------------------------------------------------------------------------------------- */
+
+static void close_runner(runner *r)
+{
+    free(r->memory);
+    bptt_program_close(&r->program);
+    bptt_spec_free(&r->spec);
+}
+
+/* `spec` with another dtype and unroll, ready to run.  On failure nothing is held. */
+static bptt_status open_runner(runner *r, const bptt_spec *spec, bptt_dtype dtype, bptt_unroll unroll, bptt_backend backend,
+                               bptt_error *error)
+{
+    memset(r, 0, sizeof *r);
+    bptt_status status = bptt_spec_parse(spec->text, strlen(spec->text), spec->source, NULL, 0, &r->spec, error);
+    if (status != BPTT_OK) { return status; }
+    r->spec.dtype = dtype;
+    r->spec.unroll = unroll;
+    status = bptt_spec_seal(&r->spec, error);
+    if (status == BPTT_OK) { status = bptt_program_open(&r->spec, backend, &r->program, error); }
+    if (status == BPTT_OK) {
+        r->memory = bptt_memory_new(r->program.model);
+        if (r->memory == NULL) {
+            status = bptt_fail(error, BPTT_FAILED, "no memory for a model of %zu bytes", r->program.model->bytes);
+        }
+    }
+    if (status != BPTT_OK) {
+        close_runner(r);
+        return status;
+    }
+    r->program.model->init(r->program.model, r->memory, r->spec.seed);
+    return BPTT_OK;
+}
+
+/* Element (i, j) of a tensor of a block. */
+static void *element(const runner *r, size_t block, const bptt_tensor *t, uint32_t i, uint32_t j)
+{
+    return (char *)r->memory + block + (t->offset + (size_t)i * t->stride + j) * r->program.model->real_size;
+}
+
+static double get(const runner *r, size_t block, const bptt_tensor *t, uint32_t i, uint32_t j)
+{
+    const void *at = element(r, block, t, i, j);
+    return r->program.model->real_size == 8 ? *(const double *)at : (double)*(const float *)at;
+}
+
+static void set(const runner *r, size_t block, const bptt_tensor *t, uint32_t i, uint32_t j, double value)
+{
+    void *at = element(r, block, t, i, j);
+    if (r->program.model->real_size == 8) {
+        *(double *)at = value;
+    } else {
+        *(float *)at = (float)value;
+    }
+}
+
+/* Copies tensors between two models of one network, whatever their layouts and dtypes. */
+static void copy_tensors(const runner *to, size_t to_block, const runner *from, size_t from_block, const bptt_tensor *to_tensors,
+                         const bptt_tensor *from_tensors, uint32_t count)
+{
+    for (uint32_t n = 0; n < count; n++) {
+        for (uint32_t i = 0; i < to_tensors[n].rows; i++) {
+            for (uint32_t j = 0; j < to_tensors[n].cols; j++) {
+                set(to, to_block, &to_tensors[n], i, j, get(from, from_block, &from_tensors[n], i, j));
+            }
+        }
+    }
+}
+
+/* Parameters and state. */
+static void copy_model(const runner *to, const runner *from)
+{
+    const bptt_model *a = to->program.model, *b = from->program.model;
+    copy_tensors(to, a->param, from, b->param, a->tensors, b->tensors, a->tensor_count);
+    copy_tensors(to, a->state, from, b->state, a->states, b->states, a->state_count);
+    a->refresh(a, to->memory);
+}
+
+/* --- results --------------------------------------------------------------------------------------------------------------------------- */
+
+static void add_row(check *c, const char *what, double error, double tolerance)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        if (strcmp(c->rows[i].what, what) == 0) { /* another chunk of the same comparison */
+            if (!(error <= c->rows[i].error)) { c->rows[i].error = error; }
+            return;
+        }
+    }
+    if (c->count == MOST_ROWS) { return; }
+    check_row *row = &c->rows[c->count++];
+    (void)snprintf(row->what, sizeof row->what, "%s", what);
+    row->error = error;
+    row->tolerance = tolerance;
+}
+
+static uint64_t draw(uint64_t *state, uint64_t below)
+{
+    uint64_t z = (*state += 0x9E3779B97F4A7C15u); /* SplitMix64 (Steele, Lea, Flood 2014) */
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return (z ^ (z >> 31)) % below;
+}
+
+/* Largest |element| of a tensor: what errors are measured by. */
+static double scale_of(const runner *r, size_t block, const bptt_tensor *t)
+{
+    double most = 0;
+    for (uint32_t i = 0; i < t->rows; i++) {
+        for (uint32_t j = 0; j < t->cols; j++) { most = fmax(most, fabs(get(r, block, t, i, j))); }
+    }
+    return most;
+}
+
+/* --- comparisons ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Central difference of the reference's loss by one parameter, from its present state, which is left as it was. */
+static double difference(const check *c, const bptt_tensor *t, uint32_t i, uint32_t j, const uint32_t *x, const uint32_t *y,
+                         uint32_t chunk, void *state, size_t state_bytes)
+{
+    const double step = c->spec.activation == BPTT_RELU ? 1e-7 : 1e-5; /* relu: few kinks within reach */
+    const bptt_model *m = c->reference.program.model;
+    const double middle = get(&c->reference, m->param, t, i, j);
+    double loss[2];
+    for (int side = 0; side < 2; side++) {
+        set(&c->reference, m->param, t, i, j, middle + (side == 0 ? step : -step));
+        m->refresh(m, c->reference.memory);
+        loss[side] = m->loss(m, c->reference.memory, x, y, chunk);
+        memcpy((char *)c->reference.memory + m->state, state, state_bytes);
+    }
+    set(&c->reference, m->param, t, i, j, middle);
+    m->refresh(m, c->reference.memory);
+    return (loss[0] - loss[1]) / (2 * step);
+}
+
+/* Some elements of every tensor, chosen at random among those of tokens that occur. */
+static bptt_status compare_differences(check *c, const runner *r, const uint32_t *x, const uint32_t *y, uint32_t chunk,
+                                       size_t tokens, bptt_error *error)
+{
+    const bptt_model *m = c->reference.program.model, *generated = r->program.model;
+    const size_t state_bytes = (size_t)c->spec.batch * m->states[0].stride * m->real_size;
+    void *state = malloc(state_bytes);
+    if (state == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for a state of %zu bytes", state_bytes); }
+    memcpy(state, (char *)c->reference.memory + m->state, state_bytes);
+    for (uint32_t n = 0; n < m->tensor_count; n++) {
+        const bptt_tensor *t = &m->tensors[n], *g = &generated->tensors[n];
+        const double scale = fmax(scale_of(r, generated->grad, g), 1e-3);
+        double worst = 0;
+        for (int k = 0; k < ELEMENTS; k++) {
+            /* Of W_xh only rows of tokens that occur can differ from 0; they come first, now and then another. */
+            uint32_t i = (uint32_t)draw(&c->random, t->rows), j = (uint32_t)draw(&c->random, t->cols);
+            if (n == 0 && k % 4 != 0) { i = x[draw(&c->random, tokens)]; }
+            const double expected = difference(c, t, i, j, x, y, chunk, state, state_bytes);
+            const double off = fabs(get(r, generated->grad, g, i, j) - expected) / scale;
+            if (!(off <= worst)) { worst = off; }
+        }
+        char what[96];
+        (void)snprintf(what, sizeof what, "d%s: tcc f64 against differences", t->name);
+        add_row(c, what, worst, c->spec.activation == BPTT_RELU ? 1e-4 : 1e-6);
+    }
+    free(state);
+    return BPTT_OK;
+}
+
+/* Every element of every tensor against the reference's gradient. */
+static void compare_gradients(check *c, const runner *r, const char *label, double tolerance)
+{
+    const bptt_model *m = c->reference.program.model, *generated = r->program.model;
+    for (uint32_t n = 0; n < m->tensor_count; n++) {
+        const bptt_tensor *t = &m->tensors[n], *g = &generated->tensors[n];
+        const double scale = fmax(scale_of(&c->reference, m->grad, t), 1e-6);
+        double worst = 0;
+        for (uint32_t i = 0; i < t->rows; i++) {
+            for (uint32_t j = 0; j < t->cols; j++) {
+                const double off = fabs(get(r, generated->grad, g, i, j) - get(&c->reference, m->grad, t, i, j)) / scale;
+                if (!(off <= worst)) { worst = off; }
+            }
+        }
+        char what[96];
+        (void)snprintf(what, sizeof what, "d%s: %s against generic f64", t->name, label);
+        add_row(c, what, worst, tolerance);
+    }
+}
+
+/* One sequence, chunk by chunk: `r` starts each chunk from the reference's parameters and state. */
+static bptt_status follow(check *c, const runner *r, const char *label, double tolerance, bool differences, bptt_error *error)
+{
+    const bptt_model *m = c->reference.program.model, *generated = r->program.model;
+    const uint32_t *x = c->x, *y = c->y;
+    char what[96];
+    (void)snprintf(what, sizeof what, "loss: %s against generic f64", label);
+    m->init(m, c->reference.memory, c->spec.seed);
+    for (uint32_t chunk = 0; chunk < m->chunks; chunk++) {
+        const size_t steps = chunk + 1 < m->chunks ? m->horizon : m->steps - (size_t)chunk * m->horizon,
+                     tokens = steps * m->batch;
+        copy_model(r, &c->reference);
+        const double loss = generated->gradient(generated, r->memory, x, y, chunk);
+        /* the first and the last chunk are differenced: the last one may be shorter */
+        if (differences && (chunk == 0 || chunk + 1 == m->chunks)) {
+            bptt_status status = compare_differences(c, r, x, y, chunk, tokens, error);
+            if (status != BPTT_OK) { return status; }
+        }
+        const double expected = m->gradient(m, c->reference.memory, x, y, chunk);
+        add_row(c, what, fabs(loss - expected) / (1e-3 + fabs(expected)), tolerance);
+        compare_gradients(c, r, label, tolerance);
+        x += tokens;
+        y += tokens;
+    }
+    return BPTT_OK;
+}
+
+/* Zero weights know nothing: every label costs ln V. */
+static void compare_start(check *c, const runner *r)
+{
+    const bptt_model *m = r->program.model;
+    memset((char *)r->memory + m->param, 0, m->block * m->real_size);
+    m->refresh(m, r->memory);
+    m->reset(m, r->memory);
+    double loss = m->loss(m, r->memory, c->x, c->y, 0);
+    if (c->spec.reduction == BPTT_SUM) { loss /= (double)m->horizon * m->batch; }
+    add_row(c, "zero weights: loss against ln V", fabs(loss - log((double)m->vocab)) / log((double)m->vocab), 1e-12);
+}
+
+static bptt_status run_all(check *c, bptt_error *error)
+{
+    static const struct {
+        const char *label;
+        int dtype; /* -1: the spec's */
+        bptt_unroll unroll;
+        bptt_backend backend;
+    } cases[] = {{"tcc f64", BPTT_F64, BPTT_UNROLL_TIME, BPTT_BACKEND_TCC},
+                 {"tcc f64 loops", BPTT_F64, BPTT_UNROLL_NONE, BPTT_BACKEND_TCC},
+                 {"tcc", -1, BPTT_UNROLL_AUTO, BPTT_BACKEND_TCC},
+                 {"cc", -1, BPTT_UNROLL_AUTO, BPTT_BACKEND_CC}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const bptt_dtype dtype = cases[i].dtype < 0 ? c->spec.dtype : (bptt_dtype)cases[i].dtype;
+        runner r;
+        bptt_status status = open_runner(&r, &c->spec, dtype, cases[i].unroll, cases[i].backend, error);
+        if (status != BPTT_OK) { return status; }
+        status = follow(c, &r, cases[i].label, dtype == BPTT_F64 ? 1e-10 : 1e-3, i == 0, error);
+        if (i == 0 && status == BPTT_OK) { compare_start(c, &r); }
+        close_runner(&r);
+        if (status != BPTT_OK) { return status; }
+    }
+    return BPTT_OK;
+}
+
+/* --- the table --------------------------------------------------------------------------------------------------------------------------- */
+
+static bool passes(const check_row *row)
+{
+    return row->error <= row->tolerance;
+}
+
+static void print_table(const check *c, size_t failed)
+{
+    printf("%-44s %10s %10s\n", "comparison (worst over chunks and elements)", "error", "allowed");
+    for (size_t i = 0; i < c->count; i++) {
+        const check_row *row = &c->rows[i];
+        printf("%-44s %10.2e %10.0e  %s\n", row->what, row->error, row->tolerance, passes(row) ? "ok" : "MISMATCH");
+    }
+    printf("%zu comparisons, %zu failed\n", c->count, failed);
+}
+
+static void print_json(const check *c, size_t failed)
+{
+    bptt_json json = {0};
+    bptt_json_open(&json, NULL, '{');
+    bptt_json_text(&json, "name", c->spec.name);
+    bptt_json_whole(&json, "failed", failed);
+    bptt_json_open(&json, "rows", '[');
+    for (size_t i = 0; i < c->count; i++) {
+        bptt_json_open(&json, NULL, '{');
+        bptt_json_text(&json, "comparison", c->rows[i].what);
+        bptt_json_real(&json, "error", c->rows[i].error);
+        bptt_json_real(&json, "tolerance", c->rows[i].tolerance);
+        bptt_json_text(&json, "result", passes(&c->rows[i]) ? "ok" : "mismatch");
+        bptt_json_close(&json, '}');
+    }
+    bptt_json_close(&json, ']');
+    bptt_json_close(&json, '}');
+}
+
+static bptt_status prepare(check *c, uint64_t seed, bptt_error *error)
+{
+    const size_t tokens = (size_t)c->spec.T * (size_t)c->spec.batch;
+    c->random = seed;
+    c->x = malloc(tokens * sizeof *c->x);
+    c->y = malloc(tokens * sizeof *c->y);
+    if (c->x == NULL || c->y == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for %zu tokens", tokens); }
+    for (size_t i = 0; i < tokens; i++) {
+        c->x[i] = (uint32_t)draw(&c->random, (uint64_t)c->spec.vocab);
+        c->y[i] = (uint32_t)draw(&c->random, (uint64_t)c->spec.vocab);
+    }
+    return open_runner(&c->reference, &c->spec, BPTT_F64, BPTT_UNROLL_AUTO, BPTT_BACKEND_GENERIC, error);
+}
+
+bptt_status bptt_command_check(const bptt_options *options, bptt_error *error)
+{
+    check *c = calloc(1, sizeof *c);
+    if (c == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for a check"); }
+    size_t failed = 0;
+    bptt_status status = bptt_options_spec(options, &c->spec, error);
+    if (status == BPTT_OK) {
+        status = prepare(c, options->seed, error);
+        if (status == BPTT_OK) { status = run_all(c, error); }
+        for (size_t i = 0; i < c->count; i++) { failed += !passes(&c->rows[i]); }
+        if (status == BPTT_OK && options->json) {
+            print_json(c, failed);
+        } else if (status == BPTT_OK) {
+            print_table(c, failed);
+        }
+        if (c->reference.spec.text != NULL) { close_runner(&c->reference); }
+        bptt_spec_free(&c->spec);
+    }
+    free(c->x);
+    free(c->y);
+    free(c);
+    if (status == BPTT_OK && failed > 0) { return bptt_fail(error, BPTT_FAILED, "%zu comparisons do not match", failed); }
+    return status;
+}
