@@ -1,6 +1,14 @@
 # bptt.  `make demo` and `make check` install what is missing first; `make` builds build/bptt.
 #
-# Settings:
+#   make            build/bptt                                   make setup      installs the packages (Debian, Ubuntu)
+#   make demo       trains a character RNN for ten seconds       make check      all tests
+#   make install    PREFIX=/usr/local DESTDIR=                   make clean
+#   make golden     rewrites tests/golden after a change that was meant
+#   make lint       clang-format, clang-tidy, cppcheck           make asan, make valgrind   the tests under them
+#   make echo       the flags in effect
+
+# --- settings ------------------------------------------------------------------------------------------------------------------------
+
 PREFIX = /usr/local
 DESTDIR =
 CC = cc
@@ -8,80 +16,165 @@ OPTIMIZE = -O2 -g
 SANITIZE =
 B = build
 
-# NO NEED TO CHANGE ANYTHING BELOW ------------------------------------------------------------------------------------------------
+# --- no need to change anything below ---------------------------------------------------------------------------------------------------
 
 PACKAGES = libtcc-dev liblua5.4-dev check pkg-config libcjson-dev libxxhash-dev
-WARNINGS = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wdouble-promotion -Werror
+LINT_PACKAGES = clang clang-format clang-tidy cppcheck valgrind
+modules = lua5.4 libcjson libxxhash
 pkg = $(shell pkg-config $(1) 2>/dev/null)
-CFLAGS = -std=c11 -D_GNU_SOURCE $(OPTIMIZE) $(SANITIZE) $(WARNINGS) $(call pkg,--cflags lua5.4 libcjson)
-LDFLAGS = $(SANITIZE)
-LDLIBS = $(call pkg,--libs lua5.4 libcjson libxxhash) -lm -ldl
 
-# The kernels are compiled for what each layout needs; everything else runs on the baseline CPU.
-MACHINE := $(shell uname -m)
-KERNEL_FLAGS = -O3 -ffp-contract=fast -fno-math-errno
-ifeq ($(MACHINE),x86_64)
+WARNINGS = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wdouble-promotion -Werror
+CFLAGS = -std=c11 -D_GNU_SOURCE $(OPTIMIZE) $(SANITIZE) $(WARNINGS) $(call pkg,--cflags $(modules))
+LDFLAGS = $(SANITIZE)
+LDLIBS = $(call pkg,--libs $(modules)) -lm -ldl -pthread
+
+# Everything runs on the baseline CPU, but for the kernels: each library is compiled for the CPUs that will be given it.
+KERNEL_FLAGS = -std=c99 -O3 -ffp-contract=fast -fno-math-errno -Wall -Wextra -Wconversion -pedantic -Werror $(SANITIZE)
+ifeq ($(shell uname -m),x86_64)
 KERNEL_FLAGS_8 = -mavx2 -mfma
 KERNEL_FLAGS_16 = -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512
 endif
 
-# tools run while building; the rest is the library plus main
 tools = gen/embed.c gen/render.c
 sources = $(filter-out $(tools) runtime/main.c,$(wildcard gen/*.c runtime/*.c))
-texts = $(wildcard templates/* templates/kernels/* gen/cells/*.lua)
 kernels = 4_1 4_4 4_8 4_16 8_1 8_4 8_8 8_16
 objects = $(sources:%.c=$B/%.o) $B/embedded.o $(kernels:%=$B/kernels_%.o) $B/tcc.o
 suites = $(patsubst tests/%.c,$B/tests/%,$(wildcard tests/test_*.c))
 
-all: setup-quiet
-	@$(MAKE) --no-print-directory $B/bptt
+all: $B/bptt
 
 $B/bptt: $B/runtime/main.o $(objects)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$B/%.o: %.c
+$B/%.o: %.c | $B/ready
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # the baseline of every comparison gets what a user would give it
 $B/runtime/generic.o: OPTIMIZE = -O3 -g
 
-$B/embed: gen/embed.c
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $<
+# one clear line in place of a hundred about headers
+$B/ready:
+	@pkg-config --exists $(modules) || { echo "missing: $(PACKAGES)"; echo "'make setup' installs them (Debian, Ubuntu)"; exit 1; }
+	@mkdir -p $(@D) && touch $@
 
-files = $(filter-out templates/kernels,$(texts))
-$B/embedded.c: $B/embed $(files)
-	$B/embed $(foreach f,$(files),$(patsubst gen/%,%,$f)=$f) > $@.new && mv $@.new $@
+# --- texts that the program carries, and what is rendered from them -------------------------------------------------------------------------
+
+texts = $(wildcard templates/*.* templates/Makefile templates/kernels/* gen/cells/*.lua)
+
+$B/embed: gen/embed.c | $B/ready
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $<
+
+$B/embedded.c: $B/embed $(texts)
+	$B/embed $(foreach f,$(texts),$(f:gen/%=%)=$f) > $@.new && mv $@.new $@
 
 $B/embedded.o: $B/embedded.c
 	$(CC) $(CFLAGS) -Igen -c -o $@ $<
 
 $B/render: $B/gen/render.o $B/gen/template.o $B/gen/status.o $B/embedded.o
-	$(CC) $(SANITIZE) -o $@ $^ $(LDLIBS)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $B/kernels_%.c: $B/render
 	$B/render $(subst _, ,$*) > $@.new && mv $@.new $@
 
-$B/kernels_%.o: $B/kernels_%.c
-	$(CC) -std=c99 -Wall -Wextra -Wconversion -pedantic -Werror $(KERNEL_FLAGS) $(KERNEL_FLAGS_$(lastword $(subst _, ,$*))) -c -o $@ $<
+$B/kernels_%.o: $B/kernels_%.c runtime/kernels.h
+	$(CC) $(KERNEL_FLAGS) $(KERNEL_FLAGS_$(lastword $(subst _, ,$*))) -Iruntime -c -o $@ $<
 
-# libtcc's many global names must not meet ours; its calls of exit, mprotect and its stderr come to runtime/backend_tcc.c
-$B/tcc.o:
-	@mkdir -p $(@D)
+# libtcc's many global names must not meet ours; its calls of exit and mprotect and its stderr come to runtime/backend_tcc.c
+$B/tcc.o: | $B/ready
 	ld -r --whole-archive $$($(CC) -print-file-name=libtcc.a) -o $@.all
 	objcopy --wildcard --keep-global-symbol='tcc_*' --redefine-sym exit=bptt_tcc_exit \
 	    --redefine-sym mprotect=bptt_tcc_mprotect --redefine-sym stderr=bptt_tcc_stderr $@.all $@
 	rm $@.all
 
-# --- tests ---------------------------------------------------------------------------------------------------------------------
+# --- for people ---------------------------------------------------------------------------------------------------------------------------
+
+# Installs what is missing and says so; silent when all is there.
+define install-packages
+@command -v dpkg-query > /dev/null && command -v apt-get > /dev/null || \
+    { pkg-config --exists $(modules) 2> /dev/null && exit 0; echo "not a Debian system: please install $(1)"; exit 1; }; \
+missing=; for p in $(1); do \
+    dpkg-query -W -f='$${db:Status-Status}\n' $$p 2> /dev/null | grep -qx installed || missing="$$missing $$p"; done; \
+[ -z "$$missing" ] && exit 0; \
+if [ "$$(id -u)" = 0 ]; then root=; else root=sudo; fi; \
+echo "installing$$missing"; \
+$$root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq --no-install-recommends $$missing > /dev/null
+endef
+
+setup:
+	$(call install-packages,$(PACKAGES))
+
+TEXT = /usr/share/common-licenses/GPL-3
+
+demo: setup
+	@$(MAKE) --no-print-directory -s all
+	@echo "training specs/charrnn.lua on $(TEXT) for ten seconds"
+	@$B/bptt train specs/charrnn.lua --data $(TEXT) --valid-fraction 0.1 --seconds 10 --out $B/charrnn.safetensors
+	@echo; echo "a sample:"; echo
+	@$B/bptt sample $B/charrnn.safetensors --prime "  You may " -n 300
+	@echo; echo; echo "next:"
+	@echo "  $B/bptt sample $B/charrnn.safetensors --prime 'The ' --temperature 0.5"
+	@echo "  $B/bptt train --resume $B/charrnn.safetensors --data $(TEXT) --valid-fraction 0.1 --seconds 10"
+	@echo "  $B/bptt gen specs/charrnn.lua -o charrnn     the C that was trained, to build and deploy anywhere"
+	@echo "  $B/bptt bench specs/charrnn.lua              what specialised code gains here"
+	@echo "  $B/bptt help"
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/bptt/specs
+	install -m 755 $B/bptt $(DESTDIR)$(PREFIX)/bin/bptt
+	install -m 644 specs/*.lua $(DESTDIR)$(PREFIX)/share/bptt/specs
+
+clean:
+	rm -rf $B
+
+echo:
+	@echo "CC       $(CC)"
+	@echo "CFLAGS   $(CFLAGS)"
+	@echo "LDLIBS   $(LDLIBS)"
+	@echo "kernels  $(KERNEL_FLAGS)"
+
+# --- tests --------------------------------------------------------------------------------------------------------------------------------
 
 $B/tests/%: tests/%.c $B/tests/oracle.o $(objects)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $(filter %.c %.o,$^) $(call pkg,--libs check) $(LDLIBS)
+	$(CC) $(CFLAGS) $(call pkg,--cflags check) -MMD -MP $(LDFLAGS) -o $@ $< $(filter %.o,$^) $(call pkg,--libs check) $(LDLIBS)
 
-.PRECIOUS: $B/kernels_%.c $B/tests/%.o
-.PHONY: all setup-quiet
-setup-quiet:
+check: setup
+	@$(MAKE) --no-print-directory -s run-tests
+
+# Runs every suite, even after a failure, and says how many passed.
+run-tests: $B/bptt $(suites)
+	@passed=0; failed=0; \
+	for suite in $(RUN); do \
+	    if BPTT=$(abspath $B/bptt) CC=$(CC) $(UNDER) $$suite; then passed=$$((passed + 1)); else failed=$$((failed + 1)); echo "FAILED: $$suite"; fi; \
+	done; \
+	echo "suites: $$passed passed, $$failed failed"; [ $$failed = 0 ]
+RUN = $(suites) tests/readme.sh
+
+golden: $B/tests/test_emit
+	BPTT_UPDATE_GOLDEN=1 $B/tests/test_emit
+
+asan:
+	@$(MAKE) --no-print-directory -s B=$B/asan OPTIMIZE="-O1 -g" \
+	    SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" run-tests
+
+# valgrind knows no AVX-512, which code compiled for this machine may use, so the suites that run such code stay out
+valgrind: $B/bptt $(suites)
+	@$(MAKE) --no-print-directory -s UNDER="valgrind -q --error-exitcode=9 --leak-check=full --trace-children=no" \
+	    RUN="$(foreach s,file data safetensors checkpoint graph emit,$B/tests/test_$s)" run-tests
+
+ours = $(wildcard gen/*.[ch] runtime/*.[ch] tests/*.[ch])
+
+lint:
+	$(call install-packages,$(PACKAGES) $(LINT_PACKAGES))
+	@clang-format --dry-run --Werror $(ours)
+	@clang-tidy --quiet $(wildcard gen/*.c runtime/*.c) -- $(CFLAGS) 2> /dev/null
+	@cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --inline-suppr \
+	    --suppress=missingIncludeSystem --std=c11 gen runtime
+	@echo "lint: nothing to say"
+
+.PHONY: all setup demo install clean echo check run-tests golden asan valgrind lint
+.PRECIOUS: $B/kernels_%.c $B/%.o
+.DELETE_ON_ERROR:
 
 -include $(wildcard $B/*/*.d)

@@ -25,7 +25,10 @@ static void name_adjoint(bptt_graph *graph, int node, int adjoint)
 {
     const bptt_node *of = &graph->nodes[node];
     bptt_node *to = &graph->nodes[adjoint];
-    if (of->name[0] == '\0' || of->op == BPTT_OP_STATE || to->name[0] != '\0' || to->op == BPTT_OP_CARRY || adjoint < graph->forward) { return; }
+    if (of->name[0] == '\0' || of->op == BPTT_OP_STATE || to->name[0] != '\0' || to->op == BPTT_OP_CARRY ||
+        adjoint < graph->forward) {
+        return;
+    }
     to->name[0] = 'd';
     memcpy(to->name + 1, of->name, sizeof to->name - 1);
     to->name[sizeof to->name - 1] = '\0';
@@ -34,12 +37,13 @@ static void name_adjoint(bptt_graph *graph, int node, int adjoint)
 bptt_status bptt_derive(bptt_graph *graph, bptt_error *error)
 {
     graph->forward = graph->count;
-    int *adjoint = malloc((size_t)graph->forward * sizeof *adjoint);
-    if (adjoint == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory to derive %d nodes", graph->forward); }
-    for (int i = 0; i < graph->forward; i++) { adjoint[i] = -1; }
+    const int forward = graph->forward;
+    int *adjoint = malloc((size_t)forward * sizeof *adjoint);
+    if (adjoint == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory to derive %d nodes", forward); }
+    for (int i = 0; i < forward; i++) { adjoint[i] = -1; }
 
     bptt_status status = seed_carries(graph, adjoint, error);
-    for (int n = graph->forward - 1; n >= 0 && status == BPTT_OK; n--) {
+    for (int n = forward - 1; n >= 0 && status == BPTT_OK; n--) {
         if (n != graph->loss && adjoint[n] < 0) { continue; }
         if (n != graph->loss) { name_adjoint(graph, n, adjoint[n]); }
         status = bptt_op_backward(graph, n, adjoint[n], adjoint, error);

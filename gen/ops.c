@@ -34,22 +34,26 @@ int bptt_op_arity(bptt_op op)
 
 /* --- shapes ------------------------------------------------------------------------------------------------------------ */
 
-static bptt_status shape_error(bptt_op op, const bptt_node *a, const bptt_node *b, bptt_error *error)
+static const char *shape_text(const bptt_node *node, char *text, size_t size)
 {
-    char text[2][48];
-    const bptt_node *nodes[2] = {a, b};
-    for (int i = 0; i < 2; i++) {
-        if (nodes[i] == NULL) {
-            text[i][0] = '\0';
-        } else if (nodes[i]->cols > 0) {
-            (void)snprintf(text[i], sizeof text[i], "matrix [%lld][%lld]", (long long)nodes[i]->rows, (long long)nodes[i]->cols);
-        } else {
-            (void)snprintf(text[i], sizeof text[i], "vector [%lld]", (long long)nodes[i]->rows);
-        }
+    if (node->cols > 0) {
+        (void)snprintf(text, size, "matrix [%lld][%lld]", (long long)node->rows, (long long)node->cols);
+    } else {
+        (void)snprintf(text, size, "vector [%lld]", (long long)node->rows);
     }
-    return bptt_fail(error, BPTT_FAILED, "%s does not fit %s%s%s", table[op].name, text[0], b == NULL ? "" : " and ", text[1]);
+    return text;
 }
 
+static bptt_status shape_error(bptt_op op, const bptt_node *a, const bptt_node *b, bptt_error *error)
+{
+    char first[64], second[64];
+    shape_text(a, first, sizeof first);
+    if (table[op].arity == 1) { return bptt_fail(error, BPTT_FAILED, "%s does not fit %s", table[op].name, first); }
+    return bptt_fail(error, BPTT_FAILED, "%s does not fit %s and %s", table[op].name, first,
+                     shape_text(b, second, sizeof second));
+}
+
+/* An operation of one operand has it as `b` too. */
 static bptt_status shape_of(bptt_op op, const bptt_node *a, const bptt_node *b, bptt_node *result, bptt_error *error)
 {
     bool fits = false;
@@ -72,7 +76,7 @@ static bptt_status shape_of(bptt_op op, const bptt_node *a, const bptt_node *b, 
         result->rows = 1;
         break;
     default: /* element by element; sums of gradients may be matrices */
-        fits = (b == NULL || (a->rows == b->rows && a->cols == b->cols)) && (a->cols == 0 || op == BPTT_OP_ADD);
+        fits = a->rows == b->rows && a->cols == b->cols && (a->cols == 0 || op == BPTT_OP_ADD);
         result->rows = a->rows;
         result->cols = a->cols;
     }
@@ -82,7 +86,7 @@ static bptt_status shape_of(bptt_op op, const bptt_node *a, const bptt_node *b, 
 int bptt_graph_apply(bptt_graph *graph, bptt_op op, int a, int b, bptt_error *error)
 {
     bptt_node node = {.op = op, .a = a, .b = b, .symbol = -1};
-    if (shape_of(op, &graph->nodes[a], b < 0 ? NULL : &graph->nodes[b], &node, error) != BPTT_OK) { return -1; }
+    if (shape_of(op, &graph->nodes[a], &graph->nodes[b < 0 ? a : b], &node, error) != BPTT_OK) { return -1; }
     return bptt_graph_add(graph, &node, error);
 }
 

@@ -24,7 +24,7 @@ struct bptt_templates {
 static void append(buffer *b, const char *text, size_t length)
 {
     if (b->failed) { return; }
-    if (b->length + length + 1 > b->capacity) {
+    if (b->text == NULL || b->length + length + 1 > b->capacity) {
         size_t capacity = 2 * (b->length + length + 1024);
         char *grown = realloc(b->text, capacity);
         if (grown == NULL) {

@@ -30,8 +30,8 @@ static double tile_cost(int rows, int vectors)
 static double rows_cost(int64_t rows, int tile_rows, int vectors)
 {
     if (vectors == 0) { return 0; }
-    double cost = (double)(rows / tile_rows) * tile_cost(tile_rows, vectors);
-    int64_t rest = rows % tile_rows;
+    const int64_t whole = rows / tile_rows, rest = rows % tile_rows;
+    const double cost = (double)whole * tile_cost(tile_rows, vectors);
     return rest == 0 ? cost : cost + tile_cost((int)rest, vectors) + 0.5;
 }
 
@@ -42,7 +42,8 @@ static bptt_tile choose_tile(const bptt_plan *plan, int64_t rows, int64_t vector
     double best_cost = -1;
     for (int v = 1; v <= MAX_VECTORS && v <= vectors; v++) {
         for (int r = 1; r <= MAX_ROWS && r <= rows && r * v <= budget(plan); r++) {
-            double cost = (double)(vectors / v) * rows_cost(rows, r, v) + rows_cost(rows, r, (int)(vectors % v));
+            const int64_t panels = vectors / v;
+            const double cost = (double)panels * rows_cost(rows, r, v) + rows_cost(rows, r, (int)(vectors % v));
             if (best_cost >= 0 && cost > best_cost) { continue; }
             best_cost = cost;
             best = (bptt_tile){r, (int)(rows % r), v, (int)(vectors % v)};

@@ -38,9 +38,14 @@ static int check_node(lua_State *L, int index)
     return *(int *)luaL_checkudata(L, index, NODE);
 }
 
+/* The only thing that a cell may do with a matrix is to multiply a vector by it. */
 static int apply(lua_State *L, bptt_op op, int a, int b)
 {
-    bptt_error error;
+    const bptt_node *nodes = graph_of(L)->nodes;
+    bptt_error error = {""};
+    if (op != BPTT_OP_MATVEC && (nodes[a].cols > 0 || (b >= 0 && nodes[b].cols > 0))) {
+        return luaL_error(L, "%s takes vectors, not a matrix", bptt_op_name(op));
+    }
     int node = bptt_graph_apply(graph_of(L), op, a, b, &error);
     if (node < 0) { return luaL_error(L, "%s", error.text); }
     graph_of(L)->nodes[node].line = line_of_caller(L);
@@ -64,7 +69,7 @@ static int operation(lua_State *L)
 
 static int add_leaf(lua_State *L, bptt_op op, lua_Integer rows, lua_Integer cols, int symbol)
 {
-    bptt_error error;
+    bptt_error error = {""};
     bptt_node node = {.op = op, .a = -1, .b = -1, .rows = rows, .cols = cols, .symbol = symbol, .line = line_of_caller(L)};
     int index = bptt_graph_add(graph_of(L), &node, &error);
     if (index < 0) { return luaL_error(L, "%s", error.text); }
@@ -229,7 +234,7 @@ static int build_environment(lua_State *L)
     const bptt_node leaves[] = {{.op = BPTT_OP_INPUT, .a = -1, .b = -1, .rows = spec->vocab, .symbol = -1, .name = "x"},
                                 {.op = BPTT_OP_TARGET, .a = -1, .b = -1, .rows = spec->vocab, .symbol = -1, .name = "y"}};
     for (size_t i = 0; i < 2; i++) {
-        bptt_error error;
+        bptt_error error = {""};
         int node = bptt_graph_add(graph, &leaves[i], &error);
         if (node < 0) { return luaL_error(L, "%s", error.text); }
         push_node(L, node);

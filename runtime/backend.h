@@ -5,6 +5,9 @@
  *   auto     starts on tcc, swaps to cc at a chunk border when the compiler is done
  *   generic  plain loops with run-time sizes: the baseline and an oracle
  *
+ * The compiler is $BPTT_CC, else $CC (each may hold arguments), else cc, gcc or clang in PATH; it has $BPTT_CC_SECONDS, 120 unless
+ * set.  Objects are kept in $XDG_CACHE_HOME/bptt or ~/.cache/bptt.
+ *
  * A program is code (shared by any number of memories); a memory is one model's struct.  Callers see bptt_model alone.
  * Depends on gen/ (spec to text) and templates/abi.h.
  */
@@ -23,7 +26,7 @@ typedef struct bptt_program {
     const bptt_model *model; /* valid until the program is closed; auto may replace it in bptt_program_poll */
     const char *backend;     /* word of the backend that `model` runs on now */
     double compile_ms;       /* time from text to code, milliseconds; 0 for generic */
-    size_t code_bytes;       /* machine code of the model itself, 0 for generic */
+    size_t code_bytes;       /* machine code of the model itself, 0 for generic (or not known) */
     void *hidden;            /* the backend's own */
     void (*close)(struct bptt_program *program);
 } bptt_program;

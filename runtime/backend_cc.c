@@ -76,18 +76,22 @@ static bool split(bptt_cc *cc, const char *command)
     return true;
 }
 
-static bptt_status use_compiler(bptt_cc *cc, const char *variable, const char *command, bptt_error *error)
+static bool use_compiler(bptt_cc *cc, const char *variable, const char *command, bptt_error *error)
 {
-    if (!split(cc, command)) { return bptt_fail(error, BPTT_FAILED, "cc: no memory"); }
+    if (!split(cc, command)) {
+        (void)bptt_fail(error, BPTT_FAILED, "cc: no memory");
+        return false;
+    }
     cc->compiler = cc->words > 0 ? find_program(cc->argv[0]) : NULL;
     if (cc->compiler == NULL) {
-        return bptt_fail(error, BPTT_FAILED, "cc: %s=%s: no such program; expected a C compiler", variable, command);
+        (void)bptt_fail(error, BPTT_FAILED, "cc: %s=%s: no such program; expected a C compiler", variable, command);
+        return false;
     }
     cc->argv[0] = cc->compiler;
-    return BPTT_OK;
+    return true;
 }
 
-static bptt_status choose_compiler(bptt_cc *cc, bptt_error *error)
+static bool choose_compiler(bptt_cc *cc, bptt_error *error)
 {
     static const char *const variables[] = {"BPTT_CC", "CC"};
     static const char *const usual[] = {"cc", "gcc", "clang"};
@@ -101,7 +105,8 @@ static bptt_status choose_compiler(bptt_cc *cc, bptt_error *error)
         free(path);
         if (found) { return use_compiler(cc, "PATH", usual[i], error); }
     }
-    return bptt_fail(error, BPTT_FAILED, "cc: no C compiler: none of cc, gcc, clang is in PATH; install one or set BPTT_CC");
+    (void)bptt_fail(error, BPTT_FAILED, "cc: no C compiler: none of cc, gcc, clang is in PATH; install one or set BPTT_CC");
+    return false;
 }
 
 /* --- what identifies the result --------------------------------------------------------------------------------------------- */
@@ -319,12 +324,10 @@ bptt_cc *bptt_cc_start(const bptt_text *text, bool background, bptt_error *error
     cc->started = bptt_clock_ms();
     cc->limit_ms = limit_ms();
     cc->process.output = -1;
-    bptt_status status = choose_compiler(cc, error);
-    if (status == BPTT_OK) {
+    if (choose_compiler(cc, error)) {
         cc->argv[cc->words] = "--version";
-        status = bptt_process_start(&cc->process, cc->argv, cc->limit_ms, false, error);
+        if (bptt_process_start(&cc->process, cc->argv, cc->limit_ms, false, error) == BPTT_OK) { return cc; }
     }
-    if (status == BPTT_OK) { return cc; }
     bptt_cc_free(cc);
     return NULL;
 }

@@ -74,25 +74,22 @@ static uint64_t u64_of_double(double value)
     return (uint64_t)value;
 }
 
-#define SAME_NAME(function)                                                                                                      \
-    {                                                                                                                            \
-#function, (void (*)(void))function                                                                                      \
-    }
+#define SAME_NAME(function) #function, (void (*)(void))(function)
 static const bptt_kernel library[] = {
-    SAME_NAME(memcpy),
-    SAME_NAME(memset),
-    SAME_NAME(memmove),
-    SAME_NAME(sqrt),
-    SAME_NAME(sqrtf),
-    SAME_NAME(log),
-    SAME_NAME(logf),
-    SAME_NAME(exp),
-    SAME_NAME(expf),
-    SAME_NAME(tanh),
-    SAME_NAME(tanhf),
-    SAME_NAME(fabs),
-    SAME_NAME(fabsf),
-    SAME_NAME(pow),
+    {SAME_NAME(memcpy)},
+    {SAME_NAME(memset)},
+    {SAME_NAME(memmove)},
+    {SAME_NAME(sqrt)},
+    {SAME_NAME(sqrtf)},
+    {SAME_NAME(log)},
+    {SAME_NAME(logf)},
+    {SAME_NAME(exp)},
+    {SAME_NAME(expf)},
+    {SAME_NAME(tanh)},
+    {SAME_NAME(tanhf)},
+    {SAME_NAME(fabs)},
+    {SAME_NAME(fabsf)},
+    {SAME_NAME(pow)},
     {"__floatundisf", (void (*)(void))float_of_u64},
     {"__floatundidf", (void (*)(void))double_of_u64},
     {"__fixunssfdi", (void (*)(void))u64_of_float},
@@ -123,7 +120,9 @@ static void keep_first(void *opaque, const char *message)
 {
     work *w = opaque;
     if (w->message[0] != '\0') { return; }
-    const char *text = strncmp(message, "tcc: ", 5) == 0 ? message + 5 : message; /* we say that ourselves */
+    const char *newline = strrchr(message, '\n'); /* the error itself comes last, after where it was included from */
+    const char *text = newline != NULL ? newline + 1 : message;
+    if (strncmp(text, "tcc: ", 5) == 0) { text += 5; } /* we say that ourselves */
     (void)snprintf(w->message, sizeof w->message, "%s", text);
 }
 

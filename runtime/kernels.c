@@ -36,7 +36,7 @@ const bptt_kernel *bptt_kernels(int real_size, int simd, size_t *count)
 {
     if (!cpu_has(simd)) { return NULL; }
 #define FIND(size, lanes)                                                                                                        \
-    if (real_size == size && simd == lanes) {                                                                                    \
+    if (real_size == (size) && simd == (lanes)) {                                                                                \
         *count = bptt_kernels_##size##_##lanes##_count;                                                                          \
         return bptt_kernels_##size##_##lanes;                                                                                    \
     }

@@ -1,7 +1,7 @@
 -- A character-level RNN of English: predicts the next character from those before it.
 --
 --     bptt train specs/charrnn.lua --data FILE --seconds 10
---     bptt sample charrnn.ckpt --prime "The "
+--     bptt sample charrnn.safetensors --prime "The "
 --
 -- A spec is a Lua program that returns a table, so it can compute its fields.
 
@@ -15,7 +15,7 @@ return {
     hidden = 128,                      -- H, units of the state h
     vocab = table.concat(printable),   -- V = 97; token i is the i-th character of this string
     T = 64,                            -- time steps of a sequence; full BPTT, since K (the horizon) is T when not given
-    batch = 16,                        -- B, sequences trained side by side
-    optimizer = {"adam", rate = 2e-3},
+    batch = 32,                        -- B, sequences trained side by side
+    optimizer = {"adam", rate = 4e-4},
     clip = {norm = 5},                 -- no update is driven by a gradient longer than this
 }
