@@ -40,7 +40,7 @@ bptt_status bptt_derive(bptt_graph *graph, bptt_error *error)
     const int forward = graph->forward;
     int *adjoint = malloc((size_t)forward * sizeof *adjoint);
     if (adjoint == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory to derive %d nodes", forward); }
-    for (int i = 0; i < forward; i++) { adjoint[i] = -1; }
+    memset(adjoint, 0xff, (size_t)forward * sizeof *adjoint); /* -1: none yet */
 
     bptt_status status = seed_carries(graph, adjoint, error);
     for (int n = forward - 1; n >= 0 && status == BPTT_OK; n--) {
