@@ -81,7 +81,7 @@ $B/kernels_%.o: $B/kernels_%.c runtime/kernels.h
 	$(CC) $(KERNEL_FLAGS) $(KERNEL_FLAGS_$(lastword $(subst _, ,$*))) -Iruntime -c -o $@ $<
 
 # libtcc's many global names must not meet ours; its calls of exit and mprotect and its stderr come to runtime/backend_tcc.c
-$B/tcc.o: | $B/ready
+$B/tcc.o: Makefile | $B/ready
 	ld -r --whole-archive $$($(CC) -print-file-name=libtcc.a) -o $@.all
 	objcopy --wildcard --keep-global-symbol='tcc_*' --redefine-sym exit=bptt_tcc_exit \
 	    --redefine-sym mprotect=bptt_tcc_mprotect --redefine-sym stderr=bptt_tcc_stderr $@.all $@

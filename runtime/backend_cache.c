@@ -93,7 +93,7 @@ bptt_status bptt_cache_seal(const char *object, const char *recipe, bptt_error *
     free(bytes);
     if (!made) { return bptt_fail(error, BPTT_FAILED, "%s: no memory", object); }
     FILE *file = fopen(object, "abe");
-    bool written = file != NULL && fwrite(seal, 1, SEAL_LENGTH, file) == SEAL_LENGTH;
+    bool written = file != NULL && fchmod(fileno(file), 0600) == 0 && fwrite(seal, 1, SEAL_LENGTH, file) == SEAL_LENGTH;
     if (file != NULL) { written = fclose(file) == 0 && written; }
     return written ? BPTT_OK : bptt_fail(error, BPTT_FAILED, "%s: cannot write: %s", object, strerror(errno));
 }
@@ -102,6 +102,7 @@ bool bptt_cache_verify(const char *object, const char *recipe, size_t *code_byte
 {
     struct stat info;
     if (lstat(object, &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid()) { return false; }
+    if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) { return false; } /* the seal is a checksum, not a signature */
     unsigned char *bytes = NULL;
     size_t length = 0;
     bptt_error ignored;

@@ -243,7 +243,7 @@ static bptt_status start_compiler(bptt_cc *cc, bptt_error *error)
     char *const last[] = {"-o", cc->object, cc->unit, "-lm", NULL};
     memcpy(cc->argv + count, last, sizeof last);
     cc->stage = BPTT_CC_BUILDING;
-    return bptt_process_start(&cc->process, cc->argv, cc->limit_ms, cc->background, error);
+    return bptt_process_start(&cc->process, cc->argv, cc->workplace, cc->limit_ms, cc->background, error);
 }
 
 /* The first line of the compiler's output that speaks of an error, or the first line.  In place, without our folder's name. */
@@ -285,7 +285,9 @@ static bptt_status after_version(bptt_cc *cc, bptt_code *code, bptt_error *error
 
 static bptt_status after_compile(bptt_cc *cc, bptt_code *code, bptt_error *error)
 {
-    bool made = WIFEXITED(cc->process.status) && WEXITSTATUS(cc->process.status) == 0;
+    /* Where somebody ignores SIGCHLD nobody learns how it ended; then the object speaks for it. */
+    bool made = cc->process.status == -1 ? access(cc->object, R_OK) == 0
+                                         : WIFEXITED(cc->process.status) && WEXITSTATUS(cc->process.status) == 0;
     if (!made && !cc->portable && (strstr(cc->process.text, "march") != NULL || strstr(cc->process.text, "native") != NULL)) {
         cc->portable = true;
         return start_compiler(cc, error);
@@ -326,7 +328,7 @@ bptt_cc *bptt_cc_start(const bptt_text *text, bool background, bptt_error *error
     cc->process.output = -1;
     if (choose_compiler(cc, error)) {
         cc->argv[cc->words] = "--version";
-        if (bptt_process_start(&cc->process, cc->argv, cc->limit_ms, false, error) == BPTT_OK) { return cc; }
+        if (bptt_process_start(&cc->process, cc->argv, NULL, cc->limit_ms, false, error) == BPTT_OK) { return cc; }
     }
     bptt_cc_free(cc);
     return NULL;

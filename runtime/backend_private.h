@@ -75,8 +75,10 @@ typedef struct bptt_process {
     char text[1 << 14]; /* the beginning of its output, ended by NUL */
 } bptt_process;
 
-/* Runs argv[0], a path, with no file of ours but the pipe, in a process group of its own. */
-bptt_status bptt_process_start(bptt_process *process, char *const *argv, double limit_ms, bool background, bptt_error *error);
+/* Runs argv[0], a path, with no file of ours but the pipe, in a process group of its own.  Its temporary files go to `folder`,
+ * NULL: where ours go. */
+bptt_status bptt_process_start(bptt_process *process, char *const *argv, const char *folder, double limit_ms, bool background,
+                               bptt_error *error);
 /* True once it has ended or was stopped at its deadline; false when `wait_ms` passed first. */
 bool bptt_process_wait(bptt_process *process, double wait_ms);
 /* Kills its whole group. */

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -32,18 +33,22 @@ static bool starts_with(const char *text, const char *start)
     return strncmp(text, start, strlen(start)) == 0;
 }
 
-/* Our environment with messages in English, since we look for "error" in them.  The array alone is new. */
-static char **english_environment(void)
+/* Our environment with messages in English, since we look for "error" in them, and with temporary files where `temporary` says
+ * ("TMPDIR=...", NULL: as it is).  The array alone is new. */
+static char **child_environment(char *temporary)
 {
     size_t count = 0;
     while (environ[count] != NULL) { count++; }
-    char **copy = calloc(count + 2, sizeof *copy);
+    char **copy = calloc(count + 3, sizeof *copy);
     if (copy == NULL) { return NULL; }
     size_t kept = 0;
     for (size_t i = 0; i < count; i++) {
-        if (!starts_with(environ[i], "LC_ALL=") && !starts_with(environ[i], "LANGUAGE=")) { copy[kept++] = environ[i]; }
+        bool ours = starts_with(environ[i], "LC_ALL=") || starts_with(environ[i], "LANGUAGE=") ||
+                    (temporary != NULL && starts_with(environ[i], "TMPDIR="));
+        if (!ours) { copy[kept++] = environ[i]; }
     }
-    copy[kept] = "LC_ALL=C";
+    copy[kept++] = "LC_ALL=C";
+    copy[kept] = temporary;
     return copy;
 }
 
@@ -72,10 +77,15 @@ static int plan_group(posix_spawnattr_t *attributes)
     return failed;
 }
 
-static int spawn(pid_t *pid, char *const *argv, int pipe)
+static int spawn(pid_t *pid, char *const *argv, const char *folder, int pipe)
 {
-    char **environment = english_environment();
-    if (environment == NULL) { return ENOMEM; }
+    char *temporary = NULL;
+    if (folder != NULL && asprintf(&temporary, "TMPDIR=%s", folder) < 0) { return ENOMEM; }
+    char **environment = child_environment(temporary);
+    if (environment == NULL) {
+        free(temporary);
+        return ENOMEM;
+    }
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attributes;
     int failed = posix_spawn_file_actions_init(&files);
@@ -90,17 +100,19 @@ static int spawn(pid_t *pid, char *const *argv, int pipe)
         (void)posix_spawn_file_actions_destroy(&files);
     }
     free(environment);
+    free(temporary);
     return failed;
 }
 
-bptt_status bptt_process_start(bptt_process *process, char *const *argv, double limit_ms, bool background, bptt_error *error)
+bptt_status bptt_process_start(bptt_process *process, char *const *argv, const char *folder, double limit_ms, bool background,
+                               bptt_error *error)
 {
     memset(process, 0, sizeof *process);
     process->output = -1;
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) { return bptt_fail(error, BPTT_FAILED, "%s: no pipe: %s", argv[0], strerror(errno)); }
     pid_t pid = 0;
-    int failed = fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0 ? spawn(&pid, argv, ends[1]) : errno;
+    int failed = fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0 ? spawn(&pid, argv, folder, ends[1]) : errno;
     (void)close(ends[1]);
     if (failed != 0) {
         (void)close(ends[0]);

@@ -67,8 +67,20 @@ for _, k in ipairs(list) do
   add {name = "bptt_" .. k[1], result = k[2], family = k[3], arguments = k[4], what = k[1]}
 end
 
-function kernels.signature(kernel)
-  return kernel.result .. " " .. kernel.name .. "(" .. kernel.arguments .. ")"
+-- The kernel's declaration, in lines of at most `width` columns.
+function kernels.signature(kernel, width)
+  local text, indent = kernel.result .. " " .. kernel.name .. "(", 4
+  local column = #text
+  for argument in kernel.arguments:gmatch("[^,]+,?") do
+    argument = argument:gsub("^ ", "")
+    if column + #argument + 1 > width then
+      text, column = text .. "\n" .. string.rep(" ", indent), indent
+    elseif text:sub(-1) == "," then
+      text, column = text .. " ", column + 1
+    end
+    text, column = text .. argument, column + #argument
+  end
+  return text .. ")"
 end
 
 return kernels

@@ -24,7 +24,7 @@ double log(double x);
 % end
 double sqrt(double x);
 % for _, kernel in ipairs(H.used) do
-extern ${kernels.signature(kernel)};
+extern ${kernels.signature(kernel, 110)};
 % end
 #else
 #include <math.h>

@@ -872,6 +872,50 @@ START_TEST(test_closing_ends_the_compiler)
 }
 END_TEST
 
+/* A real compiler has temporary files of its own, in a folder that we take away with it. */
+START_TEST(test_closing_leaves_no_temporary_file)
+{
+    run r = run_open("return {name = 'net', hidden = 64, vocab = 64, T = 300, K = 299, batch = 3}", BPTT_BACKEND_AUTO);
+    pause_ms(100);
+    run_close(&r);
+    pause_ms(100);
+    assert_tidy(0);
+    ck_assert_int_eq(entries(folder, ".s", NULL) + entries(folder, ".o", NULL), 0);
+}
+END_TEST
+
+/* Whatever the umask: nobody else may write what we will load. */
+START_TEST(test_object_is_private)
+{
+    use_script("exec $real \"$@\"");
+    mode_t mask = umask(0);
+    run r = run_open(tiny, BPTT_BACKEND_CC);
+    run_close(&r);
+    (void)umask(mask);
+    char object[1024];
+    struct stat info;
+    ck_assert_int_eq(entries(in_folder("bptt"), ".so", object), 1);
+    ck_assert_int_eq(stat(object, &info), 0);
+    ck_assert_int_eq(info.st_mode & 0777, 0600);
+    ck_assert_int_eq(chmod(object, 0622), 0);
+    r = run_open(tiny, BPTT_BACKEND_CC);
+    run_close(&r);
+    ck_assert_int_eq(compiles(), 2);
+}
+END_TEST
+
+/* A parent that ignores SIGCHLD never learns how the compiler ended. */
+START_TEST(test_ignored_children)
+{
+    ck_assert(signal(SIGCHLD, SIG_IGN) != SIG_ERR);
+    run r = run_open(tiny, BPTT_BACKEND_CC);
+    ck_assert_str_eq(r.program.backend, "cc");
+    run_close(&r);
+    ck_assert(signal(SIGCHLD, SIG_DFL) != SIG_ERR);
+    assert_tidy(1);
+}
+END_TEST
+
 START_TEST(test_native_refused)
 {
     use_script("case \"$*\" in *-march=native*) echo \"error: bad value 'native' for '-march=' switch\" >&2; exit 1;; esac\n"
@@ -1119,6 +1163,9 @@ int main(void)
                                test_flood_of_messages,
                                test_compiler_hangs,
                                test_closing_ends_the_compiler,
+                               test_closing_leaves_no_temporary_file,
+                               test_object_is_private,
+                               test_ignored_children,
                                test_native_refused,
                                test_what_a_compiler_inherits};
     const TTest *const cache[] = {test_folder_that_others_can_write,

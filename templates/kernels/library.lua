@@ -4,7 +4,7 @@ return function(common, used)
   bits_type = f32 and "uint32_t" or "uint64_t"
   int_type = f32 and "int32_t" or "int64_t"
   kernels = common.kernels
-  function signature(kernel) return "KERNEL " .. kernels.signature(kernel) end
+  function signature(kernel) return "KERNEL " .. kernels.signature(kernel, 110) end
   include("kernels/vector.c")
   for _, kernel in ipairs(used) do
     write("\n")
