@@ -17,7 +17,7 @@ typedef struct facts {
     bool feeds;     /* a next state, or an outgoing carry, depends on it */
     int root;       /* accumulator that it is a term of, else -1 */
     int into;       /* it shares the slot of this later node, else -1 */
-    int outgoing;   /* state whose outgoing carry it is, else -1 */
+    bool outgoing;  /* it is the outgoing carry of a state, or of several */
     int slot;       /* -1 */
     int shift;
 } facts;
@@ -46,6 +46,13 @@ static bool is_product(const lowering *l, int n)
     return node_at(l, n)->op == BPTT_OP_MATVEC || node_at(l, n)->op == BPTT_OP_MATVEC_T;
 }
 
+/* A product with a token, or its gradient: HEAD, which works on blocks of rows, sees no tokens. */
+static bool takes_token(const lowering *l, int n)
+{
+    const int b = node_at(l, n)->b;
+    return bptt_op_kind_of(node_at(l, n)->op) == BPTT_KIND_PRODUCT && node_at(l, b)->op == BPTT_OP_INPUT;
+}
+
 /* --- facts ------------------------------------------------------------------------------------------------------------------- */
 
 static void use(lowering *l, int used)
@@ -63,7 +70,7 @@ static void count_uses(lowering *l)
     for (int s = 0; s < g->state_count; s++) {
         use(l, g->states[s].next);
         use(l, g->states[s].outgoing);
-        if (g->states[s].outgoing >= 0) { l->of[g->states[s].outgoing].outgoing = s; }
+        if (g->states[s].outgoing >= 0) { l->of[g->states[s].outgoing].outgoing = true; }
     }
     for (int p = 0; p < g->param_count; p++) { use(l, g->params[p].gradient); }
 }
@@ -103,7 +110,10 @@ static void find_regions(lowering *l)
         if (is_adjoint(l, n)) {
             f->region = !f->recurrent ? BPTT_REGION_HEAD : f->feeds ? BPTT_REGION_BACK : BPTT_REGION_TAIL;
         } else {
-            f->region = !f->feeds ? BPTT_REGION_HEAD : f->recurrent ? BPTT_REGION_STEP : BPTT_REGION_INPUT;
+            f->region = takes_token(l, n) ? BPTT_REGION_INPUT
+                        : !f->feeds       ? BPTT_REGION_HEAD
+                        : f->recurrent    ? BPTT_REGION_STEP
+                                          : BPTT_REGION_INPUT;
         }
     }
 }
@@ -159,7 +169,7 @@ static void share_slots(lowering *l)
         const int operands[2] = {node->a, node->b};
         for (int i = 0; i < 2; i++) {
             if (operands[i] < 0 || l->of[operands[i]].uses != 1 || !has_value(l, operands[i])) { continue; }
-            if (node_at(l, operands[i])->op == BPTT_OP_STATE || l->of[operands[i]].outgoing >= 0) { continue; }
+            if (node_at(l, operands[i])->op == BPTT_OP_STATE || l->of[operands[i]].outgoing) { continue; }
             l->of[operands[i]].into = n;
             break;
         }
@@ -207,7 +217,7 @@ static bptt_status give_state_slots(lowering *l)
 static bool is_direct_carry(const lowering *l, int n)
 {
     const facts *f = &l->of[n];
-    if (f->outgoing < 0 || f->root != n || f->uses != 1) { return false; }
+    if (!f->outgoing || f->root != n || f->uses != 1) { return false; }
     for (int s = 0; s < l->graph->state_count; s++) {
         if (l->of[l->graph->states[s].carry].root == n) { return false; }
     }
@@ -351,10 +361,9 @@ static void describe_element(const lowering *l, int n, char *note, size_t size)
 }
 
 /* A term of an accumulator that is a value of its own: out += value. */
-static bptt_status lower_added_value(lowering *l, int n, int root)
+static bptt_status lower_added_value(lowering *l, int n, int root, bptt_region region)
 {
     int slot = l->of[root].slot;
-    bptt_region region = l->of[root].region;
     char note[160], label[2][64];
     (void)snprintf(note, sizeof note, "%s += %s", symbol(l, root, label[0], sizeof label[0]),
                    symbol(l, n, label[1], sizeof label[1]));
@@ -377,11 +386,12 @@ static bptt_status lower_terms(lowering *l, int n, int root, bptt_region region,
     }
     if (is_product(l, n) && l->of[n].root == root) {
         /* HEAD works on blocks of rows and knows no step before: what goes to t - 1 waits for BACK. */
-        const bool waits = is_direct_carry(l, root) && l->of[n].region == BPTT_REGION_HEAD;
-        return products && (waits ? BPTT_REGION_BACK : l->of[n].region) == region ? lower_product(l, n, root, region) : BPTT_OK;
+        const bptt_region own = is_direct_carry(l, root) ? BPTT_REGION_BACK : l->of[n].region;
+        return products && own == region ? lower_product(l, n, root, region) : BPTT_OK;
     }
     if (!has_value(l, n) || n == root) { return BPTT_OK; } /* a bias, a carry */
-    return !products && l->of[root].region == region ? lower_added_value(l, n, root) : BPTT_OK;
+    const bptt_region own = is_direct_carry(l, root) ? BPTT_REGION_BACK : l->of[root].region;
+    return !products && own == region ? lower_added_value(l, n, root, region) : BPTT_OK;
 }
 
 /* A bias is added with the first term of its sum. */
@@ -443,9 +453,9 @@ static bptt_status lower_gradient(lowering *l, int p, int n, bptt_region region,
         return status != BPTT_OK ? status : lower_gradient(l, p, node->b, region, first);
     }
     /* A bias' gradient is the adjoint itself, summed over rows when that is complete. */
-    bptt_region own = l->of[n].region == BPTT_REGION_BACK ? BPTT_REGION_TAIL : l->of[n].region;
+    const bool matrix = param->cols > 0, scatter = matrix && takes_token(l, n);
+    bptt_region own = l->of[n].region == BPTT_REGION_BACK || scatter ? BPTT_REGION_TAIL : l->of[n].region;
     if (own != region) { return BPTT_OK; }
-    const bool matrix = param->cols > 0, scatter = matrix && node_at(l, node->b)->op == BPTT_OP_INPUT;
     bptt_action *action = add_action(l, !matrix ? BPTT_COLUMN_SUM : scatter ? BPTT_SCATTER : BPTT_GRADIENT, region, n);
     if (action == NULL) { return BPTT_FAILED; }
     action->param = p;
@@ -467,12 +477,16 @@ static bptt_status lower_gradient(lowering *l, int p, int n, bptt_region region,
 /* A value of its own that is also the outgoing carry is added to the carry of step t - 1. */
 static bptt_status lower_outgoing(lowering *l, int n, bptt_region region)
 {
-    int s = l->of[n].outgoing;
-    if (s < 0 || is_direct_carry(l, n) || region != BPTT_REGION_BACK) { return BPTT_OK; }
+    if (!l->of[n].outgoing || is_direct_carry(l, n) || region != BPTT_REGION_BACK) { return BPTT_OK; }
     char note[160], label[64];
     (void)snprintf(note, sizeof note, "carry to t-1 += %s", symbol(l, n, label, sizeof label));
-    bptt_ref to = home_of_carry(l, s, -1);
-    return lower_element(l, region, n, true, (bptt_element){BPTT_OP_ADD, to, to, ref_of(l, n)}, note);
+    bptt_status status = BPTT_OK;
+    for (int s = 0; s < l->graph->state_count && status == BPTT_OK; s++) {
+        if (l->graph->states[s].outgoing != n) { continue; }
+        bptt_ref to = home_of_carry(l, s, -1);
+        status = lower_element(l, region, n, true, (bptt_element){BPTT_OP_ADD, to, to, ref_of(l, n)}, note);
+    }
+    return status;
 }
 
 static bptt_status lower_node(lowering *l, int n, bptt_region region)
@@ -506,21 +520,31 @@ static bptt_status lower_region(lowering *l, bptt_region region, bool *first_gra
     return status;
 }
 
+/* Can node `n` read its operand `from`?  As a value, or as the one thing beside it that the op takes. */
+static bool can_read(const lowering *l, int n, int from, bool first)
+{
+    const bptt_node *node = node_at(l, n), *operand = node_at(l, from);
+    if (node->cols > 0 && node->op == BPTT_OP_ADD) { return is_adjoint(l, n); } /* a sum of gradients */
+    if (is_product(l, n) && first) { return operand->op == BPTT_OP_PARAM; }
+    if (takes_token(l, n) && !first) { return true; }
+    if (node->op == BPTT_OP_CROSS_ENTROPY || node->op == BPTT_OP_CROSS_ENTROPY_ADJOINT) {
+        return first ? has_value(l, from) : operand->op == BPTT_OP_TARGET;
+    }
+    const bool accumulates = l->of[n].root >= 0 && node->op == BPTT_OP_ADD;
+    return has_value(l, from) || (accumulates && (operand->op == BPTT_OP_PARAM || l->of[from].root >= 0));
+}
+
 /* What a plan cannot express yet is refused, not miscompiled. */
 static bptt_status check_operands(const lowering *l)
 {
     for (int n = 0; n < l->graph->count; n++) {
         const bptt_node *node = node_at(l, n);
-        if (bptt_op_kind_of(node->op) != BPTT_KIND_ELEMENT || node->cols > 0 || l->of[n].root == n || !has_value(l, n)) {
-            continue;
+        if (node->op == BPTT_OP_CROSS_ENTROPY && n != l->graph->loss) {
+            return bptt_fail(l->error, BPTT_FAILED, "%s:%d: a second loss; a step has one", l->graph->source, node->line);
         }
-        const int operands[2] = {node->a, node->b};
-        for (int i = 0; i < 2 && operands[i] >= 0; i++) {
-            if (!has_value(l, operands[i])) {
-                return bptt_fail(l->error, BPTT_FAILED, "%s:%d: '%s' takes computed vectors; a parameter or token is none",
-                                 l->graph->source, node->line, bptt_op_name(node->op));
-            }
-        }
+        if ((node->a < 0 || can_read(l, n, node->a, true)) && (node->b < 0 || can_read(l, n, node->b, false))) { continue; }
+        return bptt_fail(l->error, BPTT_FAILED, "%s:%d: '%s' takes computed vectors; a parameter or token is none",
+                         l->graph->source, node->line, bptt_op_name(node->op));
     }
     return BPTT_OK;
 }
@@ -615,7 +639,7 @@ bptt_status bptt_plan_lower(bptt_plan *plan, bptt_error *error)
         free(l.of);
         return bptt_fail(error, BPTT_FAILED, "no memory to plan %zu nodes", count);
     }
-    for (size_t n = 0; n < count; n++) { l.of[n] = (facts){.root = -1, .into = -1, .outgoing = -1, .slot = -1}; }
+    for (size_t n = 0; n < count; n++) { l.of[n] = (facts){.root = -1, .into = -1, .slot = -1}; }
     bptt_status status = lower_all(&l);
     for (size_t n = 0; n < count; n++) {
         if (l.of[n].slot >= 0) { plan->refs[n] = ref_of(&l, (int)n); }

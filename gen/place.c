@@ -116,9 +116,10 @@ static int64_t choose_block(const bptt_plan *plan)
     return block < rows && plan->unroll != BPTT_UNROLL_FULL ? block : rows;
 }
 
-static bool lives_meet(const bptt_slot *a, const bptt_slot *b)
+/* Spelled-out sums write no padding, so there nobody may leave some behind. */
+static bool lives_meet(const bptt_plan *plan, const bptt_slot *a, const bptt_slot *b)
 {
-    return a->first <= b->last && b->first <= a->last;
+    return plan->unroll == BPTT_UNROLL_FULL || (a->first <= b->last && b->first <= a->last);
 }
 
 /* First fit: the lowest offset at which `slot` meets no earlier slot that is alive with it. */
@@ -130,7 +131,7 @@ static void place_slot(bptt_plan *plan, int s)
         moved = false;
         for (int o = 0; o < s; o++) {
             const bptt_slot *other = &plan->slots[o];
-            if (other->size > 0 && lives_meet(slot, other) && offset < other->offset + other->size &&
+            if (other->size > 0 && lives_meet(plan, slot, other) && offset < other->offset + other->size &&
                 other->offset < offset + slot->size) {
                 offset = other->offset + other->size;
                 moved = true;
@@ -168,7 +169,7 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
     plan->block = choose_block(plan);
     for (int s = 0; s < plan->slot_count; s++) {
         bptt_slot *slot = &plan->slots[s];
-        slot->size = of[s].regions == 0 ? 0 : (size_t)(bptt_slot_row_count(plan, slot) * slot->stride);
+        slot->size = of[s].regions == 0 ? 0 : (size_t)bptt_slot_row_count(plan, slot) * (size_t)slot->stride;
         place_slot(plan, s);
     }
     round_struct(plan);

@@ -1,74 +1,103 @@
-% local name = spec.name
+% local name, NAME = spec.name, string.upper(spec.name)
+% local alphabet = spec.alphabet or ""
+% local width = spec.vocab <= 256 and 1 or spec.vocab <= 65536 and 2 or 4
+% local unit = alphabet ~= "" and "character" or width == 1 and "byte" or "little-endian " .. 8 * width .. "-bit number"
 /* ${name}_main.c: trains ${name} on a file and says how it goes.  An example to start from: a program needs no more than this.
  *
- *   ./${name} FILE [EPOCHS]       each ${spec.vocab <= 256 and "byte" or "little-endian 32-bit word"} of FILE modulo V is a token
+ *   ./${name} FILE [EPOCHS]       each ${unit} of FILE is a token
  */
 #include "${name}.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+% if alphabet ~= "" then
+#include <string.h>
+% end
+
+enum { STEPS = ${NAME}_STEPS, BATCH = ${NAME}_BATCH, VOCAB = ${NAME}_VOCAB, TOKEN_BYTES = ${width} };
 
 static ${name} model; /* ${struct_bytes} bytes, no heap */
+static ${name}_token x[STEPS * BATCH], y[STEPS * BATCH];
 
-/* Token i of the file, or -1 at its end. */
-static long read_token(FILE *in)
+static void give_up(const char *why)
 {
-% if spec.vocab <= 256 then
+    fprintf(stderr, "${name}: %s\n", why);
+    exit(1);
+}
+
+static ${name}_token read_token(FILE *in)
+{
+% if alphabet ~= "" then
+    static const unsigned char characters[VOCAB] = {
+% for i = 1, #alphabet, 24 do
+%   local codes = table.concat({string.byte(alphabet, i, i + 23)}, ", ")
+        ${codes},
+% end
+    };
     const int byte = getc(in);
-    return byte == EOF ? -1 : byte % ${spec.vocab};
+    if (byte == EOF) { give_up("cannot read the file"); }
+    const unsigned char *found = (const unsigned char *)memchr(characters, byte, VOCAB);
+    if (found == NULL) { give_up("the file has a character that is not in the alphabet"); }
+    return (${name}_token)(found - characters);
 % else
-    unsigned char word[4];
-    if (fread(word, 1, 4, in) != 4) { return -1; }
-    return (long)((word[0] | (unsigned long)word[1] << 8 | (unsigned long)word[2] << 16 | (unsigned long)word[3] << 24) % ${spec.vocab}u);
+    unsigned char bytes[TOKEN_BYTES];
+    ${name}_token token = 0;
+    if (fread(bytes, 1, TOKEN_BYTES, in) != TOKEN_BYTES) { give_up("cannot read the file"); }
+    for (int i = TOKEN_BYTES; i > 0; i--) { token = token << 8 | bytes[i - 1]; }
+% if spec.vocab < 256 ^ width then
+    if (token >= VOCAB) { give_up("the file has a token that is not below ${spec.vocab}"); }
+% end
+    return token;
 % end
 }
 
-/* One sequence of B streams, read one after the other from the file: stream b has the next T + 1 tokens. */
-static int read_sequence(FILE *in, ${name}_token *x, ${name}_token *y)
+/* The steps of each stream from `position` on.  Stream b is the b-th of BATCH equal parts of the file, so the state that
+ * a sequence leaves is where the next one goes on.  Past the end of a stream there is no label. */
+static void read_sequence(FILE *in, long length, long position)
 {
-    for (int b = 0; b < ${spec.batch}; b++) {
-        long token = read_token(in);
-        for (int t = 0; t < ${spec.T}; t++) {
-            const long next = read_token(in);
-            if (token < 0 || next < 0) { return 0; }
-            x[t * ${spec.batch} + b] = (${name}_token)token;
-            y[t * ${spec.batch} + b] = (${name}_token)next;
-            token = next;
+    for (long b = 0; b < BATCH; b++) {
+        if (fseek(in, (b * length + position) * TOKEN_BYTES, SEEK_SET) != 0) { give_up("cannot seek in the file"); }
+        ${name}_token token = read_token(in);
+        for (long t = 0; t < STEPS; t++) {
+            const int inside = position + t < length;
+            x[t * BATCH + b] = inside ? token : 0;
+            token = inside ? read_token(in) : VOCAB;
+            y[t * BATCH + b] = token;
         }
-        if (token >= 0 && fseek(in, ${spec.vocab <= 256 and "-1L" or "-4L"}, SEEK_CUR) != 0) { return 0; } /* the last label is the next input */
     }
-    return 1;
+}
+
+/* Once over the file, `length` labels a stream.  Returns the mean loss. */
+static double train_epoch(FILE *in, long length)
+{
+    double sum = 0;
+    ${name}_reset(&model);
+    for (long position = 0; position < length; position += STEPS) {
+        read_sequence(in, length, position);
+        const double loss = ${name}_train(&model, x, y);
+        if (!isfinite(loss)) { give_up("training diverged: lower the rate"); }
+% if spec.reduction == "mean" then
+        sum += loss * (double)(length - position < STEPS ? length - position : STEPS) * BATCH;
+% else
+        sum += loss;
+% end
+    }
+    return sum / ((double)length * BATCH);
 }
 
 int main(int count, char **arguments)
 {
-    static ${name}_token x[${spec.T * spec.batch}], y[${spec.T * spec.batch}];
-    const int epochs = count > 2 ? atoi(arguments[2]) : 1;
-    FILE *in = count > 1 ? fopen(arguments[1], "rb") : NULL;
-    if (in == NULL) {
-        fprintf(stderr, "usage: %s FILE [EPOCHS]\n", arguments[0]);
-        return 2;
-    }
-    ${name}_init(&model, ${string.upper(name)}_SEED);
-    for (int epoch = 1; epoch <= epochs; epoch++) {
-        double sum = 0;
-        long sequences = 0;
-        rewind(in);
-        ${name}_reset(&model);
-        while (read_sequence(in, x, y)) {
-            const double loss = ${name}_train(&model, x, y);
-            if (!(loss < 1e30)) {
-                fprintf(stderr, "training diverged: lower the rate\n");
-                return 1;
-            }
-            sum += loss${spec.reduction == "sum" and string.format(" / %d", spec.T * spec.batch) or ""};
-            sequences++;
-        }
-        if (sequences == 0) {
-            fprintf(stderr, "%s: too short for one sequence of %d tokens\n", arguments[1], ${spec.T * spec.batch + 1});
-            return 1;
-        }
-        printf("epoch %d: loss %.4f nats a token\n", epoch, sum / (double)sequences);
+    const long epochs = count > 2 ? strtol(arguments[2], NULL, 10) : 1;
+    if (count < 2 || count > 3 || epochs < 1) { give_up("usage: ./${name} FILE [EPOCHS]"); }
+    FILE *in = fopen(arguments[1], "rb");
+    if (in == NULL || fseek(in, 0, SEEK_END) != 0) { give_up("cannot open the file"); }
+    const long length = (ftell(in) / TOKEN_BYTES - 1) / BATCH; /* the last token of the file is a label only */
+    if (length < 1) { give_up("the file is too short for ${spec.batch} streams"); }
+    ${name}_init(&model, ${NAME}_SEED);
+    for (long epoch = 1; epoch <= epochs; epoch++) {
+        printf("epoch %ld: loss %.4f nats a token\n", epoch, train_epoch(in, length));
+        if (fflush(stdout) != 0) { give_up("cannot write"); }
     }
     return fclose(in) != 0;
 }

@@ -1,0 +1,143 @@
+/* interpret.h: runs a step graph node by node in double, for tests.
+ *
+ * What each op means is written here a second time, from its comment in gen/graph.h.  Depends on graph.h and Check; knows neither
+ * plan nor text.  The caller sets the values of parameters, states and carries.
+ */
+#ifndef BPTT_TESTS_INTERPRET_H
+#define BPTT_TESTS_INTERPRET_H
+
+#include "../gen/graph.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct interpreter {
+    const bptt_graph *graph;
+    double **value; /* of each node: a vector, or a matrix [rows][cols] */
+} interpreter;
+
+static inline size_t node_size(const bptt_node *node)
+{
+    return (size_t)(node->rows * (node->cols > 0 ? node->cols : 1));
+}
+
+static inline interpreter interpreter_new(const bptt_graph *graph)
+{
+    interpreter it = {graph, calloc((size_t)graph->count, sizeof *it.value)};
+    ck_assert_ptr_nonnull(it.value);
+    for (int n = 0; n < graph->count; n++) {
+        it.value[n] = calloc(node_size(&graph->nodes[n]), sizeof **it.value);
+        ck_assert_ptr_nonnull(it.value[n]);
+    }
+    return it;
+}
+
+static inline void interpreter_free(interpreter *it)
+{
+    for (int n = 0; n < it->graph->count; n++) { free(it->value[n]); }
+    free(it->value);
+}
+
+static inline void interpret_product(const interpreter *it, const bptt_node *node, double *out)
+{
+    const double *a = it->value[node->a], *b = it->value[node->b];
+    const bptt_node *matrix = &it->graph->nodes[node->a];
+    for (int64_t i = 0; i < node->rows; i++) {
+        if (node->op == BPTT_OP_OUTER) {
+            for (int64_t j = 0; j < node->cols; j++) { out[i * node->cols + j] = a[i] * b[j]; }
+            continue;
+        }
+        out[i] = 0;
+        for (int64_t j = 0; j < it->graph->nodes[node->b].rows; j++) {
+            out[i] += (node->op == BPTT_OP_MATVEC ? a[i * matrix->cols + j] : a[j * matrix->cols + i]) * b[j];
+        }
+    }
+}
+
+static inline double interpret_element(bptt_op op, double a, double b)
+{
+    switch (op) {
+    case BPTT_OP_ADD:
+        return a + b;
+    case BPTT_OP_SUB:
+        return a - b;
+    case BPTT_OP_MUL:
+        return a * b;
+    case BPTT_OP_NEG:
+        return -a;
+    case BPTT_OP_TANH:
+        return tanh(a);
+    case BPTT_OP_TANH_ADJOINT:
+        return a * (1 - b * b);
+    case BPTT_OP_SIGMOID:
+        return 1 / (1 + exp(-a));
+    case BPTT_OP_SIGMOID_ADJOINT:
+        return a * b * (1 - b);
+    case BPTT_OP_RELU:
+        return a > 0 ? a : 0;
+    case BPTT_OP_RELU_ADJOINT:
+        return b > 0 ? a : 0;
+    default:
+        ck_abort_msg("op %s has no meaning in tests/interpret.h", bptt_op_name(op));
+    }
+}
+
+/* A label that is not below V has neither loss nor gradient. */
+static inline void interpret_loss(const interpreter *it, const bptt_node *node, uint32_t y, double *out)
+{
+    const double *logits = it->value[node->a];
+    const int64_t V = it->graph->nodes[node->a].rows;
+    double most = logits[0], sum = 0;
+    for (int64_t i = 1; i < V; i++) { most = fmax(most, logits[i]); }
+    for (int64_t i = 0; i < V; i++) { sum += exp(logits[i] - most); }
+    if (node->op == BPTT_OP_CROSS_ENTROPY) {
+        out[0] = y < (uint64_t)V ? most + log(sum) - logits[y] : 0;
+        return;
+    }
+    for (int64_t i = 0; i < V; i++) { out[i] = y < (uint64_t)V ? exp(logits[i] - most) / sum - (i == (int64_t)y) : 0; }
+}
+
+/* Nodes [first, last) of one step of one sequence. */
+static inline void interpret(const interpreter *it, int first, int last, uint32_t x, uint32_t y)
+{
+    for (int n = first; n < last; n++) {
+        const bptt_node *node = &it->graph->nodes[n];
+        double *out = it->value[n];
+        switch (bptt_op_kind_of(node->op)) {
+        case BPTT_KIND_LEAF:
+            if (node->op != BPTT_OP_INPUT && node->op != BPTT_OP_TARGET) { break; }
+            for (int64_t i = 0; i < node->rows; i++) { out[i] = i == (int64_t)(node->op == BPTT_OP_INPUT ? x : y); }
+            break;
+        case BPTT_KIND_PRODUCT:
+            interpret_product(it, node, out);
+            break;
+        case BPTT_KIND_ELEMENT:
+            for (size_t i = 0; i < node_size(node); i++) {
+                out[i] = interpret_element(node->op, it->value[node->a][i], node->b < 0 ? 0 : it->value[node->b][i]);
+            }
+            break;
+        case BPTT_KIND_LOSS:
+            interpret_loss(it, node, y, out);
+            break;
+        }
+    }
+}
+
+/* A checked spec of these sizes, for cells given as text: f64, losses summed, state carried. */
+static inline bptt_spec interpret_spec(int64_t H, int64_t V, int64_t T, int64_t K, int64_t B)
+{
+    static char source[] = "net.lua", text[] = "return {}\n";
+    bptt_spec spec = {.name = "net", .digest = "0", .hidden = H, .vocab = V, .T = T, .K = K, .batch = B, .dtype = BPTT_F64};
+    spec.reduction = BPTT_SUM;
+    spec.carry = true;
+    spec.optimizer = (bptt_optimizer){.kind = BPTT_SGD, .rate = 0.125};
+    spec.init = (bptt_init){BPTT_INIT_UNIFORM, 0.8};
+    spec.seed = 1;
+    spec.source = source;
+    spec.text = text;
+    return spec;
+}
+
+#endif
