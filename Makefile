@@ -21,6 +21,7 @@ B = build
 PACKAGES = libtcc-dev liblua5.4-dev check pkg-config libcjson-dev libxxhash-dev
 LINT_PACKAGES = clang clang-format clang-tidy cppcheck valgrind
 modules = lua5.4 libcjson libxxhash
+JOBS = -j$(shell nproc)
 pkg = $(shell pkg-config $(1) 2>/dev/null)
 
 WARNINGS = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wdouble-promotion -Werror
@@ -107,7 +108,7 @@ setup:
 TEXT = /usr/share/common-licenses/GPL-3
 
 demo: setup
-	@$(MAKE) --no-print-directory -s all
+	@$(MAKE) --no-print-directory -s $(JOBS) all
 	@echo "training specs/charrnn.lua on $(TEXT) for ten seconds"
 	@$B/bptt train specs/charrnn.lua --data $(TEXT) --valid-fraction 0.1 --seconds 10 --out $B/charrnn.safetensors
 	@echo; echo "a sample:"; echo
@@ -140,10 +141,13 @@ $B/tests/%: tests/%.c $B/tests/oracle.o $(objects)
 	$(CC) $(CFLAGS) $(call pkg,--cflags check) -MMD -MP $(LDFLAGS) -o $@ $< $(filter %.o,$^) $(call pkg,--libs check) $(LDLIBS)
 
 check: setup
+	@$(MAKE) --no-print-directory -s $(JOBS) tests
 	@$(MAKE) --no-print-directory -s run-tests
 
+tests: $B/bptt $(suites)
+
 # Runs every suite, even after a failure, and says how many passed.
-run-tests: $B/bptt $(suites)
+run-tests: tests
 	@passed=0; failed=0; \
 	for suite in $(RUN); do \
 	    if BPTT=$(abspath $B/bptt) CC=$(CC) $(UNDER) $$suite; then passed=$$((passed + 1)); else failed=$$((failed + 1)); echo "FAILED: $$suite"; fi; \
@@ -154,12 +158,14 @@ RUN = $(suites) tests/readme.sh
 golden: $B/tests/test_emit
 	BPTT_UPDATE_GOLDEN=1 $B/tests/test_emit
 
+sanitized = B=$B/asan OPTIMIZE="-O1 -g" SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+
 asan:
-	@$(MAKE) --no-print-directory -s B=$B/asan OPTIMIZE="-O1 -g" \
-	    SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" run-tests
+	@$(MAKE) --no-print-directory -s $(JOBS) $(sanitized) tests
+	@$(MAKE) --no-print-directory -s $(sanitized) run-tests
 
 # valgrind knows no AVX-512, which code compiled for this machine may use, so the suites that run such code stay out
-valgrind: $B/bptt $(suites)
+valgrind: tests
 	@$(MAKE) --no-print-directory -s UNDER="valgrind -q --error-exitcode=9 --leak-check=full --trace-children=no" \
 	    RUN="$(foreach s,file data safetensors checkpoint graph emit,$B/tests/test_$s)" run-tests
 
@@ -173,7 +179,7 @@ lint:
 	    --suppress=missingIncludeSystem --suppress=ctuuninitvar --std=c11 gen runtime
 	@echo "lint: nothing to say"
 
-.PHONY: all setup demo install clean echo check run-tests golden asan valgrind lint
+.PHONY: all setup demo install clean echo check tests run-tests golden asan valgrind lint
 .PRECIOUS: $B/kernels_%.c $B/%.o
 .DELETE_ON_ERROR:
 
