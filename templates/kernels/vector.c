@@ -175,7 +175,9 @@ KERNEL vec tanh_of(vec x)
     return from_bits(bits_of(e / (e + splat((real)2))) | sign);
 }
 
+/* exp(x) / (1 + exp(x)) for x < 0, else 1 / (1 + exp(-x)): neither overflows, both keep their relative accuracy. */
 KERNEL vec sigmoid_of(vec x)
 {
-    return splat((real)1) / (splat((real)1) + exp_of(-x));
+    const vec zero = splat((real)0), e = exp_of(if_less(x, zero, x, -x));
+    return if_less(x, zero, e, splat((real)1)) / (splat((real)1) + e);
 }
