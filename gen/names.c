@@ -34,6 +34,7 @@ static const char reserved[] =
     "toupper clock time signal raise read write open close link unlink access environ fork sleep select "
     /* what the emitted file itself calls things */
     "m x y real vec bits mask zeros head head_loss forward uniform tensors carried model self carry_state steps_of count_labels "
+    "T B V SIMD LANES KERNEL VECTOR_BYTES ROUND CHAIN_RUN TOKEN_BYTES give_up read_token read_sequence train_epoch "
     "first_weight first_weights forward_steps backward_steps sqrt_of load store splat reduce lane ";
 
 /* Each also with the suffixes f and l. */
@@ -71,5 +72,5 @@ const char *bptt_name_fault(const char *name, size_t length)
     if (length >= 2 && memcmp(name + length - 2, "_t", 2) == 0) { return "names that end in _t belong to the C library"; }
     size_t stem = name[length - 1] == 'f' || name[length - 1] == 'l' ? length - 1 : length;
     bool taken = holds(reserved, name, length) || holds(math_names, name, length) || holds(math_names, name, stem);
-    return taken ? "it is a word of C, C++ or their libraries" : NULL;
+    return taken ? "it is a word of C, C++, their libraries or the emitted file" : NULL;
 }
