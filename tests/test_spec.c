@@ -520,7 +520,8 @@ static const struct {
     {{"K=7", NULL}, "--set K=7: K = 7 is more than T = 6, expected K from 1 to T"},
     {{"T=4", NULL}, "--set T=4: K = 5 is more than T = 4, expected K from 1 to T"},
     {{"name=while", NULL},
-     "--set name=while: expected a C identifier of at most 40 characters; it is a word of C, C++ or their libraries"},
+     "--set name=while: expected a C identifier of at most 40 characters; it is a word of C, C++, their libraries or the emitted "
+     "file"},
     {{"vocab=aa", NULL}, "--set vocab=aa: vocab: byte \"a\" (97) comes twice in the alphabet"},
     {{"vocab=2147483647", "hidden=65536", NULL},
      "--set hidden=65536: hidden * vocab = 65536 * 2147483647 reals take 562949953159168 bytes, expected at most "
