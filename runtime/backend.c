@@ -8,6 +8,7 @@
 #include "../gen/compile.h"
 #include "backend_private.h"
 #include "generic.h"
+#include "machine.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -31,13 +32,6 @@ typedef struct session {
 } session;
 
 /* --- sessions --------------------------------------------------------------------------------------------------------------- */
-
-static size_t machine_memory(void)
-{
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    if (pages <= 0 || page <= 0 || (size_t)pages > SIZE_MAX / (size_t)page) { return SIZE_MAX; }
-    return (size_t)pages * (size_t)page;
-}
 
 bptt_status bptt_code_check(const bptt_model *model, const bptt_text *text, bptt_error *error)
 {
@@ -77,7 +71,7 @@ static session *session_open(const bptt_spec *spec, bptt_error *error)
     memcpy(s->digest, spec->digest, sizeof s->digest);
     s->simd = spec->simd != 0 ? (int)spec->simd : bptt_kernels_simd();
     s->real_size = spec->dtype == BPTT_F64 ? sizeof(double) : sizeof(float);
-    if (bptt_compile(spec, s->simd, machine_memory(), &s->unit, error) != BPTT_OK) {
+    if (bptt_compile(spec, s->simd, bptt_machine_memory(), &s->unit, error) != BPTT_OK) {
         free(s);
         return NULL;
     }
@@ -218,6 +212,17 @@ void bptt_program_close(bptt_program *program)
 {
     if (program->close != NULL) { program->close(program); }
     memset(program, 0, sizeof *program);
+}
+
+size_t bptt_state_bytes(const bptt_model *model)
+{
+    size_t end = 0;
+    for (uint32_t s = 0; s < model->state_count; s++) {
+        const bptt_tensor *state = &model->states[s];
+        size_t last = state->offset + (size_t)state->rows * state->stride;
+        end = last > end ? last : end;
+    }
+    return end * model->real_size;
 }
 
 void *bptt_memory_new(const bptt_model *model)

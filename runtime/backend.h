@@ -38,6 +38,9 @@ bptt_status bptt_program_open(const bptt_spec *spec, bptt_backend backend, bptt_
 bool bptt_program_poll(bptt_program *program);
 void bptt_program_close(bptt_program *program);
 
+/* Bytes of the carried state, from the start of the state block to its end. */
+size_t bptt_state_bytes(const bptt_model *model);
+
 /* Zeroed, 64-byte aligned memory of model->bytes, not yet initialised (call model->init); free with free().  NULL: no memory. */
 void *bptt_memory_new(const bptt_model *model);
 

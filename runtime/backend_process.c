@@ -4,6 +4,8 @@
  */
 #include "backend_private.h"
 
+#include "machine.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -14,7 +16,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -23,9 +24,7 @@ enum { NICENESS = 10, READS_AT_ONCE = 64 };
 
 double bptt_clock_ms(void)
 {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+    return 1e3 * bptt_seconds();
 }
 
 static bool starts_with(const char *text, const char *start)

@@ -10,12 +10,12 @@
 #include "generate.h"
 #include "json.h"
 #include "kernels.h"
+#include "machine.h"
 #include "options.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { ROUNDS = 9 };
 
@@ -37,13 +37,6 @@ typedef struct bench {
     double limit;       /* seconds for each */
     bptt_error missing; /* why cc has no row; "" when it has */
 } bench;
-
-double bptt_seconds(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 double bptt_peak_flops(int real_size)
 {
@@ -86,15 +79,6 @@ static bptt_status open_contender(bench *b, bptt_backend backend, bptt_error *er
     return BPTT_OK;
 }
 
-/* Uniform tokens: SplitMix64 (Steele, Lea, Flood 2014). */
-static uint32_t draw(uint64_t *state, uint64_t below)
-{
-    uint64_t z = (*state += 0x9E3779B97F4A7C15u);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return (uint32_t)((z ^ (z >> 31)) % below);
-}
-
 static bptt_status make_tokens(bench *b, uint64_t seed, bptt_error *error)
 {
     const size_t count = (size_t)(b->spec.K * b->spec.batch);
@@ -102,8 +86,8 @@ static bptt_status make_tokens(bench *b, uint64_t seed, bptt_error *error)
     b->y = malloc(count * sizeof *b->y);
     if (b->x == NULL || b->y == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for %zu tokens", count); }
     for (size_t i = 0; i < count; i++) {
-        b->x[i] = draw(&seed, (uint64_t)b->spec.vocab);
-        b->y[i] = draw(&seed, (uint64_t)b->spec.vocab);
+        b->x[i] = (uint32_t)(bptt_random(&seed) % (uint64_t)b->spec.vocab);
+        b->y[i] = (uint32_t)(bptt_random(&seed) % (uint64_t)b->spec.vocab);
     }
     return BPTT_OK;
 }

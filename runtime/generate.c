@@ -3,6 +3,7 @@
 
 #include "file.h"
 #include "kernels.h"
+#include "machine.h"
 #include "options.h"
 
 #include <errno.h>
@@ -10,13 +11,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-size_t bptt_machine_memory(void)
-{
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    if (pages <= 0 || page <= 0 || (size_t)pages > SIZE_MAX / (size_t)page) { return SIZE_MAX; }
-    return (size_t)pages * (size_t)page;
-}
 
 bptt_status bptt_compile_here(const bptt_spec *spec, bptt_unit *unit, bptt_error *error)
 {

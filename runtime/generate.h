@@ -7,8 +7,6 @@
 
 #include "../gen/compile.h"
 
-/* Bytes of memory that the machine has. */
-size_t bptt_machine_memory(void);
 /* bptt_compile for this machine; free the unit with bptt_unit_free. */
 bptt_status bptt_compile_here(const bptt_spec *spec, bptt_unit *unit, bptt_error *error);
 

@@ -5,6 +5,8 @@
  */
 #include "generic.h"
 
+#include "machine.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <tgmath.h>
@@ -49,21 +51,11 @@ static double loss_weight(const struct generic *net, size_t count, const uint32_
     return labels > 0 ? 1 / (double)labels : 0;
 }
 
-/* SplitMix64, to a uniform double in [0, 1). */
-static double draw_uniform(uint64_t *state)
-{
-    *state += 0x9E3779B97F4A7C15u;
-    uint64_t z = *state;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
-}
-
 static double draw_weight(const bptt_init *init, uint64_t *state)
 {
-    if (init->kind == BPTT_INIT_UNIFORM) { return init->scale * (2 * draw_uniform(state) - 1); }
+    if (init->kind == BPTT_INIT_UNIFORM) { return init->scale * (2 * bptt_random_unit(state) - 1); }
     for (;;) { /* Marsaglia's polar method; the second value of the pair is dropped to keep no memory between draws */
-        const double a = 2 * draw_uniform(state) - 1, b = 2 * draw_uniform(state) - 1, s = a * a + b * b;
+        const double a = 2 * bptt_random_unit(state) - 1, b = 2 * bptt_random_unit(state) - 1, s = a * a + b * b;
         if (s > 0 && s < 1) { return init->scale * a * sqrt(-2 * log(s) / s); }
     }
 }

@@ -11,13 +11,6 @@
 
 static const double REDRAW = 0.1, PLAIN_EVERY = 5.0; /* seconds */
 
-double bptt_now(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 void bptt_progress_open(bptt_progress *progress, bool quiet, double now)
 {
     *progress = (bptt_progress){.on = !quiet, .terminal = isatty(STDERR_FILENO) == 1};

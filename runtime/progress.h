@@ -21,9 +21,7 @@ typedef struct bptt_progress_values {
     double seconds_left; /* negative: not known */
 } bptt_progress_values;
 
-/* Seconds of a clock that only moves forward: the `now` of everything below. */
-double bptt_now(void);
-
+/* `now` is bptt_seconds() of machine.h. */
 void bptt_progress_open(bptt_progress *progress, bool quiet, double now);
 /* True when it is time for a line. */
 bool bptt_progress_due(const bptt_progress *progress, double now);

@@ -1,6 +1,8 @@
 /* sample.c: drawing tokens, and `bptt sample`.  See sample.h. */
 #include "sample.h"
 
+#include "machine.h"
+
 #include "evaluate.h"
 #include "options.h"
 
@@ -11,19 +13,6 @@
 #include <unistd.h>
 
 /* ---- drawing ---- */
-
-uint64_t bptt_splitmix64(uint64_t *state)
-{
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-double bptt_uniform(uint64_t *state)
-{
-    return (double)(bptt_splitmix64(state) >> 11) * 0x1p-53;
-}
 
 static int likelier_first(const void *a, const void *b, void *probabilities)
 {
@@ -56,7 +45,7 @@ bptt_status bptt_draw(double *p, uint32_t *order, size_t count, double temperatu
         if (temperature != 1.0 && p[i] > 0.0) { p[i] = exp((log(p[i]) - log(most)) / temperature); }
         total += p[i];
     }
-    double left = bptt_uniform(state) * total;
+    double left = bptt_random_unit(state) * total;
     /* Rounding may leave a rest after the last token: then the likeliest stands. */
     for (size_t i = 0; i < count; i++) {
         left -= p[i];
@@ -178,7 +167,7 @@ static uint32_t first_token(writer *w)
         if (spec->alphabet[i] == '\n') { return (uint32_t)i; }
     }
     if (spec->alphabet_size == 0 && spec->vocab > '\n' && spec->vocab <= BYTE_TOKENS) { return '\n'; }
-    return (uint32_t)(bptt_uniform(&w->state) * (double)spec->vocab);
+    return (uint32_t)(bptt_random_unit(&w->state) * (double)spec->vocab);
 }
 
 static bptt_status start(writer *w, const bptt_options *options, bptt_error *error)

@@ -10,10 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-uint64_t bptt_splitmix64(uint64_t *state);
-/* Uniform in [0, 1), 53 bits. */
-double bptt_uniform(uint64_t *state);
-
 /* Draws from p[0 .. count - 1] (not all zero, not negative) raised to 1 / temperature and normalised; temperature 0: the first of
  * the likeliest.  top_k > 0: among the top_k likeliest alone, the lower token where two are equal.  `order` is workspace for
  * `count` tokens, p is overwritten.  Errors: a probability that is not finite. */

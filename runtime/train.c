@@ -6,6 +6,7 @@
 #include "evaluate.h"
 #include "json.h"
 #include "log.h"
+#include "machine.h"
 #include "options.h"
 #include "progress.h"
 #include "trainer.h"
@@ -243,7 +244,7 @@ static bptt_status advance(run *r, double *next_save, bptt_error *error)
         return status;
     }
     r->recent[r->steps++ % RECENT] = step;
-    double now = bptt_now();
+    double now = bptt_seconds();
     r->seconds = now - r->started;
     status = bptt_log_step(&r->log, &r->trainer, &step, r->seconds, error);
     if (bptt_progress_due(&r->progress, now)) {
@@ -252,7 +253,7 @@ static bptt_status advance(run *r, double *next_save, bptt_error *error)
     }
     if (status == BPTT_OK && now >= *next_save) {
         status = save(r, error);
-        *next_save = bptt_now() + r->options->checkpoint_every;
+        *next_save = bptt_seconds() + r->options->checkpoint_every;
     }
     return status;
 }
@@ -285,7 +286,7 @@ static bptt_status finish(run *r, bptt_status status, bptt_error *error)
 
 static bptt_status loop(run *r, bptt_error *error)
 {
-    r->started = bptt_now();
+    r->started = bptt_seconds();
     r->first_tokens = bptt_trainer_tokens(&r->trainer);
     double next_save = r->options->checkpoint_every > 0.0 ? r->started + r->options->checkpoint_every : HUGE_VAL;
     bptt_progress_open(&r->progress, r->options->quiet, r->started);
@@ -295,7 +296,7 @@ static bptt_status loop(run *r, bptt_error *error)
     r->stopped = signalled && !reached_limit(r);
     if (r->steps > 0) {
         bptt_progress_values last = values(r);
-        bptt_progress_close(&r->progress, &last, bptt_now());
+        bptt_progress_close(&r->progress, &last, bptt_seconds());
     }
     status = finish(r, status, error);
     watch_signals(false);

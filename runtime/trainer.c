@@ -10,29 +10,17 @@
 
 /* ---- the carried state, kept and put back ---- */
 
-/* Bytes from the start of the state block to its end. */
-static size_t state_bytes(const bptt_model *model)
-{
-    size_t end = 0;
-    for (uint32_t s = 0; s < model->state_count; s++) {
-        const bptt_tensor *state = &model->states[s];
-        size_t last = state->offset + (size_t)state->rows * state->stride;
-        end = last > end ? last : end;
-    }
-    return end * model->real_size;
-}
-
 static void keep_state(bptt_trainer *trainer)
 {
     const bptt_model *model = trainer->program->model;
-    memcpy(trainer->state, (const char *)trainer->memory + model->state, state_bytes(model));
+    memcpy(trainer->state, (const char *)trainer->memory + model->state, bptt_state_bytes(model));
 }
 
 /* Back to the last kept state and to the cursor. */
 static void go_back(bptt_trainer *trainer)
 {
     const bptt_model *model = trainer->program->model;
-    memcpy((char *)trainer->memory + model->state, trainer->state, state_bytes(model));
+    memcpy((char *)trainer->memory + model->state, trainer->state, bptt_state_bytes(model));
     trainer->feed.next = (uint32_t)trainer->cursor.chunk;
     trainer->feed.stream.position = trainer->cursor.position;
 }
@@ -54,7 +42,7 @@ bptt_status bptt_trainer_open(bptt_trainer *trainer, const bptt_spec *spec, bptt
     bptt_status status = bptt_feed_open(&trainer->feed, model, data, what, error);
     if (status != BPTT_OK) { return status; }
     trainer->memory = bptt_memory_new(model);
-    trainer->state = calloc(1, state_bytes(model) + 1);
+    trainer->state = calloc(1, bptt_state_bytes(model) + 1);
     if (trainer->memory == NULL || trainer->state == NULL) {
         bptt_trainer_close(trainer);
         return bptt_fail(error, BPTT_FAILED, "no memory for a model of %zu bytes", model->bytes);
