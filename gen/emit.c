@@ -75,10 +75,9 @@ static void push_tile(lua_State *L, const bptt_tile *tile)
 
 static void push_action(lua_State *L, const bptt_action *action)
 {
-    static const char *const kinds[] = {"gather", "product", "chain", "loss", "zero", "gradient", "scatter", "column_sum"};
     static const char *const fills[] = {"zero", "bias", "add"};
     lua_newtable(L);
-    set_string(L, "kind", kinds[action->kind]);
+    set_string(L, "kind", bptt_action_name(action->kind));
     set_string(L, "region", bptt_region_name(action->region));
     set_string(L, "fill", fills[action->fill]);
     set_string(L, "name", action->name);
@@ -153,6 +152,8 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     set_string(L, "digest", spec->digest);
     set_integer(L, "hidden", spec->hidden);
     set_integer(L, "vocab", spec->vocab);
+    lua_pushlstring(L, (const char *)spec->alphabet, (size_t)spec->alphabet_size);
+    lua_setfield(L, -2, "alphabet");
     set_integer(L, "T", spec->T);
     set_integer(L, "K", spec->K);
     set_integer(L, "batch", spec->batch);
@@ -188,14 +189,13 @@ static void push_counts(lua_State *L, const bptt_plan *plan)
     set_integer(L, "flop_forward", (int64_t)counts->flop_forward);
     set_integer(L, "flop_backward", (int64_t)counts->flop_backward);
     set_integer(L, "flop_update", (int64_t)counts->flop_update);
-    set_integer(L, "progress_size", (int64_t)counts->parts[counts->part_count - 1].bytes / 8);
+    set_integer(L, "progress_size", plan->progress);
 }
 
 /* Names for the templates: the plan's fields, at the top level. */
 static int fill(lua_State *L)
 {
     const bptt_plan *plan = lua_touserdata(L, 2);
-    static const char *const unrolls[] = {"auto", "time", "full", "none"};
     lua_settop(L, 1);
     push_spec(L, plan->spec);
     push_params(L, plan);
@@ -203,7 +203,7 @@ static int fill(lua_State *L)
     push_counts(L, plan);
     set_string(L, "version", BPTT_VERSION);
     set_string(L, "abi", "1");
-    set_string(L, "unroll", unrolls[plan->unroll]);
+    set_string(L, "unroll", bptt_spec_word("unroll", (int)plan->unroll));
     set_integer(L, "real_size", plan->real_size);
     set_integer(L, "simd", plan->simd);
     set_integer(L, "lanes", plan->lanes);

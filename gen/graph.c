@@ -6,6 +6,10 @@
 
 int bptt_graph_add(bptt_graph *graph, const bptt_node *node, bptt_error *error)
 {
+    if (graph->count == BPTT_MAX_NODES) {
+        bptt_fail(error, BPTT_FAILED, "a step of more than %d values", BPTT_MAX_NODES);
+        return -1;
+    }
     if (graph->count == graph->capacity) {
         int capacity = graph->capacity == 0 ? 64 : 2 * graph->capacity;
         bptt_node *nodes = realloc(graph->nodes, (size_t)capacity * sizeof *nodes);

@@ -8,7 +8,7 @@
 
 #include "spec.h"
 
-enum { BPTT_MAX_PARAMS = 32, BPTT_MAX_STATES = 8, BPTT_SYMBOL_MAX = 24, BPTT_FILE_MAX = 48 };
+enum { BPTT_MAX_NODES = 4096, BPTT_MAX_PARAMS = 32, BPTT_MAX_STATES = 8, BPTT_SYMBOL_MAX = 24, BPTT_FILE_MAX = 48 };
 
 /* Every operation once: enum name, name in dumps and templates, kind, operands.  Its shape and adjoint rules are in ops.c. */
 #define BPTT_OPS(X)                                                                                                              \
@@ -89,7 +89,7 @@ int bptt_graph_apply(bptt_graph *graph, bptt_op op, int a, int b, bptt_error *er
 bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt_error *error);
 
 /* --- graph.c ----------------------------------------------------------------------------------------------------------- */
-/* Adds a node as it stands.  Returns its index or -1: no memory. */
+/* Adds a node as it stands.  Returns its index or -1: no memory, or too many. */
 int bptt_graph_add(bptt_graph *graph, const bptt_node *node, bptt_error *error);
 void bptt_graph_free(bptt_graph *graph);
 /* One line a node, from `first` to the one before `last`: "  7 a = add 5 6   [128]". */

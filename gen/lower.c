@@ -369,7 +369,7 @@ static bptt_status lower_added_value(lowering *l, int n, int root, bptt_region r
                    symbol(l, n, label[1], sizeof label[1]));
     const bool previous = is_direct_carry(l, root);
     if (!l->written[slot] && !previous) {
-        return bptt_fail(l->error, BPTT_FAILED, "%s:%d: a sum must begin with a product here", l->graph->source,
+        return bptt_fail(l->error, BPTT_FAILED, "%s:%d: a sum with a bias needs a product too", l->graph->source,
                          node_at(l, root)->line);
     }
     bptt_element element = {BPTT_OP_ADD, ref_of(l, root), ref_of(l, root), ref_of(l, n)};
@@ -524,7 +524,7 @@ static bptt_status lower_region(lowering *l, bptt_region region, bool *first_gra
 static bool can_read(const lowering *l, int n, int from, bool first)
 {
     const bptt_node *node = node_at(l, n), *operand = node_at(l, from);
-    if (node->cols > 0 && node->op == BPTT_OP_ADD) { return is_adjoint(l, n); } /* a sum of gradients */
+    if (node->cols > 0 && node->op == BPTT_OP_ADD) { return true; } /* a sum of gradients */
     if (is_product(l, n) && first) { return operand->op == BPTT_OP_PARAM; }
     if (takes_token(l, n) && !first) { return true; }
     if (node->op == BPTT_OP_CROSS_ENTROPY || node->op == BPTT_OP_CROSS_ENTROPY_ADJOINT) {

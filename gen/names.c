@@ -2,6 +2,7 @@
 #include "fields.h"
 
 #include <string.h>
+#include <strings.h>
 
 enum { LONGEST = 40 };
 
@@ -33,8 +34,12 @@ static const char reserved[] =
     "isalnum isalpha isascii isblank iscntrl isdigit isgraph islower isprint ispunct isspace isupper isxdigit toascii tolower "
     "toupper clock time signal raise read write open close link unlink access environ fork sleep select "
     /* what the emitted file itself calls things */
-    "m x y real vec bits mask zeros head head_loss forward uniform tensors carried model self carry_state steps_of count_labels "
-    "T B V SIMD LANES KERNEL VECTOR_BYTES ROUND CHAIN_RUN TOKEN_BYTES give_up read_token read_sequence train_epoch "
+    "stddef stdint string math stdio stdlib SEEK_SET SEEK_CUR SEEK_END param grad moment1 moment2 turned work progress m x y "
+    "real vec bits mask zeros head head_loss forward uniform tensors "
+    "carried model self carry_state steps_of count_labels "
+    "STEPS BATCH VOCAB SIMD LANES KERNEL VECTOR_BYTES ROUND LARGEST CHAIN_RUN TOKEN_BYTES bits_of from_bits exp_of tanh_of "
+    "sigmoid_of "
+    "if_less low_limit high_limit power_of_two unaligned_vec give_up read_token read_sequence train_epoch "
     "first_weight first_weights forward_steps backward_steps sqrt_of load store splat reduce lane ";
 
 /* Each also with the suffixes f and l. */
@@ -45,6 +50,18 @@ static const char math_names[] =
     "nan nearbyint nextafter nexttoward pow pow10 remainder remquo rint round roundeven scalb scalbln scalbn significand sin "
     "sincos sinh sqrt tan tanh tgamma trunc y0 y1 yn isinf isnan isfinite isnormal isgreater isgreaterequal isless islessequal "
     "islessgreater isunordered fpclassify signbit signgam NAN INFINITY HUGE_VAL HUGE_VALF HUGE_VALL MAXFLOAT ";
+
+/* Functions of the emitted file begin with these. */
+static const char *const stems[] = {"times_", "back_", "grad_", "gather_", "scatter_", "chain_", "forward_", "backward_"};
+
+static bool has_stem(const char *name, size_t length)
+{
+    for (size_t i = 0; i < sizeof stems / sizeof *stems; i++) {
+        size_t stem = strlen(stems[i]);
+        if (length >= stem && memcmp(name, stems[i], stem) == 0) { return true; }
+    }
+    return false;
+}
 
 /* Whether `words` has the word. */
 static bool holds(const char *words, const char *word, size_t length)
@@ -68,9 +85,10 @@ const char *bptt_name_fault(const char *name, size_t length)
             return "it must begin with a letter and go on with letters, digits and _";
         }
     }
-    if (length >= 4 && memcmp(name, "bptt", 4) == 0) { return "names that begin with bptt are taken"; }
+    if (length >= 4 && strncasecmp(name, "bptt", 4) == 0) { return "names that begin with bptt are taken"; }
     if (length >= 2 && memcmp(name + length - 2, "_t", 2) == 0) { return "names that end in _t belong to the C library"; }
     size_t stem = name[length - 1] == 'f' || name[length - 1] == 'l' ? length - 1 : length;
-    bool taken = holds(reserved, name, length) || holds(math_names, name, length) || holds(math_names, name, stem);
+    bool taken = has_stem(name, length) || holds(reserved, name, length) || holds(math_names, name, length) ||
+                 holds(math_names, name, stem);
     return taken ? "it is a word of C, C++, their libraries or the emitted file" : NULL;
 }

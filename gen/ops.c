@@ -1,6 +1,6 @@
 /* ops.c: the operations of a step graph: for each its shape and, right under it, its adjoint.
  *
- * To add one: a line in BPTT_OPS (graph.h), a shape rule and an adjoint rule here, its C in templates/elements.c.
+ * To add one: a line in BPTT_OPS (graph.h), a shape rule and an adjoint rule here, its C in templates/kernels.lua.
  * Source of the rules: reverse-mode differentiation, e.g. Griewank and Walther, Evaluating Derivatives, table 3.  Depends on graph.h.
  */
 #include "graph.h"

@@ -13,6 +13,14 @@ static int64_t padded(const bptt_plan *plan, int64_t cols)
     return (cols + plan->lanes - 1) / plan->lanes * plan->lanes;
 }
 
+#define MOST 0x1p50 /* reals, and bytes: sums of sizes below it do not overflow, and no machine has more */
+
+/* Reals of rows x stride, or MOST, which does not fit. */
+static size_t area(int64_t rows, int64_t stride)
+{
+    return (double)rows * (double)stride < MOST ? (size_t)(rows * stride) : (size_t)MOST;
+}
+
 int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot)
 {
     const bptt_spec *spec = plan->spec;
@@ -39,7 +47,7 @@ static void place_params(bptt_plan *plan)
         tensor->cols = node->rows;
         tensor->stride = padded(plan, tensor->cols);
         tensor->offset = plan->block_size;
-        plan->block_size += (size_t)(tensor->rows * tensor->stride);
+        plan->block_size += area(tensor->rows, tensor->stride);
     }
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
@@ -48,7 +56,7 @@ static void place_params(bptt_plan *plan)
         tensor->turned = true;
         tensor->turned_stride = padded(plan, tensor->rows);
         tensor->turned_offset = plan->turned_size;
-        plan->turned_size += (size_t)(tensor->cols * tensor->turned_stride);
+        plan->turned_size += area(tensor->cols, tensor->turned_stride);
     }
 }
 
@@ -100,7 +108,7 @@ static void choose_rows(bptt_slot *slot, const usage *of)
                                                                                                   : BPTT_ROWS_CHUNK;
 }
 
-/* Rows of a HEAD block: so many that its widest slot stays in the first-level cache with the rows that feed it, in sixteens so that
+/* Rows of a HEAD block: so many that its widest slot stays near the core with the rows that feed it, in sixteens so that
  * tiles divide it. */
 static int64_t choose_block(const bptt_plan *plan)
 {
@@ -154,7 +162,7 @@ static bool fits(const bptt_plan *plan, size_t memory_limit, double *bytes)
 {
     const double blocks = 2.0 + plan->moments;
     *bytes = (blocks * (double)plan->block_size + (double)plan->turned_size + (double)plan->work_size) * plan->real_size;
-    return *bytes <= (double)memory_limit;
+    return *bytes <= (double)memory_limit && *bytes < MOST;
 }
 
 bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *error)
@@ -169,7 +177,7 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
     plan->block = choose_block(plan);
     for (int s = 0; s < plan->slot_count; s++) {
         bptt_slot *slot = &plan->slots[s];
-        slot->size = of[s].regions == 0 ? 0 : (size_t)bptt_slot_row_count(plan, slot) * (size_t)slot->stride;
+        slot->size = of[s].regions == 0 ? 0 : area(bptt_slot_row_count(plan, slot), slot->stride);
         place_slot(plan, s);
     }
     round_struct(plan);

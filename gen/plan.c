@@ -12,6 +12,12 @@ const char *bptt_region_name(bptt_region region)
     return names[region];
 }
 
+const char *bptt_action_name(bptt_action_kind kind)
+{
+    static const char *const names[] = {"gather", "product", "chain", "loss", "zero", "gradient", "scatter", "column_sum"};
+    return names[kind];
+}
+
 static int moments_of(const bptt_spec *spec)
 {
     switch (spec->optimizer.kind) {
@@ -41,6 +47,7 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
                    : spec->K + plan->rest <= UNROLL_STEPS_AT_MOST ? BPTT_UNROLL_TIME
                                                                   : BPTT_UNROLL_NONE;
     plan->moments = moments_of(spec);
+    plan->progress = plan->simd > 8 ? plan->simd / 2 : 4; /* three doubles, and whole vectors */
     bptt_status status = bptt_plan_lower(plan, error);
     if (status == BPTT_OK) { status = bptt_plan_place(plan, memory_limit, error); }
     if (status == BPTT_OK) { status = bptt_plan_tile(plan, error); }
@@ -69,13 +76,6 @@ static void add_part(bptt_counts *counts, const char *name, size_t bytes)
     counts->struct_bytes += bytes;
 }
 
-/* Doubles of the progress array: three, padded so that the struct stays a whole number of vectors. */
-static size_t progress_bytes(const bptt_plan *plan)
-{
-    size_t vector = (size_t)plan->simd * 4;
-    return vector < 32 ? 32 : vector;
-}
-
 void bptt_plan_count(bptt_plan *plan)
 {
     bptt_counts *counts = &plan->counts;
@@ -101,7 +101,7 @@ void bptt_plan_count(bptt_plan *plan)
     add_part(counts, "turned weights", plan->turned_size * real);
     add_part(counts, "states and activations", kept * real);
     add_part(counts, "blocks", (plan->work_size - kept) * real);
-    add_part(counts, "progress", progress_bytes(plan));
+    add_part(counts, "progress", (size_t)plan->progress * sizeof(double));
     counts->bytes_moved =
         (double)(plan->block_size * (2 + (size_t)plan->moments) + plan->turned_size + plan->work_size) * (double)real;
 }
@@ -123,7 +123,6 @@ static void print_slots(const bptt_plan *plan, FILE *out)
 
 static void print_actions(const bptt_plan *plan, FILE *out)
 {
-    static const char *const kinds[] = {"gather", "product", "chain", "loss", "zero", "gradient", "scatter", "column_sum"};
     int region = -1;
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
@@ -131,7 +130,7 @@ static void print_actions(const bptt_plan *plan, FILE *out)
             region = (int)action->region;
             fprintf(out, "%s:\n", bptt_region_name(action->region));
         }
-        fprintf(out, "  %-10s %s", kinds[action->kind], action->note);
+        fprintf(out, "  %-10s %s", bptt_action_name(action->kind), action->note);
         if (action->kind == BPTT_PRODUCT || action->kind == BPTT_GRADIENT) {
             fprintf(out, "   [tile %d+%d x %d+%d]", action->tile.rows, action->tile.rest_rows, action->tile.vectors,
                     action->tile.rest_vectors);
@@ -142,11 +141,11 @@ static void print_actions(const bptt_plan *plan, FILE *out)
 
 void bptt_plan_print(const bptt_plan *plan, FILE *out)
 {
-    static const char *const unrolls[] = {"auto", "time", "full", "none"};
     const bptt_spec *spec = plan->spec;
     fprintf(out, "plan: H %lld V %lld T %lld K %lld B %lld, %lld chunks, last of %lld steps, unroll %s, vectors of %d reals\n",
             (long long)spec->hidden, (long long)spec->vocab, (long long)spec->T, (long long)spec->K, (long long)spec->batch,
-            (long long)plan->chunks, (long long)(plan->rest > 0 ? plan->rest : spec->K), unrolls[plan->unroll], plan->lanes);
+            (long long)plan->chunks, (long long)(plan->rest > 0 ? plan->rest : spec->K),
+            bptt_spec_word("unroll", (int)plan->unroll), plan->lanes);
     fprintf(out, "parameters: [inputs][outputs]\n");
     for (int p = 0; p < plan->graph->param_count; p++) {
         const bptt_tensor_plan *tensor = &plan->params[p];

@@ -109,6 +109,7 @@ typedef struct bptt_plan {
     bptt_tensor_plan params[BPTT_MAX_PARAMS];
     size_t block_size, turned_size, work_size; /* reals */
     int moments;
+    int progress; /* doubles */
     bptt_slot slots[BPTT_MAX_SLOTS];
     int slot_count;
     bptt_action actions[BPTT_MAX_ACTIONS]; /* in order of execution */
@@ -132,5 +133,6 @@ void bptt_plan_count(bptt_plan *plan);
 /* Rows of a slot. */
 int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot);
 const char *bptt_region_name(bptt_region region);
+const char *bptt_action_name(bptt_action_kind kind);
 
 #endif

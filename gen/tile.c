@@ -5,7 +5,7 @@
  */
 #include "plan.h"
 
-enum { MAX_ROWS = 14, MAX_VECTORS = 8 }; /* what templates/tiles.lua has kernels for */
+enum { MAX_ROWS = 14, MAX_VECTORS = 8 }; /* what templates/kernels.lua has kernels for */
 
 /* Accumulators that leave registers for the operands. */
 static int budget(const bptt_plan *plan)

@@ -13,6 +13,9 @@
 
 static const char NODE[] = "bptt node";
 
+#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define DIGITS  "0123456789"
+
 /* The graph under construction, an upvalue of every function here. */
 static bptt_graph *graph_of(lua_State *L)
 {
@@ -76,16 +79,35 @@ static int add_leaf(lua_State *L, bptt_op op, lua_Integer rows, lua_Integer cols
     return index;
 }
 
+/* Argument `index`; so small that no product of a few sizes overflows. */
+static lua_Integer check_size(lua_State *L, int index)
+{
+    lua_Integer size = luaL_checkinteger(L, index);
+    luaL_argcheck(L, size > 0 && size <= INT32_MAX, index, "a size is from 1 to 2147483647");
+    return size;
+}
+
+/* Argument `index`, a name in weight files; it becomes part of C text. */
+static void check_file(lua_State *L, int index, char *file, const char *missing)
+{
+    size_t length;
+    const char *name = missing == NULL ? luaL_checklstring(L, index, &length) : luaL_optlstring(L, index, missing, &length);
+    const bool valid = strspn(name, LETTERS DIGITS "_.") == length && length < BPTT_FILE_MAX;
+    luaL_argcheck(L, valid && (length > 0 || missing != NULL), index,
+                  "a name in files has up to 47 letters, digits, '_' and '.'");
+    (void)snprintf(file, BPTT_FILE_MAX, "%s", name);
+}
+
 static int add_param(lua_State *L, lua_Integer rows, lua_Integer cols, int file, int twin)
 {
     bptt_graph *graph = graph_of(L);
     if (graph->param_count == BPTT_MAX_PARAMS) { return luaL_error(L, "more than %d parameters", BPTT_MAX_PARAMS); }
-    luaL_argcheck(L, rows > 0, 1, "a size is at least 1");
     bptt_param *param = &graph->params[graph->param_count];
     param->node = add_leaf(L, BPTT_OP_PARAM, rows, cols, graph->param_count);
     param->gradient = -1;
-    (void)snprintf(param->file, sizeof param->file, "%s", luaL_checkstring(L, file));
-    (void)snprintf(param->twin, sizeof param->twin, "%s", luaL_optstring(L, twin, ""));
+    check_file(L, file, param->file, NULL);
+    check_file(L, twin, param->twin, "");
+    luaL_argcheck(L, strcmp(param->file, param->twin) != 0, twin, "that name is taken");
     graph->param_count++;
     return push_node(L, param->node);
 }
@@ -93,23 +115,21 @@ static int add_param(lua_State *L, lua_Integer rows, lua_Integer cols, int file,
 /* matrix(outputs, inputs, "name in files") */
 static int matrix(lua_State *L)
 {
-    lua_Integer cols = luaL_checkinteger(L, 2);
-    luaL_argcheck(L, cols > 0, 2, "a size is at least 1");
-    return add_param(L, luaL_checkinteger(L, 1), cols, 3, 4);
+    lua_Integer rows = check_size(L, 1);
+    return add_param(L, rows, check_size(L, 2), 3, 4);
 }
 
 /* vector(size, "name in files", "second name") */
 static int vector(lua_State *L)
 {
-    return add_param(L, luaL_checkinteger(L, 1), 0, 2, 3);
+    return add_param(L, check_size(L, 1), 0, 2, 3);
 }
 
 /* state(size) */
 static int state(lua_State *L)
 {
     bptt_graph *graph = graph_of(L);
-    lua_Integer size = luaL_checkinteger(L, 1);
-    luaL_argcheck(L, size > 0, 1, "a size is at least 1");
+    lua_Integer size = check_size(L, 1);
     if (graph->state_count == BPTT_MAX_STATES) { return luaL_error(L, "more than %d states", BPTT_MAX_STATES); }
     int node = add_leaf(L, BPTT_OP_STATE, size, 0, graph->state_count);
     graph->states[graph->state_count++] = (bptt_state){.node = node, .next = -1, .carry = -1, .outgoing = -1};
@@ -120,8 +140,8 @@ static int state(lua_State *L)
 
 static bool valid_symbol(const char *name)
 {
-    size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
-    return length > 0 && name[length] == '\0' && length < BPTT_SYMBOL_MAX - 2;
+    size_t length = strspn(name, LETTERS DIGITS "_");
+    return length > 0 && name[length] == '\0' && length < BPTT_SYMBOL_MAX - 2 && strspn(name, DIGITS) == 0;
 }
 
 /* `h = value` where h is a state. */
@@ -149,7 +169,9 @@ static int assign(lua_State *L)
     lua_rawget(L, lua_upvalueindex(2));
     const int *old = luaL_testudata(L, -1, NODE);
     if (box != NULL) {
-        if (!valid_symbol(name)) { return luaL_error(L, "'%s' cannot name a value: too long", name); }
+        if (!valid_symbol(name)) {
+            return luaL_error(L, "'%s' cannot name a value: up to %d letters, digits and _ can", name, BPTT_SYMBOL_MAX - 3);
+        }
         if (old != NULL && graph->nodes[*old].op == BPTT_OP_STATE) {
             set_next(L, graph, graph->nodes[*old].symbol, *box);
         } else if (!lua_isnil(L, -1)) {
@@ -269,6 +291,31 @@ static bptt_status run(bptt_sandbox *sandbox, const char *text, const char *sour
     return bptt_sandbox_call(sandbox, 0, 0, error);
 }
 
+static bool share_file(const bptt_param *a, const bptt_param *b)
+{
+    return strcmp(a->file, b->file) == 0 || strcmp(a->file, b->twin) == 0 || strcmp(a->twin, b->file) == 0 ||
+           (a->twin[0] != '\0' && strcmp(a->twin, b->twin) == 0);
+}
+
+/* Parameters and states have names; parameters differ in files too. */
+static bptt_status check_names(const bptt_graph *graph, bptt_error *error)
+{
+    for (int n = 0; n < graph->count; n++) {
+        const bptt_node *node = &graph->nodes[n];
+        const bool is_param = node->op == BPTT_OP_PARAM;
+        if ((is_param || node->op == BPTT_OP_STATE) && node->name[0] == '\0') {
+            return bptt_fail(error, BPTT_FAILED, "%s:%d: no equation gives this %s a name", graph->source, node->line,
+                             is_param ? "parameter" : "state");
+        }
+        for (int q = 0; is_param && q < node->symbol; q++) {
+            if (!share_file(&graph->params[node->symbol], &graph->params[q])) { continue; }
+            return bptt_fail(error, BPTT_FAILED, "%s:%d: '%s' is called in files what '%s' is", graph->source, node->line,
+                             node->name, graph->nodes[graph->params[q].node].name);
+        }
+    }
+    return BPTT_OK;
+}
+
 /* The loss is the global of that name; every state needs its next value. */
 static bptt_status finish(lua_State *L, bptt_graph *graph, bptt_error *error)
 {
@@ -280,13 +327,14 @@ static bptt_status finish(lua_State *L, bptt_graph *graph, bptt_error *error)
     if (graph->loss < 0 || bptt_op_kind_of(graph->nodes[graph->loss].op) != BPTT_KIND_LOSS) {
         return bptt_fail(error, BPTT_FAILED, "%s: no equation gives 'loss' a loss", graph->source);
     }
-    for (int s = 0; s < graph->state_count; s++) {
+    bptt_status status = check_names(graph, error);
+    for (int s = 0; s < graph->state_count && status == BPTT_OK; s++) {
         const bptt_node *node = &graph->nodes[graph->states[s].node];
         if (graph->states[s].next < 0) {
-            return bptt_fail(error, BPTT_FAILED, "%s:%d: state '%s' gets no next value", graph->source, node->line, node->name);
+            status = bptt_fail(error, BPTT_FAILED, "%s:%d: state '%s' gets no next value", graph->source, node->line, node->name);
         }
     }
-    return BPTT_OK;
+    return status;
 }
 
 bptt_status bptt_trace_text(const bptt_spec *spec, const char *cell, const char *source, bptt_graph *graph, bptt_error *error)

@@ -2,7 +2,7 @@
  *
  * The one file that includes libtcc.h.  libtcc reads no file, finds no symbol but those bound here, and keeps to four rules that
  * its code imposes: options before output type before text; one compile at a time; nothing compiled from its error callback; its
- * calls of exit, mprotect and stderr come to us, since libtcc_local.o is made with (see the Makefile)
+ * calls of exit, mprotect and stderr come to us, since tcc.o is made with (see the Makefile)
  *
  *     objcopy --redefine-sym exit=bptt_tcc_exit --redefine-sym mprotect=bptt_tcc_mprotect --redefine-sym stderr=bptt_tcc_stderr
  *

@@ -12,7 +12,7 @@ typedef struct bptt_kernel {
     void (*function)(void); /* cast to its type by the emitted text's declaration */
 } bptt_kernel;
 
-/* The widest layout that this CPU has kernels for, in 32-bit lanes: 1, 4, 8 or 16. */
+/* The widest layout that this CPU has kernels for, in 32-bit lanes: 4, 8 or 16. */
 int bptt_kernels_simd(void);
 /* The kernels for reals of `real_size` bytes and a layout of `simd` lanes; NULL when this CPU cannot run them. */
 const bptt_kernel *bptt_kernels(int real_size, int simd, size_t *count);

@@ -5,7 +5,7 @@ for _, action in ipairs(actions) do
   if action.forward then equations[#equations + 1] = action.note end
 end
 
--- Every field that shapes this text, whatever file or --set it came from.  An alphabet does not: here a token is a number.
+-- Every field that shapes this text, whatever file or --set it came from, but for an alphabet: that is in the file.
 local function real(x) -- as short as reads back to the same number
   for digits = 6, 17 do
     local text = string.format("%." .. digits .. "g", x)
@@ -19,12 +19,12 @@ local optimizer = {string.format('"%s"', o.kind)}
 for _, key in ipairs(uses[o.kind]) do optimizer[#optimizer + 1] = key .. "=" .. real(o[key]) end
 local command = {"bptt gen " .. spec.name .. ".lua -o DIR"}
 for _, field in ipairs {
-  {"hidden", spec.hidden}, {"T", spec.T}, {"K", spec.K}, {"batch", spec.batch}, {"dtype", real_size == 8 and "f64" or "f32"},
+  {"hidden", spec.hidden}, {"vocab", #spec.alphabet == 0 and spec.vocab or nil}, {"T", spec.T}, {"K", spec.K}, {"batch", spec.batch}, {"dtype", real_size == 8 and "f64" or "f32"},
   {"cell", spec.cell}, {"activation", spec.activation}, {"reduction", spec.reduction}, {"carry", tostring(spec.carry)},
   {"optimizer", "'{" .. table.concat(optimizer, ", ") .. "}'"},
   {"clip", spec.clip == "none" and "none" or "'{" .. spec.clip .. "=" .. real(spec.limit) .. "}'"},
   {"init", "'{" .. spec.init .. "=" .. real(spec.init_scale) .. "}'"}, {"seed", spec.seed}, {"simd", simd}, {"unroll", unroll}} do
-  command[#command + 1] = "--set " .. field[1] .. "=" .. tostring(field[2])
+  if field[2] ~= nil then command[#command + 1] = "--set " .. field[1] .. "=" .. tostring(field[2]) end
 end
 
 local lines = {

@@ -1,5 +1,5 @@
 % local name, NAME = spec.name, string.upper(spec.name)
-% local alphabet = spec.alphabet or ""
+% local alphabet = spec.alphabet
 % local width = spec.vocab <= 256 and 1 or spec.vocab <= 65536 and 2 or 4
 % local unit = alphabet ~= "" and "character" or width == 1 and "byte" or "little-endian " .. 8 * width .. "-bit number"
 /* ${name}_main.c: trains ${name} on a file and says how it goes.  An example to start from: a program needs no more than this.
@@ -18,7 +18,7 @@
 enum { STEPS = ${NAME}_STEPS, BATCH = ${NAME}_BATCH, VOCAB = ${NAME}_VOCAB, TOKEN_BYTES = ${width} };
 
 static ${name} model; /* ${struct_bytes} bytes, no heap */
-static ${name}_token x[STEPS * BATCH], y[STEPS * BATCH];
+static ${name}_token x[(size_t)STEPS * BATCH], y[(size_t)STEPS * BATCH];
 
 static void give_up(const char *why)
 {

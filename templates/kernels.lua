@@ -28,7 +28,7 @@ local list = {
   {"gather", "void", "rows", "real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, " .. ROWS},
   {"gather_bias", "void", "rows", "real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, const real *bias, " .. ROWS},
   {"scatter", "void", "rows", "real *table, ptrdiff_t ldt, const real *d, ptrdiff_t ldd, " .. ROWS},
-  {"column_sum", "void", "rows", "real *out, const real *from, const real *d, ptrdiff_t ldd, ptrdiff_t rows, ptrdiff_t cols"},
+  {"column_sum", "void", "rows", "real *sum, const real *d, ptrdiff_t ldd, ptrdiff_t rows, ptrdiff_t cols"},
   {"transpose", "void", "rows", "real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols"},
   {"cross_entropy", "double", "softmax",
    "real *o, ptrdiff_t ldo, const uint32_t *y, ptrdiff_t rows, ptrdiff_t cols, real scale, int backward"},

@@ -52,7 +52,7 @@ static const real zeros[${H.needs_zeros}];
 /* ${H.count_words(steps)} forward: every state of the chunk. */
 static void ${H.forward_name(steps)}(${name} *m, const ${name}_token *x${H.steps_parameter})
 {
-% H.locals {"input", "step"}
+% H.locals({"input", "step"}, steps)
 % H.rows_region("input", steps)
 % H.steps_region("step", steps)
 }
@@ -75,7 +75,7 @@ static double head_loss(${name} *m, const ${name}_token *y, ptrdiff_t row, ptrdi
 /* ${H.count_words(steps)} back: the adjoint of every state, then the gradients that sum over time. */
 static void ${H.backward_name(steps)}(${name} *m, const ${name}_token *x${H.steps_parameter})
 {
-% H.locals {"back", "tail"}
+% H.locals({"back", "tail"}, steps)
 % H.steps_region("back", steps)
 % H.rows_region("tail", steps)
 }
@@ -97,7 +97,7 @@ static void carry_state(${name} *m, ptrdiff_t steps)
 % for _, s in ipairs(states) do
 %   local slot = slots[s]
 %   local size, from = spec.batch * slot.stride, plus("m->work", tostring(slot.offset))
-    memcpy(${from}, ${from} + steps * ${size}, ${size} * sizeof(real)); /* ${slot.name} */
+    memcpy(${from}, ${from} + steps * ${size}, ${size * real_size}); /* ${slot.name} */
 % end
 }
 
@@ -228,7 +228,7 @@ void ${name}_predict(${name} *m, const ${name}_token *x, ${name}_real *probabili
 void ${name}_reset(${name} *m)
 {
 % for _, s in ipairs(states) do
-    memset(${plus("m->work", tostring(slots[s].offset))}, 0, ${spec.batch * slots[s].stride} * sizeof(real)); /* ${slots[s].name} */
+    memset(${plus("m->work", tostring(slots[s].offset))}, 0, ${spec.batch * slots[s].stride * real_size}); /* ${slots[s].name} */
 % end
 }
 
@@ -283,17 +283,17 @@ void ${name}_init(${name} *m, uint64_t seed)
 % for _, f in ipairs {{"init", "void", ", uint64_t seed", ", seed"}, {"reset", "void", "", ""}, {"refresh", "void", "", ""},
 %   {"gradient", "double", ", const uint32_t *x, const uint32_t *y, uint32_t chunk", ", x, y, chunk"}, {"update", "double", "", ""},
 %   {"loss", "double", ", const uint32_t *x, const uint32_t *y, uint32_t chunk", ", x, y, chunk"}} do
-static ${f[2]} any_${f[1]}(const bptt_model *self, void *m${f[3]})
+static ${f[2]} bptt_any_${f[1]}(const bptt_model *self, void *m${f[3]})
 {
     (void)self;
-    ${f[2] == "double" and "return " or ""}${name}_${f[1]}((${name} *)m${f[4]});
+    ${f[2] == "double" and "return " or ""}${name}_${f[1]}(m${f[4]});
 }
 
 % end
-static void any_predict(const bptt_model *self, void *m, const uint32_t *x, void *probabilities)
+static void bptt_any_predict(const bptt_model *self, void *m, const uint32_t *x, void *probabilities)
 {
     (void)self;
-    ${name}_predict((${name} *)m, x, (real *)probabilities);
+    ${name}_predict(m, x, probabilities);
 }
 
 static const bptt_tensor tensors[] = {
@@ -333,13 +333,13 @@ const bptt_model ${name}_model = {
     .moment = {${moments > 0 and "offsetof(" .. name .. ", moment1)" or "0"}, ${moments > 1 and "offsetof(" .. name .. ", moment2)" or "0"}},
     .state = offsetof(${name}, work) + ${first_state} * sizeof(real),
     .progress = offsetof(${name}, progress),
-    .init = any_init,
-    .reset = any_reset,
-    .refresh = any_refresh,
-    .gradient = any_gradient,
-    .update = any_update,
-    .loss = any_loss,
-    .predict = any_predict,
+    .init = bptt_any_init,
+    .reset = bptt_any_reset,
+    .refresh = bptt_any_refresh,
+    .gradient = bptt_any_gradient,
+    .update = bptt_any_update,
+    .loss = bptt_any_loss,
+    .predict = bptt_any_predict,
 };
 
 /* The struct takes the bytes that the plan counted, whatever compiled it. */

@@ -43,7 +43,8 @@ typedef uint32_t ${name}_token; /* below V; a label may be V or more: no loss th
 #define ${NAME}_ALIGNED
 #endif
 
-/* The whole model, owned and placed by the caller: static, on a stack, in a heap.  Aligned as declared it is fast, else correct.
+/* The whole model, owned and placed by the caller: static, on a stack, in a heap.  Static, automatic and allocated
+ * (aligned_alloc) memory must be aligned as declared, to ${math.max(16, 4 * simd)} bytes.
  * Weights are stored [inputs][outputs], rows padded to ${lanes} reals with zeros. */
 typedef struct ${name} {
     ${NAME}_ALIGNED ${name}_real param[${block_size}]; /* parameters: */

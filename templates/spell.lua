@@ -17,23 +17,34 @@ H.constants = { -- in the order of templates/kernels/update.c
   sgd = {rate},
   momentum = {rate, {hex(o.momentum), "momentum " .. H.decimal(o.momentum)}},
   adagrad = {rate, epsilon},
-  rmsprop = {rate, epsilon, {hex(o.decay), "decay " .. H.decimal(o.decay)}},
-  adam = {{"(" .. hex(o.rate) .. " / (1 - m->progress[1]))", rate[2]}, epsilon, {hex(o.beta1), "beta1"}, {hex(o.beta2), "beta2"},
+  rmsprop = {rate, epsilon, {hex(o.decay), "decay " .. H.decimal(o.decay)}, {hex(1 - o.decay), "1 - decay"}},
+  adam = {{"(" .. hex(o.rate) .. " / (1 - m->progress[1]))", rate[2]}, epsilon, {hex(o.beta1), "beta1"},
+          {hex(1 - o.beta1), "1 - beta1"}, {hex(o.beta2), "beta2"}, {hex(1 - o.beta2), "1 - beta2"},
           {"(1 - m->progress[2])", "1 - beta2^n"}},
 }
 
 -- --- names ---------------------------------------------------------------------------------------------------------------------
 
-local reserved = {}
+-- What the emitted functions call something else, and the words of C.  A value or parameter of such a name, or of another's, gets a tail.
+local taken = {}
 for word in ([[auto break case char const continue default do double else enum extern float for goto if inline int long register
   restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x y t row rows steps loss scale
-  first probabilities real zeros forward head head_loss uniform vec bits mask]]):gmatch("%S+") do
-  reserved[word] = true
+  first probabilities real zeros forward head head_loss uniform vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
+  CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
+  taken[word] = true
 end
-local function variable(slot)
-  local v = slots[slot].name
-  return reserved[v] and v .. "_" or v
+for _, action in ipairs(actions) do taken[action.name] = true end
+local function claim(word)
+  while taken[word] do word = word .. "_" end
+  taken[word] = true
+  return word
 end
+for _, p in ipairs(params) do
+  p.variable = claim(p.name)
+  p.turned_variable = claim(p.variable .. "_turned")
+  p.gradient_variable = claim("g_" .. p.variable)
+end
+for _, slot in ipairs(slots) do slot.variable = claim(slot.name) end
 
 -- --- which functions and kernels there are ----------------------------------------------------------------------------------------
 
@@ -74,7 +85,6 @@ for _, action in ipairs(actions) do
   elseif action.kind == "scatter" then need("scatter")
   elseif action.kind == "column_sum" then
     need("column_sum")
-    if action.fill == "zero" then need_zeros(params[action.param].stride) end
   elseif action.kind == "loss" then
     need("cross_entropy")
     need("softmax")
@@ -281,7 +291,11 @@ local function define_chain(action)
   write("    }\n}\n\n")
 end
 
+-- Whether a straight line of so many steps has this action: the first step hands nothing back.
+local function is_made(action, steps) return looped or steps > 1 or not action.into_previous end
+
 function H.define(action)
+  if not is_made(action, spec.K) then return end
   if is_product(action) then define_product(action) end
   if action.kind == "chain" and #action.elements > 1 then define_chain(action) end
 end
@@ -292,12 +306,12 @@ end
 local function place(ref, time)
   local slot = slots[ref.slot]
   local size = B * slot.stride
-  if slot.kind == "block" or slot.kind == "step" then return variable(ref.slot) end
+  if slot.kind == "block" or slot.kind == "step" then return slot.variable end
   if time == "row" then
-    local base = variable(ref.slot) .. " + row * " .. slot.stride
+    local base = slot.variable .. " + row * " .. slot.stride
     return ref.shift == 0 and base or base .. " + " .. ref.shift * size
   end
-  return plus(variable(ref.slot), at(time or 0, ref.shift, size))
+  return plus(slot.variable, at(time or 0, ref.shift, size))
 end
 
 local function calls(action, time, rows, backward)
@@ -305,14 +319,14 @@ local function calls(action, time, rows, backward)
   local function stride(ref) return slots[ref.slot].stride end
   local function times(n) return type(rows) == "number" and tostring(rows * n) or rows .. " * " .. n end
   local param = action.param > 0 and params[action.param] or nil
-  local weight = param and (action.turned and param.name .. "_turned" or param.name)
+  local weight = param and (action.turned and param.turned_variable or param.variable)
   local first = starts_block(action)
   if action.kind == "product" then
     return {string.format("%s(%s, %s, %s%s%s);", action.name, p(action.out), p(action.input), weight,
-      action.fill == "bias" and ", " .. params[action.bias].name or "", in_time(action) and "" or ", " .. rows)}
+      action.fill == "bias" and ", " .. params[action.bias].variable or "", in_time(action) and "" or ", " .. rows)}
   elseif action.kind == "gather" then
     return {string.format("bptt_gather%s(%s, %d, %s, %d, %sx, %s, %d);", action.fill == "bias" and "_bias" or "", p(action.out),
-      stride(action.out), weight, param.stride, action.fill == "bias" and params[action.bias].name .. ", " or "", rows, param.stride)}
+      stride(action.out), weight, param.stride, action.fill == "bias" and params[action.bias].variable .. ", " or "", rows, param.stride)}
   elseif action.kind == "chain" and #action.elements == 1 then
     local e, lines = action.elements[1], {}
     local n = times(stride(e.out))
@@ -331,20 +345,18 @@ local function calls(action, time, rows, backward)
     return {string.format("loss = bptt_cross_entropy(%s, %d, y, rows, %d, %s);", p(action.input), stride(action.input), action.cols,
       backward and "scale, 1" or "(real)1, 0")}
   elseif action.kind == "zero" then
-    return {string.format("memset(%s, 0, (size_t)(%s) * sizeof(real));", p(action.out), times(stride(action.out)))}
+    return {string.format("memset(%s, 0, (size_t)(%s));", p(action.out), times(stride(action.out) * real_size))}
   elseif action.kind == "gradient" then
-    return {string.format("%s(g_%s, %s, %s, %s%s);", action.name, param.name, p(action.input), p(action.adjoint), rows,
+    return {string.format("%s(%s, %s, %s, %s%s);", action.name, param.gradient_variable, p(action.input), p(action.adjoint), rows,
       first and ", row == 0" or "")}
-  elseif action.kind == "scatter" then
-    local scatter = string.format("bptt_scatter(g_%s, %d, %s, %d, x, %s, %d);", param.name, param.stride, p(action.adjoint),
-      stride(action.adjoint), rows, param.stride)
-    if action.fill ~= "zero" then return {scatter} end
-    return {(first and "if (row == 0) { " or "") .. string.format("memset(g_%s, 0, %d * sizeof(real));", param.name,
-      param.rows * param.stride) .. (first and " }" or ""), scatter}
-  elseif action.kind == "column_sum" then
-    local from = action.fill == "zero" and (first and "row == 0 ? zeros : g_" .. param.name or "zeros") or "g_" .. param.name
-    return {string.format("bptt_column_sum(g_%s, %s, %s, %d, %s, %d);", param.name, from, p(action.adjoint), stride(action.adjoint),
-      rows, param.stride)}
+  elseif action.kind == "scatter" or action.kind == "column_sum" then
+    local sum, d = param.gradient_variable, p(action.adjoint)
+    local add = action.kind == "scatter"
+      and string.format("bptt_scatter(%s, %d, %s, %d, x, %s, %d);", sum, param.stride, d, stride(action.adjoint), rows, param.stride)
+      or string.format("bptt_column_sum(%s, %s, %d, %s, %d);", sum, d, stride(action.adjoint), rows, param.stride)
+    if action.fill ~= "zero" then return {add} end
+    local clear = string.format("memset(%s, 0, %d);", sum, param.rows * param.stride * real_size)
+    return {first and "if (row == 0) { " .. clear .. " }" or clear, add}
   end
   error("no spelling for " .. action.kind)
 end
@@ -367,23 +379,23 @@ local function declare(chosen)
   local function slot(ref)
     if not ref or not ref.slot then return end
     local s = slots[ref.slot]
-    once("slot" .. ref.slot, "real *const ", variable(ref.slot), " = ", plus("m->work", tostring(s.offset)), "; /* ", s.name,
+    once(s.variable, "real *const ", s.variable, " = ", plus("m->work", tostring(s.offset)), "; /* ", s.name,
       s.later ~= "" and ", then " .. s.later or "", " [", s.rows, "][", s.stride, "] */")
   end
   for _, action in ipairs(chosen) do
     local p = params[action.param]
     if p and (action.kind == "product" or action.kind == "gather") and action.turned then
-      once("turned" .. p.name, "const real *const ", p.name, "_turned = ", plus("m->turned", tostring(p.turned_offset)), "; /* [", p.cols,
-        "][", p.turned_stride, "] */")
+      once(p.turned_variable, "const real *const ", p.turned_variable, " = ", plus("m->turned", tostring(p.turned_offset)), "; /* [",
+        p.cols, "][", p.turned_stride, "] */")
     elseif p and (action.kind == "product" or action.kind == "gather") then
-      once(p.name, "const real *const ", p.name, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows, "][", p.stride, "] */")
+      once(p.variable, "const real *const ", p.variable, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows, "][", p.stride, "] */")
     elseif p then
-      once("g_" .. p.name, "real *const g_", p.name, " = ", plus("m->grad", tostring(p.offset)), "; /* d", p.name, " [", p.rows, "][",
-        p.stride, "] */")
+      once(p.gradient_variable, "real *const ", p.gradient_variable, " = ", plus("m->grad", tostring(p.offset)), "; /* d", p.name, " [",
+        p.rows, "][", p.stride, "] */")
     end
     if action.bias > 0 and action.fill == "bias" then
       local bias = params[action.bias]
-      once(bias.name, "const real *const ", bias.name, " = ", plus("m->param", tostring(bias.offset)), "; /* [", bias.stride, "] */")
+      once(bias.variable, "const real *const ", bias.variable, " = ", plus("m->param", tostring(bias.offset)), "; /* [", bias.stride, "] */")
     end
     slot(action.out)
     slot(action.input)
@@ -411,8 +423,12 @@ local function has_tokens(chosen)
   return false
 end
 
-function H.locals(regions)
-  local chosen = choose(regions)
+-- What a function for a number of steps works with.
+function H.locals(regions, steps)
+  local chosen = {}
+  for _, action in ipairs(choose(regions)) do
+    if is_made(action, steps) then chosen[#chosen + 1] = action end
+  end
   declare(chosen)
   if not has_tokens(chosen) then write("    (void)x;\n") end
 end

@@ -236,17 +236,17 @@ START_TEST(test_cc_follows_the_oracle)
     ck_assert_int_eq(setenv("BPTT_CC", compiler, 1), 0);
     ck_assert_int_eq(setenv("XDG_CACHE_HOME", scratch_folder, 1), 0);
     struct tally tally = {0};
-    for (unsigned n = 0; n < 10; n++) {
-        const unsigned i = n < 4 ? 5 * n + 2 : oracle_edge_count() + n + 10 * (unsigned)_i;
+    for (unsigned n = 0; n < 6; n++) {
+        const unsigned i = n < 3 ? 5 * n + 2 : oracle_edge_count() + n + 10 * (unsigned)_i;
         bptt_spec spec;
         oracle_random_spec(oracle_seed(), i, &spec);
         spec.dtype = n % 2 == 0 ? BPTT_F32 : BPTT_F64;
-        spec.unroll = unrolls[n % 3];
-        spec.simd = widths[n / 2 % 4] <= bptt_kernels_simd() ? widths[n / 2 % 4] : 0;
+        spec.unroll = unrolls[n < 3 ? 2 - n : n % 2]; /* all loops spelled out is slow to compile: once, small */
+        spec.simd = widths[n % 4] <= bptt_kernels_simd() ? widths[n % 4] : 0;
         follow(&spec, BPTT_BACKEND_CC, i, &tally);
     }
-    ck_assert_uint_ge(tally.programs, 7);
-    ck_assert_uint_le(tally.skipped, tally.chunks / 4);
+    ck_assert_uint_eq(tally.programs, 6);
+    ck_assert_uint_le(tally.skipped, tally.chunks / 2);
 }
 END_TEST
 
@@ -498,7 +498,7 @@ START_TEST(test_unrolls_agree)
     for (unsigned i = 0; i < oracle_edge_count() + RANDOM_SPECS; i++) {
         bptt_spec spec;
         double losses[3][8];
-        struct fixture f[3];
+        struct fixture f[3] = {{.model = NULL}};
         oracle_random_spec(oracle_seed(), i, &spec);
         spec.simd = 0;
         EACH(u, unrolls)

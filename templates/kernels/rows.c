@@ -26,13 +26,13 @@ ${signature(k)}
     }
 }
 % elseif k.what == "column_sum" then
-/* out = from + sum of the rows of d: the gradient of a bias. */
+/* sum += the rows of d: the gradient of a bias. */
 ${signature(k)}
 {
     for (ptrdiff_t j = 0; j < cols; j += LANES) {
-        vec sum = load(from + j);
-        for (ptrdiff_t r = 0; r < rows; r++) { sum += load(d + r * ldd + j); }
-        store(out + j, sum);
+        vec total = load(sum + j);
+        for (ptrdiff_t r = 0; r < rows; r++) { total += load(d + r * ldd + j); }
+        store(sum + j, total);
     }
 }
 % elseif k.what == "transpose" then

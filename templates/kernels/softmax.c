@@ -17,7 +17,7 @@ ${signature(k)}
 % else
     for (ptrdiff_t r = 0; r < rows; r++, o += ldo, out += cols) {
 % end
-        for (ptrdiff_t j = cols; j < padded; j++) { o[j] = (real)-1e30; } /* exp gives exactly 0 */
+        for (ptrdiff_t j = cols; j < padded; j++) { o[j] = -LARGEST; } /* never the largest; exp gives exactly 0 */
         vec most = load(o);
         for (ptrdiff_t j = LANES; j < padded; j += LANES) {
             const vec v = load(o + j);

@@ -22,11 +22,11 @@ ${signature(k)}
 %     {"const real v = momentum * moment1[i] + g;", "moment1[i] = v;"}, "rate * v"},
 %   adagrad = {"s += g g, param -= rate g / (sqrt(s) + epsilon)", 1, {"rate", "epsilon"},
 %     {"const real s = moment1[i] + g * g;", "moment1[i] = s;"}, "rate * g / (sqrt_of(s) + epsilon)"},
-%   rmsprop = {"s = decay s + (1 - decay) g g, param -= rate g / (sqrt(s) + epsilon)", 1, {"rate", "epsilon", "decay"},
-%     {"const real s = decay * moment1[i] + ((real)1 - decay) * (g * g);", "moment1[i] = s;"}, "rate * g / (sqrt_of(s) + epsilon)"},
-%   adam = {"m = beta1 m + (1 - beta1) g, s = beta2 s + (1 - beta2) g g, param -= rate m / (sqrt(s / c) + epsilon);\n * rate holds 1 / (1 - beta1^n), c is 1 - beta2^n", 2,
-%     {"rate", "epsilon", "beta1", "beta2", "c"},
-%     {"const real m = beta1 * moment1[i] + ((real)1 - beta1) * g;", "const real s = beta2 * moment2[i] + ((real)1 - beta2) * (g * g);",
+%   rmsprop = {"s = decay s + (1 - decay) g g, param -= rate g / (sqrt(s) + epsilon)", 1, {"rate", "epsilon", "decay", "rest"},
+%     {"const real s = decay * moment1[i] + rest * (g * g);", "moment1[i] = s;"}, "rate * g / (sqrt_of(s) + epsilon)"},
+%   adam = {"m = beta1 m + (1 - beta1) g, s = beta2 s + (1 - beta2) g g, param -= rate m / (sqrt(s / c) + epsilon);\n * rate holds 1 / (1 - beta1^n), c is 1 - beta2^n, rest1 is 1 - beta1", 2,
+%     {"rate", "epsilon", "beta1", "rest1", "beta2", "rest2", "c"},
+%     {"const real m = beta1 * moment1[i] + rest1 * g;", "const real s = beta2 * moment2[i] + rest2 * (g * g);",
 %      "moment1[i] = m;", "moment2[i] = s;"}, "rate * m / (sqrt_of(s / c) + epsilon)"},
 % }
 % local r = rule[k.what]

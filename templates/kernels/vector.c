@@ -104,6 +104,7 @@ KERNEL real lane(vec v, int i)
 }
 #endif
 
+#define LARGEST ((real)${f32 and "0x1.fffffep127" or "0x1.fffffffffffffp1023"})
 #define sqrt_of ${f32 and "sqrtf" or "sqrt"}
 
 /* --- exp, tanh, sigmoid ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,526 @@
+/* test_cells.c: cells given as text, end to end: trace, derive, plan, emit, libtcc.
+ *
+ * The loss and the gradient of the generated code are compared with the graphs run node by node through time, and the gradient with
+ * central differences of the generated loss.  What the plan cannot do it must refuse.  Depends on Check, oracle.h, interpret.h and the
+ * tcc backend.
+ */
+#include "../gen/compile.h"
+#include "../gen/emit.h"
+#include "../gen/plan.h"
+#include "../runtime/backend.h"
+#include "../runtime/backend_private.h"
+#include "interpret.h"
+#include "oracle.h"
+
+#include <stdarg.h>
+
+static bptt_error error;
+
+/* --- a cell, compiled ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct built {
+    bptt_graph graph;
+    bptt_plan *plan;
+    bptt_unit unit;
+    bptt_code code;
+    unsigned char *memory;
+} built;
+
+static void built_free(built *b)
+{
+    free(b->memory);
+    if (b->code.model != NULL) { b->code.release(b->code.owner); }
+    bptt_unit_free(&b->unit);
+    bptt_plan_free(b->plan);
+    bptt_graph_free(&b->graph);
+}
+
+static bptt_status plan_cell(const bptt_spec *spec, const char *cell, int simd, built *b)
+{
+    memset(&error, 0, sizeof error);
+    memset(b, 0, sizeof *b);
+    bptt_status status = bptt_trace_text(spec, cell, "cell.lua", &b->graph, &error);
+    if (status == BPTT_OK) { status = bptt_derive(&b->graph, &error); }
+    if (status == BPTT_OK) { status = bptt_plan_make(spec, &b->graph, simd, 1u << 30, &b->plan, &error); }
+    return status;
+}
+
+static void build(const bptt_spec *spec, const char *cell, int simd, built *b)
+{
+    bptt_status status = plan_cell(spec, cell, simd, b);
+    if (status == BPTT_OK) { status = bptt_emit(b->plan, &b->unit, &error); }
+    bptt_text text = {.name = spec->name, .digest = spec->digest, .header = b->unit.header, .source = b->unit.source};
+    text.kernels = bptt_kernels(b->plan != NULL ? b->plan->real_size : 8, simd, &text.kernel_count);
+    if (status == BPTT_OK) { status = bptt_tcc_compile(&text, &b->code, &error); }
+    ck_assert_msg(status == BPTT_OK, "%s\n%s", error.text, cell);
+    b->memory = bptt_memory_new(b->code.model);
+    ck_assert_ptr_nonnull(b->memory);
+}
+
+/* --- its loss and its gradient ------------------------------------------------------------------------------------------------------ */
+
+static double *block_of(const built *b, size_t bytes)
+{
+    return (double *)(void *)(b->memory + bytes);
+}
+
+/* A parameter of the model, stored [inputs][outputs], to or from the graph's [outputs][inputs]. */
+static size_t place_of(const bptt_tensor *tensor, const bptt_node *node, size_t i)
+{
+    const size_t cols = node->cols > 0 ? (size_t)node->cols : 1;
+    return tensor->offset + i % cols * tensor->stride + i / cols;
+}
+
+static interpreter start_of(const built *b, size_t stream)
+{
+    const bptt_model *model = b->code.model;
+    const bptt_graph *g = &b->graph;
+    interpreter it = interpreter_new(g);
+    for (int p = 0; p < g->param_count; p++) {
+        const bptt_node *node = &g->nodes[g->params[p].node];
+        for (size_t i = 0; i < node_size(node); i++) {
+            it.value[g->params[p].node][i] = block_of(b, model->param)[place_of(&model->tensors[p], node, i)];
+        }
+    }
+    for (int s = 0; s < g->state_count; s++) {
+        const bptt_tensor *state = &model->states[s];
+        memcpy(it.value[g->states[s].node], block_of(b, model->state) + state->offset + stream * state->stride,
+               state->cols * sizeof(double));
+    }
+    return it;
+}
+
+static void copy_node(const interpreter *from, int node, const interpreter *to, int copy)
+{
+    memcpy(to->value[copy], from->value[node], node_size(&from->graph->nodes[node]) * sizeof(double));
+}
+
+/* One stream of a chunk by the graphs themselves, from the state that the model holds now: returns its loss and adds its gradient to
+ * one that lies like the model's. */
+static double loss_by_graph(const built *b, size_t stream, const uint32_t *x, const uint32_t *y, size_t steps, double *gradient)
+{
+    const bptt_graph *g = &b->graph;
+    const size_t B = b->code.model->batch;
+    interpreter *at = calloc(steps, sizeof *at);
+    ck_assert_ptr_nonnull(at);
+    double loss = 0;
+    for (size_t t = 0; t < steps; t++) {
+        at[t] = start_of(b, stream);
+        for (int s = 0; s < g->state_count && t > 0; s++) { copy_node(&at[t - 1], g->states[s].next, &at[t], g->states[s].node); }
+        interpret(&at[t], 0, g->forward, x[t * B + stream], y[t * B + stream]);
+        loss += at[t].value[g->loss][0];
+    }
+    for (size_t t = steps; t-- > 0;) {
+        for (int s = 0; s < g->state_count && t + 1 < steps; s++) {
+            if (g->states[s].outgoing >= 0) { copy_node(&at[t + 1], g->states[s].outgoing, &at[t], g->states[s].carry); }
+        }
+        interpret(&at[t], g->forward, g->count, x[t * B + stream], y[t * B + stream]);
+        for (int p = 0; p < g->param_count; p++) {
+            const bptt_node *node = &g->nodes[g->params[p].node];
+            for (size_t i = 0; i < node_size(node); i++) {
+                gradient[place_of(&b->code.model->tensors[p], node, i)] += at[t].value[g->params[p].gradient][i];
+            }
+        }
+    }
+    for (size_t t = 0; t < steps; t++) { interpreter_free(&at[t]); }
+    free(at);
+    return loss;
+}
+
+/* Every parameter by central differences of the generated loss, over one and two steps (error of the fourth order); the states are
+ * put back before each call. */
+static double worst_gradient_error(built *b, const uint32_t *x, const uint32_t *y, uint32_t chunk, const char **where)
+{
+    static const double sides[] = {-2, -1, 1, 2}, weights[] = {1, -8, 8, -1};
+    const double step = 0x1p-11;
+    const bptt_model *model = b->code.model;
+    const size_t work = model->bytes - model->state;
+    unsigned char *start = malloc(work);
+    ck_assert_ptr_nonnull(start);
+    memcpy(start, b->memory + model->state, work);
+    (void)model->gradient(model, b->memory, x, y, chunk);
+    double worst = 0;
+    for (uint32_t p = 0; p < model->tensor_count; p++) {
+        const bptt_tensor *tensor = &model->tensors[p];
+        for (size_t i = 0; i < (size_t)tensor->rows * tensor->cols; i++) {
+            const size_t at = tensor->offset + i / tensor->cols * tensor->stride + i % tensor->cols;
+            double *w = block_of(b, model->param) + at, kept = *w, difference = 0;
+            for (int side = 0; side < 4; side++) {
+                *w = kept + sides[side] * step;
+                model->refresh(model, b->memory);
+                memcpy(b->memory + model->state, start, work);
+                difference += weights[side] * model->loss(model, b->memory, x, y, chunk);
+            }
+            *w = kept;
+            const double wrong = fabs(block_of(b, model->grad)[at] - difference / (12 * step));
+            if (!(wrong <= worst)) {
+                worst = wrong;
+                *where = tensor->name;
+            }
+        }
+    }
+    model->refresh(model, b->memory);
+    memcpy(b->memory + model->state, start, work);
+    free(start);
+    return worst;
+}
+
+/* A start from which no loss is flat: parameters (biases too) and states at random. */
+static void fill(built *b, uint64_t *random)
+{
+    const bptt_model *model = b->code.model;
+    model->init(model, b->memory, 1);
+    for (uint32_t p = 0; p < model->tensor_count + model->state_count; p++) {
+        const bool is_state = p >= model->tensor_count;
+        const bptt_tensor *tensor = is_state ? &model->states[p - model->tensor_count] : &model->tensors[p];
+        double *block = block_of(b, is_state ? model->state : model->param) + tensor->offset;
+        for (uint32_t i = 0; i < tensor->rows; i++) {
+            for (uint32_t j = 0; j < tensor->cols; j++) {
+                block[i * tensor->stride + j] = (double)(oracle_random(random) >> 11) * 0x1.4p-53 - 0.625;
+            }
+        }
+    }
+    model->refresh(model, b->memory);
+}
+
+static void check_chunk(built *b, const uint32_t *x, const uint32_t *y, uint32_t chunk, bool differences, const char *what)
+{
+    const bptt_model *model = b->code.model;
+    const size_t left = model->steps - (size_t)chunk * model->horizon, steps = left < model->horizon ? left : model->horizon;
+    double *gradient = calloc(model->block, sizeof *gradient), expected = 0, worst = 0;
+    ck_assert_ptr_nonnull(gradient);
+    const char *where = "";
+    if (differences) {
+        worst = worst_gradient_error(b, x, y, chunk, &where);
+        ck_assert_msg(worst < 1e-8, "%s, chunk %u: gradient of %s is %g off", what, (unsigned)chunk, where, worst);
+    }
+    for (size_t stream = 0; stream < model->batch; stream++) { expected += loss_by_graph(b, stream, x, y, steps, gradient); }
+    const double loss = model->gradient(model, b->memory, x, y, chunk);
+    ck_assert_msg(fabs(loss - expected) <= 1e-11 * (1 + expected), "%s, chunk %u: loss %.15g, expected %.15g", what,
+                  (unsigned)chunk, loss, expected);
+    for (size_t i = 0; i < model->block; i++) { /* padding included */
+        const double found = block_of(b, model->grad)[i], wanted = gradient[i];
+        ck_assert_msg(fabs(found - wanted) <= 1e-10 * (1 + fabs(wanted)), "%s, chunk %u: gradient [%zu] %.15g, expected %.15g",
+                      what, (unsigned)chunk, i, found, wanted);
+    }
+    free(gradient);
+}
+
+static void check_case(const char *cell, const bptt_spec *spec, int simd, bool differences, uint64_t *random)
+{
+    enum { TOKENS = 64 };
+    uint32_t x[TOKENS], y[TOKENS];
+    char what[2000];
+    (void)snprintf(what, sizeof what, "%s-- H %lld V %lld T %lld K %lld B %lld simd %d unroll %s", cell, (long long)spec->hidden,
+                   (long long)spec->vocab, (long long)spec->T, (long long)spec->K, (long long)spec->batch, simd,
+                   bptt_spec_word("unroll", (int)spec->unroll));
+    built b;
+    build(spec, cell, simd, &b);
+    fill(&b, random);
+    ck_assert_int_le(spec->T * spec->batch, TOKENS);
+    oracle_tokens(random, (size_t)(spec->T * spec->batch), (size_t)spec->vocab, 5, x, y);
+    for (uint32_t chunk = 0; chunk < b.code.model->chunks; chunk++) {
+        const size_t first = (size_t)chunk * (size_t)(spec->K * spec->batch);
+        check_chunk(&b, x + first, y + first, chunk, differences, what);
+    }
+    built_free(&b);
+}
+
+/* Every way of unrolling, chunks that do and do not divide the sequence, one stream and three, sizes below and above a vector. */
+static void check_cell(const char *cell)
+{
+    static const int64_t sizes[][5] = {{3, 4, 5, 2, 1}, {5, 5, 4, 4, 3}, {1, 2, 2, 1, 1}, {9, 3, 3, 2, 3}};
+    const int simd[] = {1, bptt_kernels_simd(), 4, bptt_kernels_simd()};
+    uint64_t random = oracle_seed();
+    for (int i = 0; i < 4; i++) {
+        bptt_spec spec = interpret_spec(sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3], sizes[i][4]);
+        for (int unroll = BPTT_UNROLL_TIME; unroll <= BPTT_UNROLL_NONE; unroll++) {
+            spec.unroll = (bptt_unroll)unroll;
+            check_case(cell, &spec, simd[i], true, &random);
+        }
+    }
+}
+
+/* --- cells that go through ----------------------------------------------------------------------------------------------------- */
+
+#define PARAMS "W = matrix(hidden, input, 'W')\nU = matrix(hidden, hidden, 'U')\nb = vector(hidden, 'b')\nh = state(hidden)\n"
+#define GATE(z)                                                                                                                  \
+    "W" z " = matrix(hidden, input, 'W" z "')\nU" z " = matrix(hidden, hidden, 'U" z "')\nb" z " = vector(hidden, 'b" z "')\n"
+
+static const char *const good_cells[] = {
+    PARAMS "a = W * x + U * h + b\nh = tanh(a)\n",
+    PARAMS "h = h + tanh(W * x + U * h + b)\n",
+    PARAMS "h = W * x + U * h + b\n",
+    PARAMS "h = h + W * x + b + U * (U * h)\n",
+    PARAMS GATE("z") "z = sigmoid(Wz * x + Uz * h + bz)\nn = tanh(W * x + U * h + b)\nh = z * h + (n - z * n)\n",
+    /* gru */
+    PARAMS GATE("z") GATE("r") "z = sigmoid(Wz * x + Uz * h + bz)\nr = sigmoid(Wr * x + Ur * h + br)\n"
+                               "n = tanh(W * x + b + r * (U * h))\nh = n - z * n + z * h\n",
+    PARAMS GATE("z") GATE("r") "z = sigmoid(Wz * x + Uz * h + bz)\nr = sigmoid(Wr * x + Ur * h + br)\n"
+                               "n = tanh(W * x + U * (r * h) + b)\nh = n - z * n + z * h\n",
+    /* lstm */
+    GATE("i") GATE("f") GATE("g") GATE("o") "h = state(hidden)\nc = state(hidden)\n"
+                                            "i = sigmoid(Wi * x + Ui * h + bi)\nf = sigmoid(Wf * x + Uf * h + bf)\ng = tanh(Wg * "
+                                            "x + Ug * h + bg)\nq = sigmoid(Wo * x + Uo * h + bo)\n"
+                                            "c = f * c + i * g\nh = q * tanh(c)\n",
+    /* c next equals sums of both states: one node is both outgoing carries */
+    PARAMS "c = state(hidden)\nc = c + h\nh = tanh(W * x + U * c + b)\n",
+    PARAMS "SIMD = W * x + U * h + b\nmemset = sigmoid(SIMD)\ntimes_U = SIMD * memset\nh = tanh(times_U)\n",
+    PARAMS "c = state(hidden)\ns = c + h\nc = tanh(s)\nh = tanh(W * x + U * c + b)\n",
+    PARAMS "c = state(hidden)\ns = c + h\nc = W * x + U * s + b\nh = tanh(s)\n",
+    /* output through a value that is not a state; its previous state reaches the loss */
+    PARAMS "Wo = matrix(hidden, hidden, 'Wo')\ns = state(hidden)\ns0 = s\ns = tanh(W * x + U * s + b)\nh = Wo * s0\n",
+    "W = matrix(hidden, input, 'W')\nU = matrix(hidden, hidden, 'U')\nb = vector(hidden, 'b')\nWo = matrix(hidden, hidden, "
+    "'Wo')\n"
+    "s = state(hidden)\ns0 = s\ns = tanh(W * x + U * s + b)\nh = Wo * s0 + s0 * s\n",
+    /* only HEAD gives the outgoing carry */
+    "W = matrix(hidden, input, 'W')\nb = vector(hidden, 'b')\nWo = matrix(hidden, hidden, 'Wo')\n"
+    "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\nh = Wo * s0 + s0 * s\n",
+    "W = matrix(hidden, input, 'W')\nb = vector(hidden, 'b')\nWo = matrix(hidden, hidden, 'Wo')\n"
+    "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\nh = Wo * s0\n",
+    "W = matrix(hidden, input, 'W')\nb = vector(hidden, 'b')\n"
+    "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\nh = tanh(s0)\n",
+    "W = matrix(hidden, input, 'W')\nb = vector(hidden, 'b')\n"
+    "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\nh = -s0\n",
+    "W = matrix(hidden, input, 'W')\nb = vector(hidden, 'b')\n"
+    "s = state(hidden)\nh = s\ns = tanh(W * x + b)\n",
+    /* a token straight to the output */
+    PARAMS "Wo = matrix(hidden, input, 'Wo')\n"
+           "s = state(hidden)\ns = tanh(W * x + U * s + b)\nh = s + Wo * x\n",
+    "W = matrix(hidden, input, 'W')\nU = matrix(hidden, hidden, 'U')\nWs = matrix(hidden, hidden, 'Ws')\nb = vector(hidden, "
+    "'b')\nWo = matrix(hidden, input, 'Wo')\n"
+    "s = state(hidden)\ns = tanh(W * x + U * s + b)\nh = tanh(Ws * s + Wo * x)\n",
+    /* one matrix twice */
+    PARAMS "h = tanh(W * x + U * tanh(U * h) + b)\n",
+    PARAMS "v = tanh(W * x + b)\nh = tanh(U * v + U * h)\n",
+    PARAMS "v = tanh(W * x + b)\nh = tanh(U * (v + h))\nh2 = h\n",
+    PARAMS "s = state(hidden)\ns = tanh(W * x + U * s + b)\nh = tanh(U * s + b)\n",
+    /* input layer before */
+    PARAMS
+    "E = matrix(hidden, hidden, 'E')\ns = sigmoid(W * x)\ne = relu(s) + relu(-s)\nv = tanh(E * e + b)\nh = tanh(v + U * h)\n",
+    /* elementwise chains */
+    PARAMS "a = W * x + U * h + b\nh = tanh(tanh(a) * sigmoid(a) - tanh(-a) * h + sigmoid(a * a) - (h - a) * a)\n",
+    PARAMS "a = W * x + U * h + b\nh = a + a\n",
+    PARAMS "a = W * x + U * h + b\nh = tanh(a) * tanh(a) - h * h\n",
+    PARAMS "p = U * h\nh = tanh(W * x + p + b) + p * p\n",
+    PARAMS "p = U * h\nh = tanh(W * x + b) - p\n",
+    PARAMS "p = U * h\nh = p - (W * x + b)\n",
+    PARAMS "h = (W * x + b) + (U * h + h)\n",
+    PARAMS "h = (U * h + h) + (W * x + b)\n",
+    PARAMS "h = tanh(U * h + (h + h)) + (W * x + b) * h\n",
+    /* two layers */
+    PARAMS GATE("2") "V2 = matrix(hidden, hidden, 'V2')\ng = state(hidden)\ng = tanh(V2 * tanh(W2 * x + b2) + U2 * g)\nh = "
+                     "tanh(W * x + U * h + b + g)\n",
+    "W = matrix(hidden, input, 'W')\nU = matrix(7, 7, 'U')\nb = vector(7, 'b')\nA = matrix(7, hidden, 'A')\nC = matrix(hidden, "
+    "7, 'C')\ns = state(7)\n"
+    "s = tanh(A * tanh(W * x) + U * s + b)\nh = C * s\n",
+    /* state never read; two states swapped by addition */
+    PARAMS "s = state(hidden)\ns = tanh(U * h)\nh = tanh(W * x + b)\n",
+    PARAMS "c = state(hidden)\nc0 = c\nc = h + tanh(W * x + b)\nh = c0 + tanh(U * c0)\n",
+    PARAMS "c = state(hidden)\nc0 = c\nh0 = h\nc = h0 + h0\nh = c0 + tanh(W * x + U * c0 + b)\n",
+    /* names */
+    PARAMS "dh = W * x + U * h + b\nint = dh * dh\nh = tanh(int)\n",
+    "m = matrix(hidden, input, 'W')\nt = matrix(hidden, hidden, 'U')\nb = vector(hidden, 'b')\nh = state(hidden)\nrow = m * x + "
+    "t * h + b\nh = tanh(row)\n",
+};
+
+START_TEST(good_cell)
+{
+    check_cell(good_cells[_i]);
+}
+END_TEST
+
+/* --- cells that a plan cannot express ------------------------------------------------------------------------------------------- */
+
+/* Sizes of hidden vectors and tokens are equal here, so that shapes alone refuse nothing. */
+#define NO_TOKEN "U = matrix(hidden, hidden, 'U')\nb = vector(hidden, 'b')\nh = state(hidden)\n"
+
+static const char *const refused[][2] = {
+    {NO_TOKEN "h = tanh(x + U * h + b)\n", "cell.lua:4: 'add' takes computed vectors; a parameter or token is none"},
+    {NO_TOKEN "h = tanh(U * h + b + y)\n", "cell.lua:4: 'add' takes computed vectors; a parameter or token is none"},
+    {NO_TOKEN "h = tanh(U * h + b) * x\n", "cell.lua:4: 'mul' takes computed vectors; a parameter or token is none"},
+    {PARAMS "local v = h\nfor i = 1, 70 do v = tanh(U * v) + v end\nh = v + W * x + b\n",
+     "cell.lua: more than 64 values to keep"},
+    {PARAMS "local v = W * x + b\nfor i = 1, 130 do v = v + U * h end\nh = v\n", "cell.lua: more than 128 actions in a step"},
+    {PARAMS "h = tanh(W * x + U * h + b)\nh2 = h + x\nk = h\n",
+     "cell.lua:6: 'add' takes computed vectors; a parameter or token is none"},
+    {PARAMS "E = matrix(hidden, hidden, 'E')\nh = tanh(W * x + (U + E) * h + b)\n",
+     "cell.lua:6: add takes vectors, not a matrix"},
+    {PARAMS "h = tanh(W * y + U * h + b)\n", "cell.lua:5: 'matvec' takes computed vectors; a parameter or token is none"},
+    {PARAMS "h = tanh(W * x + U * b + h)\n", "cell.lua:5: 'matvec' takes computed vectors; a parameter or token is none"},
+    {PARAMS "h = tanh(W * x + U * h) * b\n", "cell.lua:5: 'mul' takes computed vectors; a parameter or token is none"},
+    {PARAMS "h = tanh(W * x + U * h) + b\n", "cell.lua:5: a sum with a bias needs a product too"},
+    {PARAMS "c = vector(hidden, 'c')\nh = tanh(W * x + U * h + b + c)\n", "cell.lua:6: a sum may have one bias"},
+    {PARAMS "l = cross_entropy(W * x + b + U * h, y)\nh = tanh(W * x + U * h + b)\n",
+     "cell.lua:5: a second loss; a step has one"},
+    {PARAMS "l = cross_entropy(x, y)\nh = tanh(W * x + U * h + b)\n", "cell.lua:5: a second loss; a step has one"},
+    {PARAMS "l = state(1)\nl = cross_entropy(U*h, y)\nh = tanh(W * x + U * h + b)\n",
+     "cell.lua:6: a second loss; a step has one"},
+    {PARAMS "h = tanh(W * x + W * x + U * h + b)\n", "cell.lua:5: a token may enter a sum once only"},
+    {PARAMS "b2 = vector(hidden, 'b2')\nh = tanh(W * x + U * h + (b + b2))\n", "cell.lua:6: a sum may have one bias"},
+    {PARAMS "h = tanh(W * x + U * h) + tanh(b)\n", "cell.lua:5: 'tanh' takes computed vectors; a parameter or token is none"},
+    {PARAMS "h = tanh(W * x + U * h) - b\n", "cell.lua:5: 'sub' takes computed vectors; a parameter or token is none"},
+};
+
+START_TEST(refused_cell)
+{
+    bptt_spec spec = interpret_spec(4, 4, 5, 2, 1);
+    built b;
+    ck_assert_int_eq(plan_cell(&spec, refused[_i][0], 4, &b), BPTT_FAILED);
+    ck_assert_str_eq(error.text, refused[_i][1]);
+    ck_assert_ptr_null(b.plan);
+    built_free(&b);
+}
+END_TEST
+
+/* --- random cells ---------------------------------------------------------------------------------------------------------------- */
+
+typedef struct cell_text {
+    char text[4000];
+    size_t length;
+    bool declared[3][3]; /* matrices over hidden, over tokens, biases */
+    int values;          /* v0, v1, ... so far */
+    uint64_t *random;
+} cell_text;
+
+static unsigned pick(const cell_text *c, unsigned n)
+{
+    return (unsigned)(oracle_random(c->random) % n);
+}
+
+static void put(char *text, size_t size, size_t *length, const char *format, ...) BPTT_PRINTF(4, 5);
+static void put(char *text, size_t size, size_t *length, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int added = vsnprintf(text + *length, size - *length, format, arguments);
+    va_end(arguments);
+    ck_assert(added >= 0 && (size_t)added < size - *length);
+    *length += (size_t)added;
+}
+
+/* The name of a vector that there is. */
+static const char *any_value(const cell_text *c, char *name)
+{
+    unsigned i = pick(c, (unsigned)c->values + 3);
+    if (i < 3) { return i == 2 ? "s" : "h"; }
+    (void)snprintf(name, 16, "v%u", i - 3);
+    return name;
+}
+
+/* The name of a parameter, declared when it is new. */
+static const char *any_param(cell_text *c, unsigned kind, char *name)
+{
+    static const char *const declarations[] = {"M%u = matrix(hidden, hidden, 'M%u')\n", "X%u = matrix(hidden, input, 'X%u')\n",
+                                               "b%u = vector(hidden, 'b%u')\n"};
+    unsigned i = pick(c, 3);
+    if (!c->declared[kind][i]) {
+        char line[64];
+        (void)snprintf(line, sizeof line, kind == 0 ? declarations[0] : kind == 1 ? declarations[1] : declarations[2], i, i);
+        put(c->text, sizeof c->text, &c->length, "%s", line);
+    }
+    c->declared[kind][i] = true;
+    (void)snprintf(name, 16, "%c%u", "MXb"[kind], i);
+    return name;
+}
+
+/* One term of a sum; a token and a bias come once (`used`). */
+static void put_term(cell_text *c, bool *used, char *line, size_t size, size_t *length)
+{
+    char a[16], b[16];
+    const unsigned kind = pick(c, 10);
+    if (kind < 2 && !used[kind]) {
+        used[kind] = true;
+        put(line, size, length, kind == 0 ? "%s * x" : "%s", any_param(c, 1 + kind, a));
+    } else if (kind < 5) {
+        const char *matrix = any_param(c, 0, a);
+        put(line, size, length, "%s * %s", matrix, any_value(c, b));
+    } else if (kind < 7) {
+        const char *value = any_value(c, a);
+        put(line, size, length, "%s * %s", value, any_value(c, b));
+    } else if (kind == 7) {
+        put(line, size, length, "%s(%s)", pick(c, 2) == 0 ? "tanh" : "sigmoid", any_value(c, a));
+    } else {
+        put(line, size, length, kind == 8 ? "%s" : "(s - %s)", any_value(c, a));
+    }
+}
+
+/* An equation; `more` are terms that it ends with. */
+static void put_line(cell_text *c, const char *name, bool computed, const char *more)
+{
+    char line[1000], a[16], b[16];
+    size_t length = 0;
+    bool used[2] = {false, false};
+    const char *around = (const char *[]){"", "tanh", "sigmoid", "tanh", "-"}[pick(c, 5)];
+    const char *matrix = any_param(c, 0, a);
+    put(line, sizeof line, &length, "%s = %s(%s * %s", name, computed && around[0] == '\0' ? "tanh" : around, matrix,
+        any_value(c, b));
+    for (unsigned terms = pick(c, 4); terms > 0; terms--) {
+        put(line, sizeof line, &length, " + ");
+        put_term(c, used, line, sizeof line, &length);
+    }
+    put(c->text, sizeof c->text, &c->length, "%s%s)\n", line, more);
+}
+
+static void random_cell(cell_text *c)
+{
+    const bool h_is_state = pick(c, 3) > 0;
+    put(c->text, sizeof c->text, &c->length, h_is_state ? "h = state(hidden)\ns = state(hidden)\n" : "s = state(hidden)\n");
+    if (!h_is_state) { put(c->text, sizeof c->text, &c->length, "g = state(hidden)\nlocal h = g\n"); }
+    const unsigned lines = 2 + pick(c, 4);
+    unsigned s_at = pick(c, lines), h_at = pick(c, lines);
+    for (unsigned i = 0; i < lines; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "v%d", c->values);
+        put_line(c, name, false, "");
+        c->values++;
+        if (i == s_at) { put_line(c, "s", true, ""); }
+        if (i == h_at && !h_is_state) { put_line(c, "g", true, ""); }
+    }
+    char all[200] = "";
+    size_t length = 0;
+    for (int v = 0; v < c->values; v++) { put(all, sizeof all, &length, pick(c, 2) == 0 ? " + v%d" : " + s * v%d", v); }
+    put_line(c, h_is_state ? "h" : "_ENV.h", true, all);
+}
+
+enum { RANDOM_CELLS = 150 };
+
+/* A cell that is refused for one of two reasons, or right. */
+START_TEST(random_cell_is_right)
+{
+    uint64_t random = oracle_seed() + (uint64_t)_i;
+    cell_text c = {.random = &random};
+    random_cell(&c);
+    static const int64_t sizes[][5] = {{3, 4, 5, 2, 1}, {5, 5, 4, 4, 3}, {9, 3, 3, 2, 3}};
+    const int64_t *size = sizes[pick(&c, 3)];
+    bptt_spec spec = interpret_spec(size[0], size[1], size[2], size[3], size[4]);
+    spec.unroll = (bptt_unroll)(BPTT_UNROLL_TIME + (int)pick(&c, 3));
+    const int simd = (const int[]){1, 4, bptt_kernels_simd()}[pick(&c, 3)];
+    built b;
+    bptt_status status = plan_cell(&spec, c.text, simd, &b);
+    built_free(&b);
+    if (status == BPTT_OK) { check_case(c.text, &spec, simd, false, &random); }
+    if (status != BPTT_OK) {
+        ck_assert_msg(strstr(error.text, "a sum may have one bias") != NULL ||
+                          strstr(error.text, "a token may enter a sum once") != NULL,
+                      "%s\n%s", error.text, c.text);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    printf("test_cells: seed %llu (BPTT_TEST_SEED)\n", (unsigned long long)oracle_seed());
+    Suite *suite = suite_create("cells");
+    TCase *cells = tcase_create("cells");
+    tcase_set_timeout(cells, 60);
+    tcase_add_loop_test(cells, good_cell, 0, (int)(sizeof good_cells / sizeof good_cells[0]));
+    tcase_add_loop_test(cells, refused_cell, 0, (int)(sizeof refused / sizeof refused[0]));
+    tcase_add_loop_test(cells, random_cell_is_right, 0, RANDOM_CELLS);
+    suite_add_tcase(suite, cells);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

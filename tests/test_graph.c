@@ -1,0 +1,299 @@
+/* test_graph.c: trace and derive: equations to the graph of one step, and that graph to its adjoint.
+ *
+ * Depends on Check, oracle.h (random numbers) and interpret.h.  Nothing here is planned or compiled.
+ */
+#include "interpret.h"
+#include "oracle.h"
+
+static bptt_error error;
+
+static bptt_status derived(const bptt_spec *spec, const char *cell, bptt_graph *graph)
+{
+    memset(&error, 0, sizeof error);
+    bptt_status status = bptt_trace_text(spec, cell, "cell.lua", graph, &error);
+    if (status != BPTT_OK) { return status; }
+    status = bptt_derive(graph, &error);
+    if (status != BPTT_OK) { bptt_graph_free(graph); }
+    return status;
+}
+
+/* --- the rnn cell, as text ---------------------------------------------------------------------------------------------------- */
+
+static void assert_prints(const bptt_graph *graph, int first, int last, const char *expected)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    ck_assert_ptr_nonnull(out);
+    bptt_graph_print(graph, first, last, out);
+    ck_assert_int_eq(fclose(out), 0);
+    ck_assert_str_eq(text, expected);
+    free(text);
+}
+
+START_TEST(rnn_as_text)
+{
+    bptt_spec spec = interpret_spec(4, 6, 5, 2, 1);
+    bptt_graph graph;
+    ck_assert_int_eq(bptt_trace(&spec, &graph, &error), BPTT_OK);
+    ck_assert_int_eq(bptt_derive(&graph, &error), BPTT_OK);
+    assert_prints(&graph, 0, graph.forward,
+                  "   0  x[t]         = input                                              [6]\n"
+                  "   1  y[t]         = target                                             [6]\n"
+                  "   2  W_xh         = param                                              [4][6]\n"
+                  "   3  W_hh         = param                                              [4][4]\n"
+                  "   4  b_h          = param                                              [4]\n"
+                  "   5  h[t-1]       = state                                              [4]\n"
+                  "   6  n6[t]        = matvec                 W_xh, x[t]                  [4]\n"
+                  "   7  n7[t]        = matvec                 W_hh, h[t-1]                [4]\n"
+                  "   8  n8[t]        = add                    n6[t], n7[t]                [4]\n"
+                  "   9  a[t]         = add                    n8[t], b_h                  [4]\n"
+                  "  10  h[t]         = tanh                   a[t]                        [4]\n"
+                  "  11  W_hy         = param                                              [6][4]\n"
+                  "  12  b_y          = param                                              [6]\n"
+                  "  13  n13[t]       = matvec                 W_hy, h[t]                  [6]\n"
+                  "  14  o[t]         = add                    n13[t], b_y                 [6]\n"
+                  "  15  loss[t]      = cross_entropy          o[t], y[t]                  [1]\n"
+                  "      state h: value after step t is node 10\n"
+                  "      loss is node 15\n");
+    assert_prints(&graph, graph.forward, graph.count,
+                  "  16  dh from t+1  = carry                                              [4]\n"
+                  "  17  do[t]        = cross_entropy_adjoint  o[t], y[t]                  [6]\n"
+                  "  18  dW_hy        = outer                  do[t], h[t]                 [6][4]\n"
+                  "  19  n19[t]       = matvec_t               W_hy, do[t]                 [4]\n"
+                  "  20  dh[t]        = add                    dh from t+1, n19[t]         [4]\n"
+                  "  21  da[t]        = tanh_adjoint           dh[t], h[t]                 [4]\n"
+                  "  22  dW_hh        = outer                  da[t], h[t-1]               [4][4]\n"
+                  "  23  n23[t]       = matvec_t               W_hh, da[t]                 [4]\n"
+                  "  24  dW_xh        = outer                  da[t], x[t]                 [4][6]\n"
+                  "      gradient of W_xh is node 24\n"
+                  "      gradient of W_hh is node 22\n"
+                  "      gradient of b_h is node 21\n"
+                  "      gradient of W_hy is node 18\n"
+                  "      gradient of b_y is node 17\n"
+                  "      carry of h to step t-1 is node 23\n");
+    bptt_graph_free(&graph);
+}
+END_TEST
+
+START_TEST(horizon_and_batch_are_not_in_the_graph)
+{
+    char *text[3] = {NULL, NULL, NULL};
+    for (int i = 0; i < 3; i++) {
+        bptt_spec spec = interpret_spec(4, 6, 5, (const int64_t[]){5, 2, 1}[i], (const int64_t[]){1, 3, 7}[i]);
+        bptt_graph graph;
+        size_t size = 0;
+        FILE *out = open_memstream(&text[i], &size);
+        ck_assert_ptr_nonnull(out);
+        ck_assert_int_eq(bptt_trace(&spec, &graph, &error), BPTT_OK);
+        ck_assert_int_eq(bptt_derive(&graph, &error), BPTT_OK);
+        bptt_graph_print(&graph, 0, graph.forward, out);
+        bptt_graph_print(&graph, graph.forward, graph.count, out);
+        ck_assert_int_eq(fclose(out), 0);
+        bptt_graph_free(&graph);
+    }
+    ck_assert_str_eq(text[0], text[1]);
+    ck_assert_str_eq(text[0], text[2]);
+    for (int i = 0; i < 3; i++) { free(text[i]); }
+}
+END_TEST
+
+START_TEST(activations)
+{
+    static const bptt_op ops[] = {BPTT_OP_TANH, BPTT_OP_RELU, BPTT_OP_SIGMOID};
+    static const bptt_op adjoints[] = {BPTT_OP_TANH_ADJOINT, BPTT_OP_RELU_ADJOINT, BPTT_OP_SIGMOID_ADJOINT};
+    for (int a = BPTT_TANH; a <= BPTT_SIGMOID; a++) {
+        bptt_spec spec = interpret_spec(4, 6, 5, 2, 1);
+        spec.activation = (bptt_activation)a;
+        bptt_graph graph;
+        ck_assert_int_eq(bptt_trace(&spec, &graph, &error), BPTT_OK);
+        ck_assert_int_eq(bptt_derive(&graph, &error), BPTT_OK);
+        int found[2] = {0, 0};
+        for (int n = 0; n < graph.count; n++) {
+            found[0] += graph.nodes[n].op == ops[a];
+            found[1] += graph.nodes[n].op == adjoints[a];
+        }
+        ck_assert_int_eq(found[0], 1);
+        ck_assert_int_eq(found[1], 1);
+        bptt_graph_free(&graph);
+    }
+}
+END_TEST
+
+/* --- adjoints against central differences -------------------------------------------------------------------------------------- */
+
+#define PARAMS "W = matrix(hidden, input, 'W')\nU = matrix(hidden, hidden, 'U')\nb = vector(hidden, 'b')\nh = state(hidden)\n"
+
+/* Every op in some place where its adjoint is wanted, alone and shared. */
+static const char *const cells[] = {
+    PARAMS "h = tanh(W * x + U * h + b)\n",
+    PARAMS "h = sigmoid(W * x + U * h + b)\n",
+    PARAMS "h = relu(W * x + U * h + b)\n",
+    PARAMS "h = h + tanh(W * x + U * h + b)\n",
+    PARAMS "h = h - tanh(W * x - U * h + b)\n",
+    PARAMS "h = -tanh(W * x + U * h + b)\n",
+    PARAMS "a = W * x + U * h + b\nh = a * h + a * a\n",
+    PARAMS "a = W * x + U * h + b\nh = tanh(a) * a - sigmoid(a) + relu(a) - -a\n",
+    PARAMS "h = tanh(U * tanh(U * h) + W * x + b)\n",
+    PARAMS "h = b * tanh(U * h + W * x + b)\n",
+    PARAMS "h = tanh(U * b + W * x + h)\n",
+    PARAMS "h = sigmoid(b - (h + W * x)) * -b + U * h\n",
+    PARAMS "V = matrix(3, hidden, 'V')\nR = matrix(hidden, 3, 'R')\nh = R * tanh(V * h) + U * h + W * x + b\n",
+    PARAMS "z = sigmoid(U * h)\nh = z * h + tanh(W * x + b) * (z - h)\n",
+    PARAMS "c = state(3)\nV = matrix(3, hidden, 'V')\nR = matrix(hidden, 3, 'R')\nc = c * sigmoid(V * h) + tanh(V * (W * x))\n"
+           "h = tanh(R * c + b) * sigmoid(U * h)\n",
+    PARAMS "c = state(hidden)\nc0 = c\nc = h + tanh(W * x + b)\nh = c0 - U * c0\n",
+    PARAMS "c = state(hidden)\nc = c + h\nh = tanh(W * x + U * c + b)\n",
+};
+
+/* What one step hands on: its loss, and its states weighted by the carries. */
+static double objective(const interpreter *it, uint32_t x, uint32_t y)
+{
+    const bptt_graph *g = it->graph;
+    interpret(it, 0, g->forward, x, y);
+    double sum = it->value[g->loss][0];
+    for (int s = 0; s < g->state_count; s++) {
+        for (int64_t i = 0; i < g->nodes[g->states[s].next].rows; i++) {
+            sum += it->value[g->states[s].carry][i] * it->value[g->states[s].next][i];
+        }
+    }
+    return sum;
+}
+
+/* A change of each element of the leaf against its adjoint node; -1: the adjoint is 0. */
+static void check_leaf(const interpreter *it, int leaf, int adjoint, uint32_t x, uint32_t y)
+{
+    static const double sides[] = {-2, -1, 1, 2}, weights[] = {1, -8, 8, -1};
+    const double step = 0x1p-11;
+    for (size_t i = 0; i < node_size(&it->graph->nodes[leaf]); i++) {
+        double *w = &it->value[leaf][i], kept = *w, difference = 0;
+        for (int side = 0; side < 4; side++) {
+            *w = kept + sides[side] * step;
+            difference += weights[side] * objective(it, x, y);
+        }
+        *w = kept;
+        const double found = adjoint < 0 ? 0 : it->value[adjoint][i], expected = difference / (12 * step);
+        ck_assert_msg(fabs(found - expected) < 1e-9, "%s [%zu]: adjoint %.12g, expected %.12g", it->graph->nodes[leaf].name, i,
+                      found, expected);
+    }
+}
+
+START_TEST(adjoint_of_a_cell)
+{
+    uint64_t random = oracle_seed() + (uint64_t)_i;
+    bptt_spec spec = interpret_spec(4, 5, 3, 3, 1);
+    bptt_graph graph;
+    ck_assert_msg(derived(&spec, cells[_i], &graph) == BPTT_OK, "%s", error.text);
+    interpreter it = interpreter_new(&graph);
+    for (int n = 0; n < graph.count; n++) {
+        const bptt_op op = graph.nodes[n].op;
+        if (op != BPTT_OP_PARAM && op != BPTT_OP_STATE && op != BPTT_OP_CARRY) { continue; }
+        /* multiples of 1/16 that no sum of them brings within a step of relu's kink at 0 */
+        for (size_t i = 0; i < node_size(&graph.nodes[n]); i++) {
+            it.value[n][i] = ((double)(oracle_random(&random) % 16) + 0.53 + 0.01 * (double)i) / 16 - 0.5;
+        }
+    }
+    const uint32_t x = (uint32_t)(oracle_random(&random) % 5), y = (uint32_t)(oracle_random(&random) % 5);
+    interpret(&it, 0, graph.count, x, y);
+    for (int p = 0; p < graph.param_count; p++) { check_leaf(&it, graph.params[p].node, graph.params[p].gradient, x, y); }
+    for (int s = 0; s < graph.state_count; s++) { check_leaf(&it, graph.states[s].node, graph.states[s].outgoing, x, y); }
+    interpreter_free(&it);
+    bptt_graph_free(&graph);
+}
+END_TEST
+
+/* The cells above leave out no operation. */
+START_TEST(every_op_is_derived)
+{
+    bool seen[BPTT_OP_COUNT] = {false};
+    bptt_spec spec = interpret_spec(4, 5, 3, 3, 1);
+    for (size_t i = 0; i < sizeof cells / sizeof cells[0]; i++) {
+        bptt_graph graph;
+        ck_assert_int_eq(derived(&spec, cells[i], &graph), BPTT_OK);
+        for (int n = 0; n < graph.count; n++) { seen[graph.nodes[n].op] = true; }
+        bptt_graph_free(&graph);
+    }
+    for (int op = 0; op < BPTT_OP_COUNT; op++) { ck_assert_msg(seen[op], "%s is not tested", bptt_op_name((bptt_op)op)); }
+}
+END_TEST
+
+/* --- what is refused ------------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *cell, *message;
+} refused[] = {
+    {PARAMS "Z = matrix(4, 5, 'Z')\n\nh = tanh(W * x + Z * h + b)\n",
+     "cell.lua:7: matvec does not fit matrix [4][5] and vector [4]"},
+    {PARAMS "c = vector(3, 'c')\nh = tanh(W * x + U * h + c)\n", "cell.lua:6: add does not fit vector [4] and vector [3]"},
+    {PARAMS "h = tanh(W * x + U * g + b)\n", "cell.lua:5: nothing is called 'g' here"},
+    {PARAMS "h = os.time()\n", "cell.lua:5: nothing is called 'os' here"},
+    {PARAMS "a = W * x\na = U * h + a\nh = tanh(a + b)\n", "cell.lua:6: 'a' is assigned twice"},
+    {PARAMS "h = tanh(W * x + U * h + b)\nh = tanh(h)\n", "cell.lua:6: 'h' is assigned twice"},
+    {PARAMS "x = W * x\n", "cell.lua:5: 'x' is assigned twice"},
+    {PARAMS "s = state(hidden)\nh = tanh(W * x + U * s + b)\n", "cell.lua:5: state 's' gets no next value"},
+    {PARAMS "h = b\n", "cell.lua:5: state 'h' takes a computed vector of 4 elements"},
+    {PARAMS "h = W * x + U * h\ng = U * h\nloss = tanh(g)\n", "output.lua:7: 'loss' is assigned twice"},
+    {PARAMS "h = tanh(W * x + U * h)\n", "cell.lua:3: parameter 'b' does not reach the loss"},
+    {PARAMS "while true do end\n", "cell.lua:5: "},
+    {PARAMS "local v = h\nfor i = 1, 5000 do v = v + h end\nh = v + W * x + U * h + b\n",
+     "cell.lua:6: a step of more than 4096 values"},
+    {"for i = 1, 9 do _ENV['s' .. i] = state(hidden) end\n", "cell.lua:1: more than 8 states"},
+    {"for i = 1, 33 do _ENV['b' .. i] = vector(hidden, 'b' .. i) end\n", "cell.lua:1: more than 32 parameters"},
+    {"a_name_of_twenty_two_ch = vector(hidden, 'b')\n",
+     "cell.lua:1: 'a_name_of_twenty_two_ch' cannot name a value: up to 21 letters, digits and _ can"},
+    {"_ENV['a b'] = vector(hidden, 'b')\n", "cell.lua:1: 'a b' cannot name a value: up to 21 letters, digits and _ can"},
+    {"_ENV['9a'] = vector(hidden, 'b')\n", "cell.lua:1: '9a' cannot name a value: up to 21 letters, digits and _ can"},
+    {PARAMS "h = tanh(matrix(hidden, input, 'Z') * x + W * x + U * h + b)\n",
+     "cell.lua:5: no equation gives this parameter a name"},
+    {PARAMS "local s = state(hidden)\nh = tanh(W * x + U * s + b)\n", "cell.lua:5: no equation gives this state a name"},
+    {PARAMS "V = matrix(hidden, hidden, 'U')\nh = tanh(W * x + U * h + V * h + b)\n",
+     "cell.lua:5: 'V' is called in files what 'U' is"},
+    {"b = vector(hidden, 'b', 'b')\n", "cell.lua:1: bad argument #3 to 'vector' (that name is taken)"},
+    {"b = vector(hidden, 'a\"b')\n",
+     "cell.lua:1: bad argument #2 to 'vector' (a name in files has up to 47 letters, digits, '_' and '.')"},
+    {"b = vector(hidden, 'a2345678901234567890123456789012345678901234567.')\n",
+     "cell.lua:1: bad argument #2 to 'vector' (a name in files has up to 47 letters, digits, '_' and '.')"},
+    {"W = matrix(0, 1, 'W')\n", "cell.lua:1: bad argument #1 to 'matrix' (a size is from 1 to 2147483647)"},
+    {"W = matrix(1, -1, 'W')\n", "cell.lua:1: bad argument #2 to 'matrix' (a size is from 1 to 2147483647)"},
+    {"b = vector(1 << 31, 'b')\n", "cell.lua:1: bad argument #1 to 'vector' (a size is from 1 to 2147483647)"},
+    {"s = state(2^62)\n", "cell.lua:1: bad argument #1 to 'state' (a size is from 1 to 2147483647)"},
+    {"s = state('4 4')\n", "cell.lua:1: bad argument #1 to 'state' (number expected, got string)"},
+    {PARAMS "h = h * 0.5\n", "cell.lua:5: "},
+    {"syntax error here\n", "cell.lua:1: "},
+};
+
+START_TEST(refused_cell)
+{
+    bptt_spec spec = interpret_spec(4, 6, 5, 2, 1);
+    bptt_graph graph;
+    ck_assert_int_eq(derived(&spec, refused[_i].cell, &graph), BPTT_FAILED);
+    const size_t length = strlen(refused[_i].message);
+    const bool open = refused[_i].message[length - 1] == ' '; /* Lua's own words follow */
+    ck_assert_msg(strncmp(error.text, refused[_i].message, length) == 0 &&
+                      (open ? error.text[length] != '\0' : error.text[length] == '\0'),
+                  "\"%s\", expected \"%s\"", error.text, refused[_i].message);
+    ck_assert_ptr_null(graph.nodes);
+}
+END_TEST
+
+int main(void)
+{
+    printf("test_graph: seed %llu (BPTT_TEST_SEED)\n", (unsigned long long)oracle_seed());
+    Suite *suite = suite_create("graph");
+    TCase *texts = tcase_create("texts"), *adjoints = tcase_create("adjoints"), *errors = tcase_create("errors");
+    tcase_add_test(texts, rnn_as_text);
+    tcase_add_test(texts, horizon_and_batch_are_not_in_the_graph);
+    tcase_add_test(texts, activations);
+    tcase_add_loop_test(adjoints, adjoint_of_a_cell, 0, (int)(sizeof cells / sizeof cells[0]));
+    tcase_add_test(adjoints, every_op_is_derived);
+    tcase_set_timeout(errors, 30);
+    tcase_add_loop_test(errors, refused_cell, 0, (int)(sizeof refused / sizeof refused[0]));
+    suite_add_tcase(suite, texts);
+    suite_add_tcase(suite, adjoints);
+    suite_add_tcase(suite, errors);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
