@@ -39,15 +39,18 @@ static bptt_status make_folder(const char *path, bptt_error *error)
     return status;
 }
 
-/* Writes `text` to DIR/NAME followed by `ending`. */
-static bptt_status write_file(const char *folder, const char *name, const char *ending, const char *text, bptt_error *error)
+/* Writes `text` to DIR/NAME followed by `ending`.  `keep`: a file that is there may hold its user's changes and stays. */
+static bptt_status write_file(const char *folder, const char *name, const char *ending, const char *text, bool keep,
+                              bptt_error *error)
 {
     char *path = NULL;
     if (asprintf(&path, "%s/%s%s", folder, name, ending) < 0) {
         return bptt_fail(error, BPTT_FAILED, "no memory for the path of %s%s", name, ending);
     }
-    bptt_status status = bptt_file_write(path, text, strlen(text), error);
-    if (status == BPTT_OK) { printf("%s\n", path); }
+    struct stat info;
+    keep = keep && lstat(path, &info) == 0;
+    bptt_status status = keep ? BPTT_OK : bptt_file_write(path, text, strlen(text), error);
+    if (status == BPTT_OK) { printf(keep ? "%s (there already, kept)\n" : "%s\n", path); }
     free(path);
     return status;
 }
@@ -58,10 +61,10 @@ static bptt_status write_unit(const bptt_spec *spec, const char *folder, bptt_er
     bptt_status status = bptt_compile_here(spec, &unit, error);
     if (status != BPTT_OK) { return status; }
     status = make_folder(folder, error);
-    if (status == BPTT_OK) { status = write_file(folder, spec->name, ".h", unit.header, error); }
-    if (status == BPTT_OK) { status = write_file(folder, spec->name, ".c", unit.source, error); }
-    if (status == BPTT_OK) { status = write_file(folder, spec->name, "_main.c", unit.example, error); }
-    if (status == BPTT_OK) { status = write_file(folder, "Makefile", "", unit.makefile, error); }
+    if (status == BPTT_OK) { status = write_file(folder, spec->name, ".h", unit.header, false, error); }
+    if (status == BPTT_OK) { status = write_file(folder, spec->name, ".c", unit.source, false, error); }
+    if (status == BPTT_OK) { status = write_file(folder, spec->name, "_main.c", unit.example, true, error); }
+    if (status == BPTT_OK) { status = write_file(folder, "Makefile", "", unit.makefile, true, error); }
     bptt_unit_free(&unit);
     return status;
 }

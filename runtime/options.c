@@ -15,9 +15,11 @@
 enum { GEN, TRAIN, EVAL, SAMPLE, INSPECT, GRAD, CHECK, BENCH, HELP, VERSION, COMMANDS };
 
 static const bptt_command commands[COMMANDS] = {
-    [GEN] = {"gen", "SPEC", "write NAME.c, NAME.h, NAME_main.c and a Makefile",
-             "The files go to the folder DIR, which is made when it is missing.  With --dump nothing is written.\n",
-             bptt_command_gen},
+    [GEN] =
+        {"gen", "SPEC", "write NAME.c, NAME.h, NAME_main.c and a Makefile",
+         "The files go to the folder DIR, which is made when it is missing.  NAME.c and NAME.h are replaced; an example or a\n"
+         "Makefile that is there is kept.  With --dump nothing is written.\n",
+         bptt_command_gen},
     [TRAIN] =
         {"train", "[SPEC]", "train on a file of tokens",
          "A step is one update (one chunk).  --steps and --epochs are totals over all runs, --seconds is for this run; without\n"

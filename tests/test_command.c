@@ -836,6 +836,14 @@ START_TEST(test_gen)
     said_part("plans");
     ck_assert_int_eq(bptt("gen net.lua -o text"), 1);
     said_part("'text' is not a folder");
+    /* what its user may have changed stays, what is generated does not */
+    write_text("y/Makefile", "mine\n");
+    write_text("y/net_main.c", "mine\n");
+    write_text("y/net.c", "old\n");
+    OK("gen net.lua -o y");
+    said_part("y/Makefile (there already, kept)");
+    ck_assert(same_files("y/Makefile", "y/net_main.c"));
+    ck_assert(same_files("y/net.c", "deep/er/x/net.c"));
     ck_assert_int_ne(bptt("gen net.lua -o z --set hidden=0"), 0);
     ck_assert(!exists("z"));
 }
