@@ -841,7 +841,7 @@ START_TEST(test_gen)
     write_text("y/net_main.c", "mine\n");
     write_text("y/net.c", "old\n");
     OK("gen net.lua -o y");
-    said_part("y/Makefile (there already, kept)");
+    printed_part("y/Makefile (there already, kept)");
     ck_assert(same_files("y/Makefile", "y/net_main.c"));
     ck_assert(same_files("y/net.c", "deep/er/x/net.c"));
     ck_assert_int_ne(bptt("gen net.lua -o z --set hidden=0"), 0);
