@@ -121,9 +121,9 @@ demo: setup
 	@echo "  $B/bptt help"
 
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/bptt/specs
-	install -m 755 $B/bptt $(DESTDIR)$(PREFIX)/bin/bptt
-	install -m 644 specs/*.lua $(DESTDIR)$(PREFIX)/share/bptt/specs
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/bptt/specs"
+	install -m 755 $B/bptt "$(DESTDIR)$(PREFIX)/bin/bptt"
+	install -m 644 specs/*.lua "$(DESTDIR)$(PREFIX)/share/bptt/specs"
 
 clean:
 	rm -rf $B

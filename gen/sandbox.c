@@ -246,6 +246,23 @@ static int open_libraries(lua_State *L)
     return 0;
 }
 
+/* A name that nothing was assigned to is a slip of the pen, not a nil. */
+static int unknown_global(lua_State *L)
+{
+    if (lua_type(L, 2) != LUA_TSTRING) { return 0; }
+    return luaL_error(L, "unknown name '%s'", lua_tostring(L, 2));
+}
+
+static int guard_globals(lua_State *L)
+{
+    lua_pushglobaltable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, unknown_global);
+    lua_setfield(L, -2, "__index");
+    lua_setmetatable(L, -2);
+    return 0;
+}
+
 bptt_sandbox *bptt_sandbox_new(void)
 {
     bptt_sandbox *sandbox = calloc(1, sizeof *sandbox);
@@ -258,8 +275,9 @@ bptt_sandbox *bptt_sandbox_new(void)
         return NULL;
     }
     *(bptt_sandbox **)lua_getextraspace(L) = sandbox;
+    lua_pushcfunction(L, guard_globals); /* runs second */
     lua_pushcfunction(L, open_libraries);
-    if (lua_pcall(L, 0, 0, 0) != LUA_OK) {
+    if (lua_pcall(L, 0, 0, 0) != LUA_OK || lua_pcall(L, 0, 0, 0) != LUA_OK) {
         bptt_sandbox_free(sandbox);
         return NULL;
     }

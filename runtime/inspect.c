@@ -24,20 +24,13 @@ typedef struct inspection {
     bool checkpoint;
 } inspection;
 
-static const char *const dtype_words[] = {"F32", "F64", "I64"};
-
-/* A safetensors file begins with the length of a JSON header, then the header; Lua text does not have '{' there after zeros. */
+/* The ending says it, else the first bytes do. */
 static bool is_checkpoint(const char *path)
 {
     const char *dot = strrchr(path, '.');
     if (dot != NULL && strcmp(dot, ".safetensors") == 0) { return true; }
     if (dot != NULL && strcmp(dot, ".lua") == 0) { return false; }
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) { return false; }
-    unsigned char start[9] = {0};
-    size_t got = fread(start, 1, sizeof start, file);
-    (void)fclose(file);
-    return got == sizeof start && start[7] == 0 && start[8] == '{';
+    return bptt_st_like(path);
 }
 
 /* Loading it whole is the check that it is sound, and says where training stands. */
@@ -87,7 +80,7 @@ static void print_shape(const bptt_st_tensor *tensor)
 {
     printf("  ");
     print_name(tensor->name);
-    printf(" %s [", dtype_words[tensor->dtype]);
+    printf(" %s [", bptt_st_dtype_word(tensor->dtype));
     for (unsigned r = 0; r < tensor->rank; r++) { printf("%s%" PRIu64, r == 0 ? "" : ", ", tensor->shape[r]); }
     printf("]\n");
 }
@@ -180,7 +173,7 @@ static void json_checkpoint(bptt_json *json, const inspection *i)
         const bptt_st_tensor *tensor = &i->file.tensors[t];
         bptt_json_open(json, NULL, '{');
         bptt_json_text(json, "name", tensor->name);
-        bptt_json_text(json, "dtype", dtype_words[tensor->dtype]);
+        bptt_json_text(json, "dtype", bptt_st_dtype_word(tensor->dtype));
         bptt_json_open(json, "shape", '[');
         for (unsigned r = 0; r < tensor->rank; r++) { bptt_json_whole(json, NULL, tensor->shape[r]); }
         bptt_json_close(json, ']');

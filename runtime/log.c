@@ -6,21 +6,39 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static bptt_status fail(const bptt_log *log, bptt_error *error)
 {
     return bptt_fail(error, BPTT_FAILED, "%s: cannot write the log: %s", log->path, strerror(errno));
 }
 
+static const char header[] = "step,epoch,tokens,seconds,loss,bits,grad_norm,rate\n";
+
+/* A file that is there must be a log, or empty. */
+static bool is_ours(const char *path)
+{
+    char line[sizeof header] = "";
+    FILE *file = fopen(path, "re");
+    if (file == NULL) { return true; }
+    bool ours = fgets(line, sizeof line, file) == NULL || strcmp(line, header) == 0;
+    (void)fclose(file);
+    return ours;
+}
+
 bptt_status bptt_log_open(bptt_log *log, const char *path, bool append, uint64_t every, bptt_error *error)
 {
     *log = (bptt_log){.path = path, .every = every};
     if (path == NULL) { return BPTT_OK; }
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && !is_ours(path)) {
+        return bptt_fail(error, BPTT_FAILED, "%s: is there and is no log: not overwritten", path);
+    }
     log->file = fopen(path, append ? "ae" : "we");
     if (log->file == NULL) { return fail(log, error); }
     /* Opened for appending, the position is that of the end only after a seek. */
     bool empty = fseek(log->file, 0, SEEK_END) != 0 || ftell(log->file) <= 0;
-    if (empty && fputs("step,epoch,tokens,seconds,loss,bits,grad_norm,rate\n", log->file) < 0) { return fail(log, error); }
+    if (empty && fputs(header, log->file) < 0) { return fail(log, error); }
     return BPTT_OK;
 }
 

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -45,6 +46,7 @@ int main(int argc, char **argv)
     bptt_error error = {""};
     bptt_options options;
     fill_standard_streams();
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file too large is an error like a full disk */
     bptt_status status = bptt_options_parse(argc, argv, &options, &error);
     if (status == BPTT_OK) { status = options.command->run(&options, &error); }
     if (status == BPTT_OK) {

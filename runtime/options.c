@@ -1,6 +1,8 @@
 /* options.c: the tables of commands and options, and what derives from them: parsing, suggestions, help.  See options.h. */
 #include "options.h"
 
+#include "safetensors.h"
+
 #include "../gen/compile.h"
 #include "../gen/suggest.h"
 
@@ -11,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { GEN, TRAIN, EVAL, SAMPLE, INSPECT, GRAD, CHECK, BENCH, HELP, VERSION, COMMANDS };
 
@@ -307,6 +310,34 @@ static bptt_status parse_option(char **argv, int argc, int *i, bptt_options *opt
 }
 
 /* What must be there, and what excludes each other. */
+static bool same_file(const char *a, const char *b)
+{
+    struct stat first, second;
+    if (a == NULL || b == NULL) { return false; }
+    if (strcmp(a, b) == 0) { return true; }
+    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+/* What is written must be none of what is read.  (A checkpoint may be resumed in place.) */
+static bptt_status check_files(const bptt_options *options, bptt_error *error)
+{
+    const char *const outputs[] = {options->out, options->log};
+    const char *const inputs[] = {options->operand, options->data, options->valid, options->weights};
+    const size_t count = sizeof inputs / sizeof *inputs;
+    for (size_t o = 0; o < 2; o++) {
+        const char *word = o == 0 ? "--out" : "--log";
+        for (size_t i = 0; i < count && outputs[o] != NULL; i++) {
+            if (same_file(outputs[o], inputs[i])) {
+                return bptt_fail(error, BPTT_USAGE, "%s %s: the same file is read", word, outputs[o]);
+            }
+        }
+    }
+    if (same_file(options->log, options->out) || same_file(options->log, options->resume)) {
+        return bptt_fail(error, BPTT_USAGE, "--log %s: the checkpoint is written there", options->log);
+    }
+    return BPTT_OK;
+}
+
 static bptt_status check_given(const bptt_options *options, const bool *given, bptt_error *error)
 {
     const char *operand = options->command->operand;
@@ -353,7 +384,8 @@ static bptt_status parse_words(int argc, char **argv, bptt_options *options, bpt
         }
         if (status != BPTT_OK) { return status; }
     }
-    return check_given(options, given, error);
+    bptt_status status = check_given(options, given, error);
+    return status == BPTT_OK ? check_files(options, error) : status;
 }
 
 bptt_status bptt_options_parse(int argc, char **argv, bptt_options *options, bptt_error *error)
@@ -383,6 +415,9 @@ bptt_data_options bptt_options_data(const bptt_options *options)
 
 bptt_status bptt_options_spec(const bptt_options *options, bptt_spec *spec, bptt_error *error)
 {
+    if (bptt_st_like(options->operand)) {
+        return bptt_fail(error, BPTT_FAILED, "%s: is a checkpoint; expected a spec", options->operand);
+    }
     return bptt_spec_load(options->operand, options->overrides, options->override_count, spec, error);
 }
 

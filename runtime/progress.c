@@ -45,7 +45,7 @@ static void format_line(const bptt_progress_values *values, char *text, size_t s
     char left[32];
     format_left(values->seconds_left, left, sizeof left);
     bool many = values->tokens_per_second >= 1e5;
-    (void)snprintf(text, size, "step %" PRIu64 "  %.0f%s tokens/s  loss %.3f  %.3f bits/char  grad %.3g%s", values->step,
+    (void)snprintf(text, size, "step %" PRIu64 "  %.0f%s tokens/s  loss %.4g  %.4g bits/char  grad %.3g%s", values->step,
                    many ? values->tokens_per_second / 1e3 : values->tokens_per_second, many ? "k" : "", values->loss,
                    values->bits, values->grad_norm, left);
 }

@@ -462,3 +462,13 @@ bptt_status bptt_st_write(const char *path, const bptt_st_tensor *tensors, size_
     cJSON_free(header);
     return status;
 }
+
+bool bptt_st_like(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) { return false; }
+    unsigned char start[9] = {0};
+    size_t got = fread(start, 1, sizeof start, file);
+    (void)fclose(file);
+    return got == sizeof start && start[7] == 0 && start[8] == '{';
+}

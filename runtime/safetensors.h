@@ -8,6 +8,7 @@
 
 #include "../gen/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,8 @@ typedef struct bptt_st_file {
  * empty names, unknown dtype, offsets that overlap, leave gaps or run out of range, a size that is not shape x dtype. */
 bptt_status bptt_st_read(const char *path, bptt_st_file *file, bptt_error *error);
 void bptt_st_free(bptt_st_file *file);
+/* Whether the file begins as a safetensors file does: the length of a JSON header, then '{'.  No text has zeros there. */
+bool bptt_st_like(const char *path);
 const bptt_st_tensor *bptt_st_find(const bptt_st_file *file, const char *name); /* NULL: not there */
 const char *bptt_st_metadata(const bptt_st_file *file, const char *key);        /* NULL: not there */
 

@@ -9,6 +9,7 @@
 #include "machine.h"
 #include "options.h"
 #include "progress.h"
+#include "safetensors.h"
 #include "trainer.h"
 
 #include <errno.h>
@@ -53,6 +54,12 @@ static void note_signal(int number)
     signalled = 1;
 }
 
+static bool ignored(int number)
+{
+    struct sigaction now;
+    return sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
 /* SA_RESETHAND: a second signal ends the process at once. */
 static void watch_signals(bool on)
 {
@@ -60,6 +67,7 @@ static void watch_signals(bool on)
     (void)sigemptyset(&action.sa_mask);
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
+    if (!ignored(SIGHUP)) { (void)sigaction(SIGHUP, &action, NULL); } /* nohup means what it says */
 }
 
 /* ---- what is given ---- */
@@ -119,6 +127,12 @@ static bptt_status check_out(const char *path, bptt_error *error)
     struct stat info;
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
         return bptt_fail(error, BPTT_FAILED, "%s: cannot write a checkpoint there: not a file", path);
+    }
+    if (stat(path, &info) == 0 && access(path, W_OK) != 0) {
+        return bptt_fail(error, BPTT_FAILED, "%s: cannot write a checkpoint there: %s", path, strerror(errno));
+    }
+    if (stat(path, &info) == 0 && info.st_size > 0 && !bptt_st_like(path)) {
+        return bptt_fail(error, BPTT_FAILED, "%s: is there and is no checkpoint: not overwritten", path);
     }
     char *copy = strdup(path);
     if (copy == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory", path); }
@@ -327,7 +341,7 @@ static void report_text(const run *r, const bptt_evaluation *held_out)
     } else {
         printf("trained     %" PRIu64 " steps to step %" PRIu64 " (%.2f epochs) in %.2f s, %.0f tokens/s on %s\n", r->steps,
                cursor->step, epochs, r->seconds, tokens_per_second(r), r->program.backend);
-        printf("training    loss %.4f nats, %.4f bits per character (mean of the last %" PRIu64 " steps)\n", recent_loss(r),
+        printf("training    loss %.5g nats, %.5g bits per character (mean of the last %" PRIu64 " steps)\n", recent_loss(r),
                bptt_bits(recent_loss(r)), recent_steps(r));
     }
     if (held_out != NULL) {

@@ -38,7 +38,7 @@ extern ${kernels.signature(kernel, 110)};
 
 % if H.needs_zeros > 0 then
 /* What a sum that starts from nothing starts from. */
-static const real zeros[${H.needs_zeros}];
+static const real zeros[${H.needs_zeros}] = {0};
 
 % end
 /* --- the steps of the network, each for its shapes ---------------------------------------------------------------------------- */

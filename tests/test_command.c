@@ -494,12 +494,38 @@ START_TEST(test_not_finite)
     said_part("bptt: step ");
     said_part(" is not finite; lower the sgd rate (now 1e+30) or clip the gradient (clip={norm=5}); a was not written");
     ck_assert(!exists("a"));
-    write_text("b", "kept");
+    /* a checkpoint of another run that is there stays as it was */
+    OK("train net.lua --data text --steps 1 --backend generic --out b");
+    OK("train net.lua --data text --steps 1 --backend generic --out c");
     ck_assert_int_eq(train_diverging("1e30", _i, "0", 50, "b"), 1);
     said_part("; b was not written");
-    char *kept = read_bytes("b", NULL);
+    ck_assert(same_files("b", "c"));
+}
+END_TEST
+
+/* No command line destroys what it reads, or a file that is not the program's own. */
+START_TEST(test_foreign_files)
+{
+    write_text("mine", "kept");
+    write_text("other.csv", "a,b\n1,2\n");
+    ck_assert_int_eq(bptt("train net.lua --data text --out text"), 2);
+    said_part("--out text: the same file is read");
+    ck_assert_int_eq(bptt("train net.lua --data text --out ./net.lua"), 2);
+    said_part("--out ./net.lua: the same file is read");
+    ck_assert_int_eq(bptt("train net.lua --data text --log text"), 2);
+    said_part("--log text: the same file is read");
+    ck_assert_int_eq(bptt("train net.lua --data text --log x --out x"), 2);
+    said_part("--log x: the checkpoint is written there");
+    ck_assert_int_eq(bptt("train net.lua --data text --out mine"), 1);
+    said_part("mine: is there and is no checkpoint: not overwritten");
+    ck_assert_int_eq(bptt("train net.lua --data text --out new --log other.csv"), 1);
+    said_part("other.csv: is there and is no log: not overwritten");
+    char *kept = read_bytes("mine", NULL);
     ck_assert_str_eq(kept, "kept");
     free(kept);
+    OK("train net.lua --data text --steps 1 --backend generic --out ck");
+    ck_assert_int_eq(bptt("gen ck -o x"), 1);
+    said_part("ck: is a checkpoint; expected a spec");
 }
 END_TEST
 
@@ -892,6 +918,7 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_log);
     tcase_add_loop_test(usual, test_not_finite, 0, BACKENDS);
     tcase_add_loop_test(usual, test_last_good, 0, BACKENDS);
+    tcase_add_test(usual, test_foreign_files);
     tcase_add_loop_test(usual, test_signal, 0, 2);
     tcase_add_loop_test(usual, test_terminal, 0, 2);
     tcase_add_test(usual, test_eval);

@@ -566,7 +566,7 @@ KERNEL void bptt_adagrad(real *param, const real *grad, real *moment1, real *mom
 #endif
 
 /* What a sum that starts from nothing starts from. */
-static const real zeros[3];
+static const real zeros[3] = {0};
 
 /* --- the steps of the network, each for its shapes ---------------------------------------------------------------------------- */
 
