@@ -112,7 +112,7 @@ demo: setup
 	@echo "training specs/charrnn.lua on $(TEXT) for ten seconds"
 	@$B/bptt train specs/charrnn.lua --data $(TEXT) --valid-fraction 0.1 --seconds 10 --out $B/charrnn.safetensors
 	@echo; echo "a sample:"; echo
-	@$B/bptt sample $B/charrnn.safetensors --prime "  You may " -n 300
+	@$B/bptt sample $B/charrnn.safetensors --prime "  You may " -n 300 --temperature 0.6
 	@echo; echo; echo "next:"
 	@echo "  $B/bptt sample $B/charrnn.safetensors --prime 'The ' --temperature 0.5"
 	@echo "  $B/bptt train --resume $B/charrnn.safetensors --data $(TEXT) --valid-fraction 0.1 --seconds 10"

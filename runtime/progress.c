@@ -77,13 +77,14 @@ void bptt_progress_show(bptt_progress *progress, const bptt_progress_values *val
     char line[256];
     format_line(values, line, sizeof line);
     draw(progress, line);
+    progress->shown = values->step;
     progress->next = now + (progress->terminal ? REDRAW : PLAIN_EVERY);
 }
 
 void bptt_progress_close(bptt_progress *progress, const bptt_progress_values *values, double now)
 {
     if (!progress->on) { return; }
-    bptt_progress_show(progress, values, now);
+    if (progress->terminal || values->step != progress->shown) { bptt_progress_show(progress, values, now); }
     if (progress->terminal) { (void)fputc('\n', stderr); }
     progress->on = false;
 }

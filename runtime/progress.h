@@ -11,8 +11,9 @@
 
 typedef struct bptt_progress {
     bool on, terminal;
-    double next; /* time of the next line */
-    int drawn;   /* characters of the line that the terminal shows */
+    double next;    /* time of the next line */
+    int drawn;      /* characters of the line that the terminal shows */
+    uint64_t shown; /* step of the last line */
 } bptt_progress;
 
 typedef struct bptt_progress_values {

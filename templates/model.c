@@ -228,7 +228,8 @@ void ${name}_predict(${name} *m, const ${name}_token *x, ${name}_real *probabili
 void ${name}_reset(${name} *m)
 {
 % for _, s in ipairs(states) do
-    memset(${plus("m->work", tostring(slots[s].offset))}, 0, ${spec.batch * slots[s].stride * real_size}); /* ${slots[s].name} */
+    real *const ${slots[s].variable} = ${plus("m->work", tostring(slots[s].offset))};
+    memset(${slots[s].variable}, 0, ${spec.batch * slots[s].stride * real_size});
 % end
 }
 

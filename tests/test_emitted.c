@@ -21,6 +21,8 @@
 /* Every choice of a spec at least once (test_table_is_complete), the edges of sizes among them. */
 static const char *const models[] = {
     "hidden = 5, vocab = 7, T = 7, K = 3, batch = 2",
+    "hidden = 16, vocab = 16, T = 1, simd = 16", /* as many bytes of state as reals of workspace */
+    "hidden = 16, vocab = 16, T = 5, K = 4, simd = 16",
     "hidden = 1, vocab = 2, T = 1, simd = 1, optimizer = 'sgd', clip = 'none', init = {uniform = 0.5}, unroll = 'full'",
     "hidden = 3, vocab = 4, T = 5, K = 2, batch = 2, simd = 4, optimizer = 'momentum', clip = {value = 1}, unroll = 'full'",
     "hidden = 17, vocab = 33, T = 6, simd = 8, optimizer = 'rmsprop', init = {normal = 0.3}, unroll = 'none', carry = false",

@@ -866,7 +866,8 @@ void tiny_predict(tiny *m, const tiny_token *x, tiny_real *probabilities)
 
 void tiny_reset(tiny *m)
 {
-    memset(m->work, 0, 8); /* h */
+    real *const h = m->work;
+    memset(h, 0, 8);
 }
 
 /* SplitMix64 (Steele, Lea, Flood 2014), as a number in [0, 1). */
