@@ -1,4 +1,4 @@
-/* lower.c: the plan's passes hoist, gather and fuse: graph nodes become actions in regions.
+/* lower.c: the plan's passes hoist and gather, and the first half of fuse: graph nodes become actions in regions.
  *
  * Hoist: a node runs outside the time loop unless it is on the way from state to state.  Gather: W times a token is a row of W'.
  * Fuse: neighbouring element-wise nodes become one chain.  A sum with a product, bias or carry in it is an accumulator: each term is
@@ -549,53 +549,6 @@ static bptt_status check_operands(const lowering *l)
     return BPTT_OK;
 }
 
-/* A value that only its own chain reads needs no slot. */
-static bool in_chain_only(const bptt_plan *plan, int chain, int slot, int shift)
-{
-    for (int s = 0; s < plan->graph->state_count; s++) {
-        if (plan->refs[plan->graph->states[s].next].index == slot) { return false; }
-    }
-    for (int a = 0; a < plan->action_count; a++) {
-        const bptt_action *action = &plan->actions[a];
-        const bptt_ref refs[3] = {action->out, action->in, action->adjoint};
-        for (int i = 0; i < 3; i++) {
-            if (refs[i].kind == BPTT_REF_SLOT && refs[i].index == slot) { return false; }
-        }
-        for (int e = 0; e < action->element_count && a != chain; e++) {
-            const bptt_element *element = &action->elements[e];
-            if (element->out.index == slot || element->a.index == slot ||
-                (element->b.kind != BPTT_REF_NONE && element->b.index == slot)) {
-                return false;
-            }
-        }
-    }
-    return shift == 0;
-}
-
-static void make_temp(bptt_action *action, bptt_ref *ref, int slot, int temp)
-{
-    if (ref->kind == BPTT_REF_SLOT && ref->index == slot) { *ref = (bptt_ref){BPTT_REF_TEMP, temp, 0}; }
-    if (action->temp_count <= temp) { action->temp_count = temp + 1; }
-}
-
-/* Fuse, second half: intermediate values of a chain become temporaries. */
-static void fuse_temporaries(bptt_plan *plan)
-{
-    for (int a = 0; a < plan->action_count; a++) {
-        bptt_action *action = &plan->actions[a];
-        for (int e = 0; e + 1 < action->element_count; e++) {
-            bptt_ref out = action->elements[e].out;
-            if (out.kind != BPTT_REF_SLOT || !in_chain_only(plan, a, out.index, out.shift)) { continue; }
-            int temp = action->temp_count;
-            for (int i = 0; i < action->element_count; i++) {
-                make_temp(action, &action->elements[i].out, out.index, temp);
-                make_temp(action, &action->elements[i].a, out.index, temp);
-                make_temp(action, &action->elements[i].b, out.index, temp);
-            }
-        }
-    }
-}
-
 /* Two actions on one parameter may want one name. */
 static void make_names_unique(bptt_plan *plan)
 {
@@ -645,9 +598,6 @@ bptt_status bptt_plan_lower(bptt_plan *plan, bptt_error *error)
         if (l.of[n].slot >= 0) { plan->refs[n] = ref_of(&l, (int)n); }
     }
     free(l.of);
-    if (status == BPTT_OK) {
-        fuse_temporaries(plan);
-        make_names_unique(plan);
-    }
+    make_names_unique(plan);
     return status;
 }

@@ -49,6 +49,7 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
     plan->moments = moments_of(spec);
     plan->progress = plan->simd > 8 ? plan->simd / 2 : 4; /* three doubles, and whole vectors */
     bptt_status status = bptt_plan_lower(plan, error);
+    if (status == BPTT_OK) { bptt_plan_fuse(plan); }
     if (status == BPTT_OK) { status = bptt_plan_place(plan, memory_limit, error); }
     if (status == BPTT_OK) { status = bptt_plan_tile(plan, error); }
     if (status != BPTT_OK) {

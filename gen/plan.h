@@ -1,9 +1,10 @@
 /* plan.h: fourth stage.  Both graphs, T, K and B become a flat list of actions over slots of known size and place.
  *
  * Everything about order and memory is decided here, nothing about spelling.  Depends on graph.h.  The passes:
- *   hoist, gather, fuse   lower.c    which action runs in which region, with which operands
- *   place                 place.c    which slot holds a value, in which rows, where
- *   tile                  tile.c     register tiles of every product
+ *   hoist, gather   lower.c    which action runs in which region, with which operands
+ *   fuse            fuse.c     which values of a chain need no memory
+ *   place           place.c    which slot holds a value, in which rows, where
+ *   tile            tile.c     register tiles of every product
  *
  * Regions of one chunk, in order.  A slot row is one step of one sequence; a chunk has steps x B of them.
  *   INPUT   all rows at once: what does not depend on the state
@@ -18,7 +19,7 @@
 #include "compile.h"
 #include "graph.h"
 
-enum { BPTT_MAX_SLOTS = 64, BPTT_MAX_ACTIONS = 128, BPTT_MAX_ELEMENTS = 16, BPTT_MAX_CHAIN_INPUTS = 8 };
+enum { BPTT_MAX_SLOTS = 64, BPTT_MAX_ACTIONS = 128, BPTT_MAX_ELEMENTS = 16 };
 
 typedef enum { BPTT_REGION_INPUT, BPTT_REGION_STEP, BPTT_REGION_HEAD, BPTT_REGION_BACK, BPTT_REGION_TAIL } bptt_region;
 
@@ -126,6 +127,7 @@ void bptt_plan_print(const bptt_plan *plan, FILE *out);
 
 /* The passes, in order; each reads what the ones before it wrote. */
 bptt_status bptt_plan_lower(bptt_plan *plan, bptt_error *error);
+void bptt_plan_fuse(bptt_plan *plan);
 bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *error);
 bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error);
 void bptt_plan_count(bptt_plan *plan);
