@@ -42,20 +42,31 @@ bptt_status bptt_log_open(bptt_log *log, const char *path, bool append, uint64_t
     return BPTT_OK;
 }
 
+/* The open line, when there is one. */
+static bptt_status write_line(bptt_log *log, bptt_error *error)
+{
+    if (log->labels == 0) { return BPTT_OK; }
+    double loss = log->loss_sum / (double)log->labels;
+    int written = fprintf(log->file, "%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.6f,%.9g,%.9g,%.9g,%.9g\n", log->step, log->epoch,
+                          log->tokens, log->seconds, loss, bptt_bits(loss), log->grad_norm, log->rate);
+    log->labels = 0;
+    log->loss_sum = 0.0;
+    return written < 0 ? fail(log, error) : BPTT_OK;
+}
+
 bptt_status bptt_log_step(bptt_log *log, const bptt_trainer *trainer, const bptt_step *step, double seconds, bptt_error *error)
 {
     if (log->file == NULL) { return BPTT_OK; }
     log->loss_sum += step->loss_sum;
     log->labels += step->labels;
-    if (++log->steps < log->every) { return BPTT_OK; }
-    double loss = log->loss_sum / (double)log->labels;
-    int written = fprintf(log->file, "%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.6f,%.9g,%.9g,%.9g,%.9g\n", trainer->cursor.step,
-                          trainer->cursor.epoch, bptt_trainer_tokens(trainer), seconds, loss, bptt_bits(loss), step->grad_norm,
-                          trainer->spec->optimizer.rate);
-    log->steps = 0;
-    log->labels = 0;
-    log->loss_sum = 0.0;
-    if (written < 0) { return fail(log, error); }
+    log->step = trainer->cursor.step;
+    log->epoch = trainer->cursor.epoch;
+    log->tokens = bptt_trainer_tokens(trainer);
+    log->seconds = seconds;
+    log->grad_norm = step->grad_norm;
+    log->rate = trainer->spec->optimizer.rate;
+    if (log->step % log->every != 0) { return BPTT_OK; }
+    if (write_line(log, error) != BPTT_OK) { return BPTT_FAILED; }
     if (seconds < log->flush_next) { return BPTT_OK; }
     log->flush_next = seconds + 1.0;
     return fflush(log->file) == 0 ? BPTT_OK : fail(log, error);
@@ -64,7 +75,9 @@ bptt_status bptt_log_step(bptt_log *log, const bptt_trainer *trainer, const bptt
 bptt_status bptt_log_close(bptt_log *log, bptt_error *error)
 {
     if (log->file == NULL) { return BPTT_OK; }
+    bptt_status status = write_line(log, error);
     FILE *file = log->file;
     log->file = NULL;
-    return fclose(file) == 0 ? BPTT_OK : fail(log, error);
+    if (fclose(file) != 0 && status == BPTT_OK) { status = fail(log, error); }
+    return status;
 }

@@ -10,15 +10,18 @@
 typedef struct bptt_log {
     FILE *file; /* NULL: no log */
     const char *path;
-    uint64_t every;              /* steps of a line */
-    uint64_t steps, labels;      /* since the last line */
-    double loss_sum, flush_next; /* the same; time of the next flush */
+    uint64_t every;                              /* a line for each step that is a multiple of it */
+    uint64_t labels;                             /* since the last line; 0: nothing is open */
+    double loss_sum;                             /* the same */
+    uint64_t step, epoch, tokens;                /* of the last step */
+    double seconds, grad_norm, rate, flush_next; /* the same; time of the next flush */
 } bptt_log;
 
 /* `path` NULL: no log, and all else does nothing.  `append` keeps what is there and writes a header to an empty file alone. */
 bptt_status bptt_log_open(bptt_log *log, const char *path, bool append, uint64_t every, bptt_error *error);
-/* Counts a step, writes a line when it completes one.  `seconds`: since training started. */
+/* Counts a step; writes a line, the mean since the last one, when its number is a multiple of `every`.  `seconds`: since training started. */
 bptt_status bptt_log_step(bptt_log *log, const bptt_trainer *trainer, const bptt_step *step, double seconds, bptt_error *error);
+/* Writes what is left over as a last line, and closes. */
 bptt_status bptt_log_close(bptt_log *log, bptt_error *error);
 
 #endif

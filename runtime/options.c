@@ -115,7 +115,7 @@ static const option options_table[] = {
     {"--checkpoint-every", "S", REAL, C(TRAIN), FIELD(checkpoint_every), "seconds from save to save, 0: at the end alone",
      .maximum = 1e9, .fallback = "60"},
     {"--log", "CSV", TEXT, C(TRAIN), FIELD(log), "log to write", .group = 0},
-    {"--log-every", "N", WHOLE, C(TRAIN), FIELD(log_every), "a line of the log for N steps, their mean", .minimum = 1,
+    {"--log-every", "N", WHOLE, C(TRAIN), FIELD(log_every), "a line of the log every N steps, their mean", .minimum = 1,
      .maximum = MOST, .fallback = "1"},
     {"--prime", "TEXT", TEXT, C(SAMPLE), FIELD(prime), "text to begin with", .group = 0},
     {"--count", "N", WHOLE, C(SAMPLE), FIELD(count), "symbols to draw", .brief = "-n", .maximum = MOST, .fallback = "300"},

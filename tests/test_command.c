@@ -466,6 +466,14 @@ START_TEST(test_log)
     rows = read_bytes("log.csv", NULL);
     ck_assert_uint_eq(count_lines(rows), 3);
     free(rows);
+    /* what is left over is a line too, and a resumed run keeps to the same multiples */
+    OK("train net.lua --data text --steps 6 --quiet --backend generic --out c --log c.csv --log-every 4");
+    OK("train net.lua --data text --steps 9 --quiet --backend generic --resume c --log c.csv --log-every 4");
+    rows = read_bytes("c.csv", NULL);
+    ck_assert_uint_eq(count_lines(rows), 5);
+    ck_assert(strstr(rows, "\n4,") != NULL && strstr(rows, "\n6,") != NULL);
+    ck_assert(strstr(rows, "\n8,") != NULL && strstr(rows, "\n9,") != NULL);
+    free(rows);
     ck_assert_int_eq(bptt("train net.lua --data text --steps 8 --quiet --backend generic --out c --log /dev/full"), 1);
     said("bptt: /dev/full: cannot write the log: No space left on device\n");
     /* The first line could not be flushed: training ends there, and what was learned is saved. */
