@@ -81,6 +81,13 @@ void bptt_progress_show(bptt_progress *progress, const bptt_progress_values *val
     progress->next = now + (progress->terminal ? REDRAW : PLAIN_EVERY);
 }
 
+void bptt_progress_note(bptt_progress *progress, const char *text)
+{
+    if (!progress->on) { return; }
+    (void)fprintf(stderr, "%sbptt: not saved now: %s\n", progress->drawn > 0 ? "\n" : "", text);
+    progress->drawn = 0;
+}
+
 void bptt_progress_close(bptt_progress *progress, const bptt_progress_values *values, double now)
 {
     if (!progress->on) { return; }

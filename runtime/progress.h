@@ -28,6 +28,8 @@ void bptt_progress_open(bptt_progress *progress, bool quiet, double now);
 bool bptt_progress_due(const bptt_progress *progress, double now);
 void bptt_progress_show(bptt_progress *progress, const bptt_progress_values *values, double now);
 /* Shows the last values and ends the line. */
+/* A line of its own between the others. */
+void bptt_progress_note(bptt_progress *progress, const char *text);
 void bptt_progress_close(bptt_progress *progress, const bptt_progress_values *values, double now);
 
 #endif

@@ -268,6 +268,10 @@ static bptt_status advance(run *r, double *next_save, bptt_error *error)
     if (status == BPTT_OK && now >= *next_save) {
         status = save(r, error);
         *next_save = bptt_seconds() + r->options->checkpoint_every;
+        if (status != BPTT_OK && !r->diverged) { /* a disk may have room again before the end; the old checkpoint is as it was */
+            bptt_progress_note(&r->progress, error->text);
+            status = BPTT_OK;
+        }
     }
     return status;
 }

@@ -511,6 +511,26 @@ START_TEST(test_not_finite)
 }
 END_TEST
 
+/* A save that fails in the middle does not end training: the disk may have room again before the end. */
+START_TEST(test_failed_save)
+{
+    char command[8192];
+    (void)snprintf(command, sizeof command,
+                   "ulimit -f 1; exec '%s' train net.lua --data text --steps 60 --checkpoint-every 0.000001 --backend generic "
+                   "--out big > out 2> err",
+                   binary);
+    int status = system(command); // NOLINT(cert-env33-c): the shell has the limit
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    char *err = read_bytes("err", NULL);
+    const char *first = strstr(err, "bptt: not saved now: big: ");
+    ck_assert_ptr_nonnull(first);
+    ck_assert_ptr_nonnull(strstr(first + 1, "bptt: not saved now: big: "));
+    ck_assert_ptr_nonnull(strstr(err, "\nbptt: big: "));
+    ck_assert(!exists("big"));
+    free(err);
+}
+END_TEST
+
 /* No command line destroys what it reads, or a file that is not the program's own. */
 START_TEST(test_foreign_files)
 {
@@ -927,6 +947,7 @@ static Suite *command_suite(void)
     tcase_add_loop_test(usual, test_not_finite, 0, BACKENDS);
     tcase_add_loop_test(usual, test_last_good, 0, BACKENDS);
     tcase_add_test(usual, test_foreign_files);
+    tcase_add_test(usual, test_failed_save);
     tcase_add_loop_test(usual, test_signal, 0, 2);
     tcase_add_loop_test(usual, test_terminal, 0, 2);
     tcase_add_test(usual, test_eval);
