@@ -5,6 +5,7 @@
 
 #include <lauxlib.h>
 #include <lualib.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,15 +110,27 @@ static int template_write(lua_State *L)
     return 0;
 }
 
+static bool is_lua(const char *name)
+{
+    const size_t length = strlen(name);
+    return length > 4 && strcmp(name + length - 4, ".lua") == 0;
+}
+
+/* Pushes the template as a function; each is translated once. */
 static int load_template(lua_State *L, const char *name)
 {
+    lua_getfield(L, LUA_REGISTRYINDEX, "bptt loaded");
+    if (lua_getfield(L, -1, name) == LUA_TFUNCTION) {
+        lua_remove(L, -2);
+        return 1;
+    }
+    lua_pop(L, 1);
     char path[128];
     (void)snprintf(path, sizeof path, "templates/%s", name);
     const char *text = bptt_embedded(path);
     if (text == NULL) { return luaL_error(L, "there is no template '%s'", name); }
-    const size_t length = strlen(name);
     buffer lua = {0};
-    if (length > 4 && strcmp(name + length - 4, ".lua") == 0) {
+    if (is_lua(name)) {
         append_string(&lua, text);
     } else {
         translate(&lua, text);
@@ -130,14 +143,25 @@ static int load_template(lua_State *L, const char *name)
     if (status != LUA_OK) { return lua_error(L); }
     lua_getfield(L, LUA_REGISTRYINDEX, "bptt names");
     if (lua_setupvalue(L, -2, 1) == NULL) { lua_pop(L, 1); }
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, name);
+    lua_remove(L, -2);
     return 1;
 }
 
-/* include(name): runs a template, or a .lua file whose value it returns, among the same names. */
+/* include(name): runs a template among the same names; of a .lua file it returns the value, which is found once. */
 static int template_include(lua_State *L)
 {
-    load_template(L, luaL_checkstring(L, 1));
+    const char *name = luaL_checkstring(L, 1);
+    lua_getfield(L, LUA_REGISTRYINDEX, "bptt values");
+    if (is_lua(name) && lua_getfield(L, -1, name) != LUA_TNIL) { return 1; }
+    lua_settop(L, 2);
+    load_template(L, name);
     lua_call(L, 0, 1);
+    if (is_lua(name)) {
+        lua_pushvalue(L, -1);
+        lua_setfield(L, 2, name);
+    }
     return 1;
 }
 
@@ -183,6 +207,10 @@ static int set_up(lua_State *L)
     lua_setfield(L, -2, "__index");
     lua_setmetatable(L, -2);
     lua_setfield(L, LUA_REGISTRYINDEX, "bptt names");
+    lua_newtable(L);
+    lua_setfield(L, LUA_REGISTRYINDEX, "bptt loaded"); /* name -> function */
+    lua_newtable(L);
+    lua_setfield(L, LUA_REGISTRYINDEX, "bptt values"); /* name of a .lua file -> its value */
     return 0;
 }
 
