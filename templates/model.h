@@ -45,12 +45,14 @@ typedef uint32_t ${name}_token; /* below V; a label may be V or more: no loss th
 
 /* The whole model, owned and placed by the caller: static, on a stack, in a heap.  Static, automatic and allocated
  * (aligned_alloc) memory must be aligned as declared, to ${math.max(16, 4 * simd)} bytes.
- * Weights are stored [inputs][outputs], rows padded to ${lanes} reals with zeros. */
+ * Weights are stored [inputs][outputs]${lanes > 1 and ", rows padded with zeros to a multiple of " .. lanes .. " reals" or ""}. */
 typedef struct ${name} {
-    ${NAME}_ALIGNED ${name}_real param[${block_size}]; /* parameters: */
+    /* Parameters:
 % for _, p in ipairs(params) do
-                                   /* ${p.name} [${p.rows}][${p.stride}], ${p.cols} used, from ${p.offset} */
+     *   ${string.format("%-5s", p.name)} [${p.rows}][${p.cols}]${p.stride > p.cols and ", rows of " .. p.stride or ""}, at ${p.offset}
 % end
+     */
+    ${NAME}_ALIGNED ${name}_real param[${block_size}];
     ${name}_real grad[${block_size}]; /* gradients, laid out as param */
 % for i = 1, moments do
     ${name}_real moment${i}[${block_size}]; /* of the optimizer, laid out as param */

@@ -342,7 +342,7 @@ local function calls(action, time, rows, backward)
     for _, one in ipairs((chain_places(action))) do list[#list + 1] = p(one.ref) end
     return {string.format("%s(%s, %s);", action.name, table.concat(list, ", "), times((action.cols + lanes - 1) // lanes * lanes))}
   elseif action.kind == "loss" then
-    return {string.format("loss = bptt_cross_entropy(%s, %d, y, rows, %d, %s);", p(action.input), stride(action.input), action.cols,
+    return {string.format("const double loss = bptt_cross_entropy(%s, %d, y, rows, %d, %s);", p(action.input), stride(action.input), action.cols,
       backward and "scale, 1" or "(real)1, 0")}
   elseif action.kind == "zero" then
     return {string.format("memset(%s, 0, (size_t)(%s));", p(action.out), times(stride(action.out) * real_size))}
@@ -491,7 +491,6 @@ end
 function H.head(backward)
   local chosen = choose({"head"}, not backward)
   declare(chosen)
-  write("    double loss = 0;\n")
   for _, action in ipairs(chosen) do
     write("    /* ", action.note, " */\n")
     put("    ", calls(action, "row", "rows", backward))

@@ -667,11 +667,10 @@ static double head(tiny *m, const tiny_token *y, ptrdiff_t row, ptrdiff_t rows, 
     real *const dh = m->work + 6; /* dh, then da [2][2] */
     real *const g_W_hy = m->grad + 12; /* dW_hy [2][3] */
     real *const g_b_y = m->grad + 18; /* db_y [1][3] */
-    double loss = 0;
     /* o[t] = W_hy h[t] + b_y */
     times_W_hy(o, h + row * 2 + 2, W_hy, b_y, rows);
     /* loss -= log softmax(o[t])[y[t]], do[t] = softmax(o[t]) - onehot(y[t]) */
-    loss = bptt_cross_entropy(o, 3, y, rows, 3, scale, 1);
+    const double loss = bptt_cross_entropy(o, 3, y, rows, 3, scale, 1);
     /* dh[t] = W_hy' do[t] */
     back_W_hy(dh + row * 2, o, W_hy_turned, rows);
     /* dW_hy = sum over t of do[t] h[t]' */
@@ -689,11 +688,10 @@ static double head_loss(tiny *m, const tiny_token *y, ptrdiff_t row, ptrdiff_t r
     const real *const b_y = m->param + 18; /* [3] */
     real *const o = m->work + 10; /* o, then do [2][3] */
     real *const h = m->work; /* h [3][2] */
-    double loss = 0;
     /* o[t] = W_hy h[t] + b_y */
     times_W_hy(o, h + row * 2 + 2, W_hy, b_y, rows);
     /* loss -= log softmax(o[t])[y[t]], do[t] = softmax(o[t]) - onehot(y[t]) */
-    loss = bptt_cross_entropy(o, 3, y, rows, 3, (real)1, 0);
+    const double loss = bptt_cross_entropy(o, 3, y, rows, 3, (real)1, 0);
     return loss;
 }
 

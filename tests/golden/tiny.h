@@ -59,14 +59,16 @@ typedef uint32_t tiny_token; /* below V; a label may be V or more: no loss there
 
 /* The whole model, owned and placed by the caller: static, on a stack, in a heap.  Static, automatic and allocated
  * (aligned_alloc) memory must be aligned as declared, to 16 bytes.
- * Weights are stored [inputs][outputs], rows padded to 1 reals with zeros. */
+ * Weights are stored [inputs][outputs]. */
 typedef struct tiny {
-    TINY_ALIGNED tiny_real param[21]; /* parameters: */
-                                   /* W_xh [3][2], 2 used, from 0 */
-                                   /* W_hh [2][2], 2 used, from 6 */
-                                   /* b_h [1][2], 2 used, from 10 */
-                                   /* W_hy [2][3], 3 used, from 12 */
-                                   /* b_y [1][3], 3 used, from 18 */
+    /* Parameters:
+     *   W_xh  [3][2], at 0
+     *   W_hh  [2][2], at 6
+     *   b_h   [1][2], at 10
+     *   W_hy  [2][3], at 12
+     *   b_y   [1][3], at 18
+     */
+    TINY_ALIGNED tiny_real param[21];
     tiny_real grad[21]; /* gradients, laid out as param */
     tiny_real moment1[21]; /* of the optimizer, laid out as param */
     tiny_real turned[10]; /* transposed copies of weights for the backward pass */
