@@ -511,6 +511,52 @@ START_TEST(test_not_finite)
 }
 END_TEST
 
+START_TEST(test_bench)
+{
+    static const char *const keys[] = {"us_per_chunk",  "tokens_per_s", "gflops",    "ratio_to_generic",
+                                       "share_of_peak", "compile_ms",   "code_bytes"};
+    OK("bench net.lua --seconds 0.02 --json");
+    cJSON *json = printed_json();
+    const cJSON *rows = cJSON_GetObjectItemCaseSensitive(json, "rows");
+    static const char *const words[] = {"generic", "tcc", "cc"};
+    ck_assert_int_eq(cJSON_GetArraySize(rows), 3);
+    for (int i = 0; i < 3; i++) {
+        const cJSON *row = cJSON_GetArrayItem(rows, i);
+        ck_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row, "backend")), words[i]);
+        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+            const cJSON *value = cJSON_GetObjectItemCaseSensitive(row, keys[k]);
+            ck_assert_msg(cJSON_IsNumber(value) && value->valuedouble >= 0, "%s of %s", keys[k], words[i]);
+        }
+    }
+    cJSON_Delete(json);
+}
+END_TEST
+
+/* Every comparison of the user's own spec is there and matches; without a compiler the others still are. */
+START_TEST(test_check)
+{
+    OK("check net.lua --json");
+    cJSON *json = printed_json();
+    const cJSON *rows = cJSON_GetObjectItemCaseSensitive(json, "rows"), *row = NULL;
+    ck_assert_int_eq(cJSON_GetArraySize(rows), 30);
+    cJSON_ArrayForEach(row, rows)
+    {
+        const cJSON *off = cJSON_GetObjectItemCaseSensitive(row, "error");
+        const cJSON *allowed = cJSON_GetObjectItemCaseSensitive(row, "tolerance");
+        ck_assert(cJSON_IsNumber(off) && off->valuedouble <= allowed->valuedouble);
+    }
+    cJSON_Delete(json);
+    OK("check net.lua --set activation=relu --set K=2 --set reduction=sum --set carry=false");
+    printed_part("30 comparisons, 0 failed");
+    ck_assert_int_eq(setenv("BPTT_CC", "/nonexistent", 1), 0);
+    OK("check net.lua");
+    printed_part("24 comparisons, 0 failed");
+    OK("bench net.lua --seconds 0.02");
+    printed_part("cc       not run: ");
+    ck_assert_int_eq(unsetenv("BPTT_CC"), 0);
+}
+END_TEST
+
 /* A save that fails in the middle does not end training: the disk may have room again before the end. */
 START_TEST(test_failed_save)
 {
@@ -948,6 +994,8 @@ static Suite *command_suite(void)
     tcase_add_loop_test(usual, test_last_good, 0, BACKENDS);
     tcase_add_test(usual, test_foreign_files);
     tcase_add_test(usual, test_failed_save);
+    tcase_add_test(usual, test_bench);
+    tcase_add_test(usual, test_check);
     tcase_add_loop_test(usual, test_signal, 0, 2);
     tcase_add_loop_test(usual, test_terminal, 0, 2);
     tcase_add_test(usual, test_eval);
