@@ -58,19 +58,21 @@ static void ${H.forward_name(steps)}(${name} *m, const ${name}_token *x${H.steps
 }
 
 % end
-/* The output layer over `rows` rows of the chunk, from `row` on: loss, and with it the gradients that need no time.  Every label's
+% for _, rows in ipairs(H.head_rows) do
+/* The output layer over ${rows > 0 and rows .. " rows, the whole chunk" or "`rows` rows of the chunk, from `row` on"}: loss, and with it the gradients that need no time.  Every label's
  * gradient is multiplied by `scale`. */
-static double head(${name} *m, const ${name}_token *y, ptrdiff_t row, ptrdiff_t rows, real scale)
+static double ${H.for_rows("head", rows)}(${name} *m, const ${name}_token *y${H.rows_parameter}, real scale)
 {
-% H.head(true)
+% H.head(true, rows)
 }
 
 /* The same, forward only. */
-static double head_loss(${name} *m, const ${name}_token *y, ptrdiff_t row, ptrdiff_t rows)
+static double ${H.for_rows("head_loss", rows)}(${name} *m, const ${name}_token *y${H.rows_parameter})
 {
-% H.head(false)
+% H.head(false, rows)
 }
 
+% end
 % for _, steps in ipairs(H.step_counts) do
 /* ${H.count_words(steps)} back: the adjoint of every state, then the gradients that sum over time. */
 static void ${H.backward_name(steps)}(${name} *m, const ${name}_token *x${H.steps_parameter})
@@ -85,9 +87,7 @@ static void ${H.backward_name(steps)}(${name} *m, const ${name}_token *x${H.step
 /* Labels that count. */
 static ptrdiff_t count_labels(const ${name}_token *y, ptrdiff_t n)
 {
-    ptrdiff_t count = 0;
-    for (ptrdiff_t i = 0; i < n; i++) { count += y[i] < ${NAME}_VOCAB; }
-    return count;
+% H.count_labels()
 }
 
 % end
@@ -124,7 +124,7 @@ double ${name}_loss(${name} *m, const ${name}_token *x, const ${name}_token *y, 
     const ptrdiff_t steps = steps_of(chunk), rows = steps * ${NAME}_BATCH;
     double loss = 0;
     forward(m, x, chunk);
-    for (ptrdiff_t row = 0; row < rows; row += ${block}) { loss += head_loss(m, y + row, row, rows - row < ${block} ? rows - row : ${block}); }
+% H.call_heads("head_loss", "")
     carry_state(m, steps);
 % if spec.reduction == "mean" then
     const ptrdiff_t labels = count_labels(y, rows);
@@ -145,9 +145,7 @@ double ${name}_gradient(${name} *m, const ${name}_token *x, const ${name}_token 
 % end
     double loss = 0;
     forward(m, x, chunk);
-    for (ptrdiff_t row = 0; row < rows; row += ${block}) {
-        loss += head(m, y + row, row, rows - row < ${block} ? rows - row : ${block}, (real)share);
-    }
+% H.call_heads("head", ", (real)share")
 % H.dispatch("backward")
     carry_state(m, steps);
     return loss * share;
@@ -158,7 +156,7 @@ double ${name}_gradient(${name} *m, const ${name}_token *x, const ${name}_token 
 % local o = spec.optimizer
 double ${name}_update(${name} *m)
 {
-    const double norm = sqrt(bptt_sum_squares(m->grad, ${block_size}));
+    const double norm = sqrt(${H.sum_squares()});
     if (!(norm <= ${hex(H.largest)})) { return norm; } /* infinite or not a number */
     m->progress[0] += 1;
     m->progress[1] *= ${hex(o.beta1)}; /* beta1 ${H.decimal(o.beta1)} */
@@ -175,21 +173,14 @@ double ${name}_update(${name} *m)
         (real)${constant[1]}, /* ${constant[2]} */
 % end
     };
-    bptt_${o.kind}(m->param, m->grad, ${moments > 0 and "m->moment1" or "0"}, ${moments > 1 and "m->moment2" or "0"}, ${block_size}, with);
+% H.update()
     ${name}_refresh(m);
     return norm;
 }
 
 void ${name}_refresh(${name} *m)
 {
-% for _, p in ipairs(params) do
-% if p.turned then
-    bptt_transpose(${plus("m->turned", tostring(p.turned_offset))}, ${p.turned_stride}, ${plus("m->param", tostring(p.offset))}, ${p.stride}, ${p.rows}, ${p.cols}); /* ${p.name} */
-% end
-% end
-% if turned_size == 0 then
-    (void)m;
-% end
+% H.refresh()
 }
 
 double ${name}_train(${name} *m, const ${name}_token *x, const ${name}_token *y)

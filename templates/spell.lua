@@ -1,5 +1,5 @@
 -- How the plan's actions are spelled in C: functions with a fixed shape, and calls of them.  Takes no decision: order, places, tiles
--- and fills are the plan's.
+-- and fills are the plan's.  unroll = "full" knows every number of rows, so a call of a kernel is one vector of one row.
 
 return function(common)
 local H = {}
@@ -50,6 +50,16 @@ for _, slot in ipairs(slots) do slot.variable = claim(slot.name) end
 
 H.step_counts = looped and {0} or rest > 0 and {spec.K, rest} or {spec.K}
 H.steps_parameter = looped and ", ptrdiff_t steps" or ""
+H.head_rows = {0} -- what the output layer's functions are made for; 0: any number, told when called
+if spelled then H.head_rows = rest > 0 and {spec.K * B, rest * B} or {spec.K * B} end
+H.rows_parameter = spelled and "" or ", ptrdiff_t row, ptrdiff_t rows"
+local made = {}
+function H.for_rows(name, rows) -- the function's name for a number of rows
+  if not spelled then return name end
+  local key = name .. "_of_" .. rows
+  made[key] = made[key] or claim(key)
+  return made[key]
+end
 function H.forward_name(steps) return looped and "forward_steps" or "forward_" .. steps end
 function H.backward_name(steps) return looped and "backward_steps" or "backward_" .. steps end
 function H.count_words(steps) return looped and "The steps" or steps == 1 and "One step" or steps .. " steps" end
@@ -57,7 +67,7 @@ function H.count_words(steps) return looped and "The steps" or steps == 1 and "O
 local function in_time(action) return action.region == "step" or action.region == "back" end
 local function is_product(action) return action.kind == "product" or action.kind == "gradient" end
 local function is_tiled(action) return is_product(action) and not spelled end
-local function starts_block(action) return action.region == "head" and action.fill == "zero" end
+local function starts_block(action) return action.region == "head" and action.fill == "zero" and not spelled end
 local function out_stride(action)
   return action.kind == "gradient" and params[action.param].stride or slots[action.out.slot].stride
 end
@@ -93,7 +103,7 @@ for _, action in ipairs(actions) do
     if #action.elements > 1 then H.has_chain_function = true end
   end
 end
-if turned_size > 0 then need("transpose") end
+if turned_size > 0 and not spelled then need("transpose") end
 need("sum_squares")
 need(o.kind)
 H.used = {}
@@ -103,24 +113,25 @@ end
 
 -- --- functions: products ---------------------------------------------------------------------------------------------------------------
 
-local function describe(action)
+local function describe(action, count)
   local shape
+  local rows = count > 0 and count or in_time(action) and B or "rows"
   if action.kind == "gradient" then
     local p = params[action.param]
-    shape = string.format("c[%d][%d] from a[rows][%d], d[rows][%d]", p.rows, p.cols, p.rows, p.cols)
+    shape = string.format("c[%d][%d] from a[%s][%d], d[%s][%d]", p.rows, p.cols, rows, p.rows, rows, p.cols)
   else
-    shape = string.format("c[%s][%d] from a[%s][%d], w[%d][%d]", in_time(action) and B or "rows", action.cols,
-      in_time(action) and B or "rows", action.depth, action.depth, action.cols)
+    shape = string.format("c[%s][%d] from a[%s][%d], w[%d][%d]", rows, action.cols, rows, action.depth, action.depth, action.cols)
   end
   return "/* " .. action.note .. ":  " .. shape .. " */\n"
 end
 
 local function product_parameters(action)
-  local text = "real *c, const real *a, const real *"
+  local keep = spelled and "restrict " or "" -- sums that follow each other may then become vectors
+  local text = string.format("real *%sc, const real *%sa, const real *%s", keep, keep, keep)
   if action.kind == "gradient" then
-    return text .. "d, ptrdiff_t rows" .. (starts_block(action) and ", int first" or "")
+    return text .. "d" .. (spelled and "" or ", ptrdiff_t rows") .. (starts_block(action) and ", int first" or "")
   end
-  return text .. "w" .. (action.fill == "bias" and ", const real *bias" or "") .. (in_time(action) and "" or ", ptrdiff_t rows")
+  return text .. "w" .. (action.fill == "bias" and ", const real *" .. keep .. "bias" or "") .. ((in_time(action) or spelled) and "" or ", ptrdiff_t rows")
 end
 
 -- One call of a tile at row i (text; nil: at the pointers `to` and `in`), column j (text).
@@ -203,7 +214,7 @@ local function tiled_body(action)
 end
 
 -- unroll = "full": every multiply-add of `rows` rows spelled out, a sum a statement.
-local function spell_rows(action, rows, indent)
+local function spell_rows(action, rows)
   local ldc = out_stride(action)
   local gradient = action.kind == "gradient"
   local lda = slots[action.input.slot].stride
@@ -215,38 +226,31 @@ local function spell_rows(action, rows, indent)
       local c = string.format("c[%d]", i * ldc + j)
       local terms = {}
       if action.fill == "add" then terms[1] = c
-      elseif action.fill == "bias" then terms[1] = string.format("bias[%d]", j)
-      elseif starts_block(action) and gradient then terms[1] = "(first ? (real)0 : " .. c .. ")" end
+      elseif action.fill == "bias" then terms[1] = string.format("bias[%d]", j) end
       for q = 0, depth - 1 do
         terms[#terms + 1] = string.format("a[%d] * %s[%d]", gradient and q * lda + i or i * lda + q, gradient and "d" or "w", q * ldb + j)
       end
-      write(string.rep(" ", indent), c, " = ", common.wrap(indent + 4, terms, " + "), ";\n")
+      write("    ", c, " = ", common.wrap(8, terms, " + "), ";\n")
     end
   end
 end
 
-local function spelled_counts(action)
-  local counts = rest > 0 and {spec.K * B, rest * B} or {spec.K * B}
-  local seen = {}
-  for _, c in ipairs(counts) do seen[c] = true end
+-- The numbers of rows that a product outside of time is called with.
+local function row_counts(action)
+  if not spelled or in_time(action) then return {0} end
+  local counts, seen = {}, {}
+  for _, rows in ipairs(H.head_rows) do counts[#counts + 1], seen[rows] = rows, true end
   if action.forward and not seen[B] then counts[#counts + 1] = B end
   return counts
 end
 
-local function spelled_body(action)
-  if in_time(action) then return spell_rows(action, B, 4) end
-  for i, rows in ipairs(spelled_counts(action)) do
-    write("    ", i > 1 and "} else " or "", "if (rows == ", rows, ") {\n")
-    spell_rows(action, rows, 8)
-  end
-  write("    }\n")
-end
-
 local function define_product(action)
-  write(describe(action))
-  write("static void ", action.name, "(", product_parameters(action), ")\n{\n")
-  if spelled then spelled_body(action) else tiled_body(action) end
-  write("}\n\n")
+  for _, rows in ipairs(row_counts(action)) do
+    write(describe(action, rows))
+    write("static void ", rows > 0 and H.for_rows(action.name, rows) or action.name, "(", product_parameters(action), ")\n{\n")
+    if spelled then spell_rows(action, rows > 0 and rows or B) else tiled_body(action) end
+    write("}\n\n")
+  end
 end
 
 -- --- functions: chains -------------------------------------------------------------------------------------------------------------------
@@ -314,49 +318,88 @@ local function place(ref, time)
   return plus(slot.variable, at(time or 0, ref.shift, size))
 end
 
+-- `count` calls of a kernel on one vector each, or one call on all of it.  write_call(offset, n): the text.
+local function by_vectors(count, write_call)
+  if not spelled then return {write_call("0", count)} end
+  local lines = {}
+  for j = 0, tonumber(count) - lanes, lanes do lines[#lines + 1] = write_call(tostring(j), lanes) end
+  return lines
+end
+
+-- Row by row and vector by vector, or all at once.  write_call(row, j, rows, cols).
+local function by_rows(rows, cols, write_call)
+  if not spelled then return {write_call(0, "0", rows, cols)} end
+  local lines = {}
+  for r = 0, rows - 1 do
+    for _, line in ipairs(by_vectors(cols, function(j, n) return write_call(r, j, 1, n) end)) do lines[#lines + 1] = line end
+  end
+  return lines
+end
+
+local function product_call(action, p, weight, rows)
+  local list = action.kind == "gradient" and {weight, p(action.input), p(action.adjoint)} or {p(action.out), p(action.input), weight}
+  if action.fill == "bias" then list[#list + 1] = params[action.bias].variable end
+  local outside = not in_time(action)
+  if outside and not spelled then list[#list + 1] = tostring(rows) end
+  if action.kind == "gradient" and starts_block(action) then list[#list + 1] = "row == 0" end
+  return {(outside and H.for_rows(action.name, rows) or action.name) .. "(" .. table.concat(list, ", ") .. ");"}
+end
+
+local function chain_call(action, p, count)
+  if #action.elements > 1 then
+    return by_vectors(count, function(j, n)
+      local list = {}
+      for _, one in ipairs((chain_places(action))) do list[#list + 1] = plus(p(one.ref), j) end
+      return string.format("%s(%s, %s);", action.name, table.concat(list, ", "), n)
+    end)
+  end
+  local e = action.elements[1]
+  return by_vectors(count, function(j, n)
+    return string.format("bptt_%s(%s, %s%s, %s);", e.op, plus(p(e.out), j), plus(p(e.a), j), e.b and ", " .. plus(p(e.b), j) or "", n)
+  end)
+end
+
+-- The gradient of a gather or of a bias: rows of the adjoint added up.
+local function row_sums(action, sum, p, rows)
+  local param, d, ldd = params[action.param], p(action.adjoint), slots[action.adjoint.slot].stride
+  local lines = by_rows(rows, param.stride, function(r, j, count, n)
+    local from = plus(plus(d, tostring(r * ldd)), j)
+    if action.kind == "column_sum" then
+      return string.format("bptt_column_sum(%s, %s, %d, %s, %d);", plus(sum, j), from, ldd, count, n)
+    end
+    return string.format("bptt_scatter(%s, %d, %s, %d, %s, %s, %d);", plus(sum, j), param.stride, from, ldd, plus("x", tostring(r)),
+      count, n)
+  end)
+  if action.fill == "zero" then
+    local clear = string.format("memset(%s, 0, %d);", sum, param.rows * param.stride * real_size)
+    table.insert(lines, 1, starts_block(action) and "if (row == 0) { " .. clear .. " }" or clear)
+  end
+  return lines
+end
+
+-- time: see place; rows: a number, or the name of one; backward: a loss hands its gradient back.
 local function calls(action, time, rows, backward)
   local function p(ref) return place(ref, time) end
   local function stride(ref) return slots[ref.slot].stride end
   local function times(n) return type(rows) == "number" and tostring(rows * n) or rows .. " * " .. n end
   local param = action.param > 0 and params[action.param] or nil
   local weight = param and (action.turned and param.turned_variable or param.variable)
-  local first = starts_block(action)
-  if action.kind == "product" then
-    return {string.format("%s(%s, %s, %s%s%s);", action.name, p(action.out), p(action.input), weight,
-      action.fill == "bias" and ", " .. params[action.bias].variable or "", in_time(action) and "" or ", " .. rows)}
-  elseif action.kind == "gather" then
-    return {string.format("bptt_gather%s(%s, %d, %s, %d, %sx, %s, %d);", action.fill == "bias" and "_bias" or "", p(action.out),
-      stride(action.out), weight, param.stride, action.fill == "bias" and params[action.bias].variable .. ", " or "", rows, param.stride)}
-  elseif action.kind == "chain" and #action.elements == 1 then
-    local e, lines = action.elements[1], {}
-    local n = times(stride(e.out))
-    local runs = spelled and in_time(action) and tonumber(n) or nil
-    for j = 0, (runs or lanes) - lanes, lanes do
-      local function q(ref) return runs and plus(p(ref), tostring(j)) or p(ref) end
-      lines[#lines + 1] = string.format("bptt_%s(%s, %s%s, %s);", e.op, q(e.out), q(e.a), e.b and ", " .. q(e.b) or "",
-        runs and lanes or n)
-    end
-    return lines
-  elseif action.kind == "chain" then
-    local list = {}
-    for _, one in ipairs((chain_places(action))) do list[#list + 1] = p(one.ref) end
-    return {string.format("%s(%s, %s);", action.name, table.concat(list, ", "), times((action.cols + lanes - 1) // lanes * lanes))}
-  elseif action.kind == "loss" then
-    return {string.format("const double loss = bptt_cross_entropy(%s, %d, y, rows, %d, %s);", p(action.input), stride(action.input), action.cols,
-      backward and "scale, 1" or "(real)1, 0")}
-  elseif action.kind == "zero" then
+  if action.kind == "product" then return product_call(action, p, weight, rows) end
+  if action.kind == "gradient" then return product_call(action, p, param.gradient_variable, rows) end
+  if action.kind == "chain" then return chain_call(action, p, times((action.cols + lanes - 1) // lanes * lanes)) end
+  if action.kind == "scatter" or action.kind == "column_sum" then return row_sums(action, param.gradient_variable, p, rows) end
+  if action.kind == "zero" then
     return {string.format("memset(%s, 0, (size_t)(%s));", p(action.out), times(stride(action.out) * real_size))}
-  elseif action.kind == "gradient" then
-    return {string.format("%s(%s, %s, %s, %s%s);", action.name, param.gradient_variable, p(action.input), p(action.adjoint), rows,
-      first and ", row == 0" or "")}
-  elseif action.kind == "scatter" or action.kind == "column_sum" then
-    local sum, d = param.gradient_variable, p(action.adjoint)
-    local add = action.kind == "scatter"
-      and string.format("bptt_scatter(%s, %d, %s, %d, x, %s, %d);", sum, param.stride, d, stride(action.adjoint), rows, param.stride)
-      or string.format("bptt_column_sum(%s, %s, %d, %s, %d);", sum, d, stride(action.adjoint), rows, param.stride)
-    if action.fill ~= "zero" then return {add} end
-    local clear = string.format("memset(%s, 0, %d);", sum, param.rows * param.stride * real_size)
-    return {first and "if (row == 0) { " .. clear .. " }" or clear, add}
+  elseif action.kind == "gather" then
+    local bias = action.fill == "bias" and params[action.bias].variable
+    return by_rows(rows, param.stride, function(r, j, count, n)
+      return string.format("bptt_gather%s(%s, %d, %s, %d, %s%s, %s, %d);", bias and "_bias" or "",
+        plus(plus(p(action.out), tostring(r * stride(action.out))), j), stride(action.out), plus(weight, j), param.stride,
+        bias and plus(bias, j) .. ", " or "", plus("x", tostring(r)), count, n)
+    end)
+  elseif action.kind == "loss" then
+    return {string.format("const double loss = bptt_cross_entropy(%s, %d, y, %s, %d, %s);", p(action.input), stride(action.input), rows,
+      action.cols, backward and "scale, 1" or "(real)1, 0")}
   end
   error("no spelling for " .. action.kind)
 end
@@ -488,14 +531,42 @@ function H.steps_region(region, steps)
   end
 end
 
-function H.head(backward)
+function H.head(backward, rows)
   local chosen = choose({"head"}, not backward)
   declare(chosen)
   for _, action in ipairs(chosen) do
     write("    /* ", action.note, " */\n")
-    put("    ", calls(action, "row", "rows", backward))
+    put("    ", calls(action, not spelled and "row" or nil, spelled and rows or "rows", backward))
   end
   write("    return loss;\n")
+end
+
+-- Labels that count.
+function H.count_labels()
+  if not spelled then
+    write("    ptrdiff_t count = 0;\n    for (ptrdiff_t i = 0; i < n; i++) { count += y[i] < ", common.NAME, "_VOCAB; }\n    return count;\n")
+    return
+  end
+  local function sum(from, to)
+    local terms = {}
+    for i = from, to do terms[#terms + 1] = string.format("(y[%d] < %s_VOCAB)", i, common.NAME) end
+    return common.wrap(8, terms, " + ")
+  end
+  if rest > 0 then write("    if (n == ", rest * B, ") {\n        return ", sum(0, rest * B - 1), ";\n    }\n") else write("    (void)n;\n") end
+  write("    return ", sum(0, spec.K * B - 1), ";\n")
+end
+
+-- Adds up the loss of the chunk's rows, all at once or in blocks.
+function H.call_heads(name, scale)
+  if spelled and rest > 0 then
+    write("    loss = chunk + 1 < ", common.NAME, "_CHUNKS ? ", H.for_rows(name, H.head_rows[1]), "(m, y", scale, ") : ",
+      H.for_rows(name, H.head_rows[2]), "(m, y", scale, ");\n")
+  elseif spelled then
+    write("    loss = ", H.for_rows(name, H.head_rows[1]), "(m, y", scale, ");\n")
+  else
+    write("    for (ptrdiff_t row = 0; row < rows; row += ", block, ") {\n        loss += ", name, "(m, y + row, row, rows - row < ", block,
+      " ? rows - row : ", block, scale, ");\n    }\n")
+  end
 end
 
 -- Calls the forward or backward function for the chunk's number of steps.
@@ -523,6 +594,35 @@ function H.predict()
       put("    ", calls(action, 0, B))
     end
   end
+end
+
+-- Sum of squares of all gradients, update of all parameters, second copies of weights.
+function H.sum_squares()
+  local lines = by_vectors(block_size, function(j, n) return string.format("bptt_sum_squares(%s, %d)", plus("m->grad", j), n) end)
+  return common.wrap(8, lines, " + ")
+end
+
+function H.update()
+  put("    ", by_vectors(block_size, function(j, n)
+    return string.format("bptt_%s(%s, %s, %s, %s, %d, with);", o.kind, plus("m->param", j), plus("m->grad", j),
+      moments > 0 and plus("m->moment1", j) or "0", moments > 1 and plus("m->moment2", j) or "0", n)
+  end))
+end
+
+function H.refresh()
+  for _, p in ipairs(params) do
+    if p.turned and spelled then
+      for i = 0, p.rows - 1 do
+        for j = 0, p.cols - 1 do
+          write(string.format("    m->turned[%d] = m->param[%d];\n", p.turned_offset + j * p.turned_stride + i, p.offset + i * p.stride + j))
+        end
+      end
+    elseif p.turned then
+      write(string.format("    bptt_transpose(%s, %d, %s, %d, %d, %d); /* %s */\n", plus("m->turned", tostring(p.turned_offset)),
+        p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.rows, p.cols, p.name))
+    end
+  end
+  if turned_size == 0 then write("    (void)m;\n") end
 end
 
 return H

@@ -772,7 +772,9 @@ double tiny_loss(tiny *m, const tiny_token *x, const tiny_token *y, uint32_t chu
     const ptrdiff_t steps = steps_of(chunk), rows = steps * TINY_BATCH;
     double loss = 0;
     forward(m, x, chunk);
-    for (ptrdiff_t row = 0; row < rows; row += 2) { loss += head_loss(m, y + row, row, rows - row < 2 ? rows - row : 2); }
+    for (ptrdiff_t row = 0; row < rows; row += 2) {
+        loss += head_loss(m, y + row, row, rows - row < 2 ? rows - row : 2);
+    }
     carry_state(m, steps);
     const ptrdiff_t labels = count_labels(y, rows);
     return labels > 0 ? loss * (1.0 / (double)labels) : 0;
