@@ -36,18 +36,39 @@ ${signature(k)}
     }
 }
 % elseif k.what == "transpose" then
-/* out[j][i] = a[i][j], in squares that stay in the first-level cache. */
+#if LANES > 1
+/* The same for LANES x LANES.  Half of the rows zipped with the other half, log2(LANES) times. */
+KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda)
+{
+    vec r[LANES], z[LANES];
+    for (int i = 0; i < LANES; i++) { r[i] = load(a + i * lda); }
+    for (int times = 1; times < LANES; times *= 2) {
+        for (int i = 0; i < LANES / 2; i++) {
+            z[2 * i] = zip_low(r[i], r[i + LANES / 2]);
+            z[2 * i + 1] = zip_high(r[i], r[i + LANES / 2]);
+        }
+        for (int i = 0; i < LANES; i++) { r[i] = z[i]; }
+    }
+    for (int i = 0; i < LANES; i++) { store(out + i * ldo, r[i]); }
+}
+#else
+KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda)
+{
+    (void)ldo;
+    (void)lda;
+    *out = *a;
+}
+#endif
+
+/* out[j][i] = a[i][j]. */
 ${signature(k)}
 {
-    enum { SQUARE = 16 };
-    for (ptrdiff_t i0 = 0; i0 < rows; i0 += SQUARE) {
-        const ptrdiff_t i1 = i0 + SQUARE < rows ? i0 + SQUARE : rows;
-        for (ptrdiff_t j0 = 0; j0 < cols; j0 += SQUARE) {
-            const ptrdiff_t j1 = j0 + SQUARE < cols ? j0 + SQUARE : cols;
-            for (ptrdiff_t j = j0; j < j1; j++) {
-                for (ptrdiff_t i = i0; i < i1; i++) { out[j * ldo + i] = a[i * lda + j]; }
-            }
-        }
+    const ptrdiff_t whole_rows = rows / LANES * LANES, whole_cols = cols / LANES * LANES;
+    for (ptrdiff_t j = 0; j < whole_cols; j += LANES) {
+        for (ptrdiff_t i = 0; i < whole_rows; i += LANES) { transpose_square(out + j * ldo + i, ldo, a + i * lda + j, lda); }
+    }
+    for (ptrdiff_t j = 0; j < cols; j++) {
+        for (ptrdiff_t i = j < whole_cols ? whole_rows : 0; i < rows; i++) { out[j * ldo + i] = a[i * lda + j]; }
     }
 }
 % end

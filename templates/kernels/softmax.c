@@ -8,7 +8,7 @@ ${signature(k)}
 {
     const ptrdiff_t padded = (cols + SIMD - 1) / SIMD * SIMD;
 % if k.what == "cross_entropy" then
-    double loss = 0;
+    double loss = 0, product = 1; /* of the rows' sums: one logarithm for many */
     for (ptrdiff_t r = 0; r < rows; r++, o += ldo) {
         if (y[r] >= (uint32_t)cols) {
             for (ptrdiff_t j = 0; j < padded; j++) { o[j] = (real)0; }
@@ -23,10 +23,7 @@ ${signature(k)}
             const vec v = load(o + j);
             most = if_less(most, v, v, most);
         }
-        real max = lane(most, 0);
-        for (int i = 1; i < LANES; i++) {
-            if (max < lane(most, i)) { max = lane(most, i); }
-        }
+        const real max = largest_lane(most);
 % if k.what == "cross_entropy" then
         const real label = o[y[r]];
 % end
@@ -36,16 +33,20 @@ ${signature(k)}
             sums += e;
             store(o + j, e);
         }
-        real sum = lane(sums, 0);
-        for (int i = 1; i < LANES; i++) { sum += lane(sums, i); }
+        const real sum = sum_lanes(sums);
 % if k.what == "cross_entropy" then
-        loss += log((double)sum) + ((double)max - (double)label);
+        loss += (double)max - (double)label;
+        product *= (double)sum;
+        if (product > 0x1p900) { /* a sum lies between 1 and 2^31 */
+            loss += log(product);
+            product = 1;
+        }
         if (!backward) { continue; }
         const vec factor = splat(scale / sum);
         for (ptrdiff_t j = 0; j < padded; j += LANES) { store(o + j, load(o + j) * factor); }
         o[y[r]] -= scale;
     }
-    return loss;
+    return loss + log(product);
 % else
         for (ptrdiff_t j = 0; j < cols; j++) { out[j] = o[j] / sum; }
     }

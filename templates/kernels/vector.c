@@ -48,10 +48,55 @@ KERNEL vec if_less(vec a, vec b, vec yes, vec no)
     return (vec)(((mask)yes & less) | ((mask)no & ~less));
 }
 
-KERNEL real lane(vec v, int i)
+/* Lanes of a, then of b, by number. */
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (mask){__VA_ARGS__})
+#endif
+
+% local function numbers(n, number)
+%   local list = {}
+%   for i = 0, n - 1 do list[#list + 1] = number(i) end
+%   return table.concat(list, ", ")
+% end
+% for n = 2, lanes do
+% if n & n - 1 == 0 then
+#${n == 2 and "if" or "elif"} LANES == ${n}
+KERNEL real sum_lanes(vec v)
 {
-    return v[i];
+% local distance = n // 2
+% while distance > 0 do
+    v += SHUFFLE(v, v, ${numbers(n, function(i) return (i + distance) % n end)});
+% distance = distance // 2
+% end
+    return v[0];
 }
+
+KERNEL real largest_lane(vec v)
+{
+    vec other;
+% distance = n // 2
+% while distance > 0 do
+    other = SHUFFLE(v, v, ${numbers(n, function(i) return (i + distance) % n end)});
+    v = if_less(v, other, other, v);
+% distance = distance // 2
+% end
+    return v[0];
+}
+
+KERNEL vec zip_low(vec a, vec b)
+{
+    return SHUFFLE(a, b, ${numbers(n, function(i) return i // 2 + i % 2 * n end)});
+}
+
+KERNEL vec zip_high(vec a, vec b)
+{
+    return SHUFFLE(a, b, ${numbers(n, function(i) return n // 2 + i // 2 + i % 2 * n end)});
+}
+% end
+% end
+${lanes > 1 and "#endif" or ""}
 #else
 #define LANES 1
 #if defined(__GNUC__) && !defined(__TINYC__)
@@ -97,9 +142,13 @@ KERNEL vec if_less(vec a, vec b, vec yes, vec no)
     return a < b ? yes : no;
 }
 
-KERNEL real lane(vec v, int i)
+KERNEL real sum_lanes(vec v)
 {
-    (void)i;
+    return v;
+}
+
+KERNEL real largest_lane(vec v)
+{
     return v;
 }
 #endif

@@ -104,10 +104,14 @@ KERNEL vec if_less(vec a, vec b, vec yes, vec no)
     return (vec)(((mask)yes & less) | ((mask)no & ~less));
 }
 
-KERNEL real lane(vec v, int i)
-{
-    return v[i];
-}
+/* Lanes of a, then of b, by number. */
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (mask){__VA_ARGS__})
+#endif
+
+
 #else
 #define LANES 1
 #if defined(__GNUC__) && !defined(__TINYC__)
@@ -153,9 +157,13 @@ KERNEL vec if_less(vec a, vec b, vec yes, vec no)
     return a < b ? yes : no;
 }
 
-KERNEL real lane(vec v, int i)
+KERNEL real sum_lanes(vec v)
 {
-    (void)i;
+    return v;
+}
+
+KERNEL real largest_lane(vec v)
+{
     return v;
 }
 #endif
@@ -448,18 +456,39 @@ KERNEL void bptt_column_sum(real *sum, const real *d, ptrdiff_t ldd, ptrdiff_t r
     }
 }
 
-/* out[j][i] = a[i][j], in squares that stay in the first-level cache. */
+#if LANES > 1
+/* The same for LANES x LANES.  Half of the rows zipped with the other half, log2(LANES) times. */
+KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda)
+{
+    vec r[LANES], z[LANES];
+    for (int i = 0; i < LANES; i++) { r[i] = load(a + i * lda); }
+    for (int times = 1; times < LANES; times *= 2) {
+        for (int i = 0; i < LANES / 2; i++) {
+            z[2 * i] = zip_low(r[i], r[i + LANES / 2]);
+            z[2 * i + 1] = zip_high(r[i], r[i + LANES / 2]);
+        }
+        for (int i = 0; i < LANES; i++) { r[i] = z[i]; }
+    }
+    for (int i = 0; i < LANES; i++) { store(out + i * ldo, r[i]); }
+}
+#else
+KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda)
+{
+    (void)ldo;
+    (void)lda;
+    *out = *a;
+}
+#endif
+
+/* out[j][i] = a[i][j]. */
 KERNEL void bptt_transpose(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols)
 {
-    enum { SQUARE = 16 };
-    for (ptrdiff_t i0 = 0; i0 < rows; i0 += SQUARE) {
-        const ptrdiff_t i1 = i0 + SQUARE < rows ? i0 + SQUARE : rows;
-        for (ptrdiff_t j0 = 0; j0 < cols; j0 += SQUARE) {
-            const ptrdiff_t j1 = j0 + SQUARE < cols ? j0 + SQUARE : cols;
-            for (ptrdiff_t j = j0; j < j1; j++) {
-                for (ptrdiff_t i = i0; i < i1; i++) { out[j * ldo + i] = a[i * lda + j]; }
-            }
-        }
+    const ptrdiff_t whole_rows = rows / LANES * LANES, whole_cols = cols / LANES * LANES;
+    for (ptrdiff_t j = 0; j < whole_cols; j += LANES) {
+        for (ptrdiff_t i = 0; i < whole_rows; i += LANES) { transpose_square(out + j * ldo + i, ldo, a + i * lda + j, lda); }
+    }
+    for (ptrdiff_t j = 0; j < cols; j++) {
+        for (ptrdiff_t i = j < whole_cols ? whole_rows : 0; i < rows; i++) { out[j * ldo + i] = a[i * lda + j]; }
     }
 }
 
@@ -469,7 +498,7 @@ KERNEL double bptt_cross_entropy(real *o, ptrdiff_t ldo, const uint32_t *y, ptrd
     real scale, int backward)
 {
     const ptrdiff_t padded = (cols + SIMD - 1) / SIMD * SIMD;
-    double loss = 0;
+    double loss = 0, product = 1; /* of the rows' sums: one logarithm for many */
     for (ptrdiff_t r = 0; r < rows; r++, o += ldo) {
         if (y[r] >= (uint32_t)cols) {
             for (ptrdiff_t j = 0; j < padded; j++) { o[j] = (real)0; }
@@ -481,10 +510,7 @@ KERNEL double bptt_cross_entropy(real *o, ptrdiff_t ldo, const uint32_t *y, ptrd
             const vec v = load(o + j);
             most = if_less(most, v, v, most);
         }
-        real max = lane(most, 0);
-        for (int i = 1; i < LANES; i++) {
-            if (max < lane(most, i)) { max = lane(most, i); }
-        }
+        const real max = largest_lane(most);
         const real label = o[y[r]];
         vec sums = splat((real)0);
         for (ptrdiff_t j = 0; j < padded; j += LANES) {
@@ -492,15 +518,19 @@ KERNEL double bptt_cross_entropy(real *o, ptrdiff_t ldo, const uint32_t *y, ptrd
             sums += e;
             store(o + j, e);
         }
-        real sum = lane(sums, 0);
-        for (int i = 1; i < LANES; i++) { sum += lane(sums, i); }
-        loss += log((double)sum) + ((double)max - (double)label);
+        const real sum = sum_lanes(sums);
+        loss += (double)max - (double)label;
+        product *= (double)sum;
+        if (product > 0x1p900) { /* a sum lies between 1 and 2^31 */
+            loss += log(product);
+            product = 1;
+        }
         if (!backward) { continue; }
         const vec factor = splat(scale / sum);
         for (ptrdiff_t j = 0; j < padded; j += LANES) { store(o + j, load(o + j) * factor); }
         o[y[r]] -= scale;
     }
-    return loss;
+    return loss + log(product);
 }
 
 /* out[r] = softmax(o[r]), without padding. */
@@ -514,18 +544,14 @@ KERNEL void bptt_softmax(real *o, ptrdiff_t ldo, real *out, ptrdiff_t rows, ptrd
             const vec v = load(o + j);
             most = if_less(most, v, v, most);
         }
-        real max = lane(most, 0);
-        for (int i = 1; i < LANES; i++) {
-            if (max < lane(most, i)) { max = lane(most, i); }
-        }
+        const real max = largest_lane(most);
         vec sums = splat((real)0);
         for (ptrdiff_t j = 0; j < padded; j += LANES) {
             const vec e = exp_of(load(o + j) - splat(max));
             sums += e;
             store(o + j, e);
         }
-        real sum = lane(sums, 0);
-        for (int i = 1; i < LANES; i++) { sum += lane(sums, i); }
+        const real sum = sum_lanes(sums);
         for (ptrdiff_t j = 0; j < cols; j++) { out[j] = o[j] / sum; }
     }
 }
@@ -537,12 +563,20 @@ KERNEL double bptt_sum_squares(const real *a, ptrdiff_t n)
     double total = 0;
     for (ptrdiff_t i = 0; i < n; i += RUN) {
         const ptrdiff_t end = i + RUN < n ? i + RUN : n;
-        vec sums = splat((real)0);
-        for (ptrdiff_t j = i; j < end; j += LANES) {
-            const vec v = load(a + j);
-            sums += v * v;
+        vec s0 = splat((real)0), s1 = s0, s2 = s0, s3 = s0;
+        ptrdiff_t j = i;
+        for (; j + 4 * LANES <= end; j += 4 * LANES) {
+            const vec v0 = load(a + j), v1 = load(a + j + LANES), v2 = load(a + j + 2 * LANES), v3 = load(a + j + 3 * LANES);
+            s0 += v0 * v0;
+            s1 += v1 * v1;
+            s2 += v2 * v2;
+            s3 += v3 * v3;
         }
-        for (int l = 0; l < LANES; l++) { total += (double)lane(sums, l); }
+        for (; j < end; j += LANES) {
+            const vec v = load(a + j);
+            s0 += v * v;
+        }
+        total += (double)sum_lanes((s0 + s1) + (s2 + s3));
     }
     return total;
 }
