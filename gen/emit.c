@@ -85,6 +85,7 @@ static void push_action(lua_State *L, const bptt_action *action)
     set_boolean(L, "forward", action->forward);
     set_boolean(L, "into_previous", action->into_previous);
     set_boolean(L, "turned", action->turned);
+    set_boolean(L, "alternates", action->alternates);
     set_integer(L, "param", action->param + 1);
     set_integer(L, "bias", action->bias + 1);
     set_integer(L, "cols", action->cols);
@@ -111,6 +112,7 @@ static void push_params(lua_State *L, const bptt_plan *plan)
         set_integer(L, "cols", tensor->cols);
         set_integer(L, "stride", tensor->stride);
         set_integer(L, "offset", (int64_t)tensor->offset);
+        set_boolean(L, "sparse", tensor->sparse);
         set_boolean(L, "turned", tensor->turned);
         set_integer(L, "turned_stride", tensor->turned_stride);
         set_integer(L, "turned_offset", (int64_t)tensor->turned_offset);

@@ -60,6 +60,23 @@ static void place_params(bptt_plan *plan)
     }
 }
 
+/* Which parameters an update may skip rows of.  What changes a parameter without a gradient (momentum, averages) may not. */
+static void find_sparse(bptt_plan *plan)
+{
+    const bptt_optimizer_kind rule = plan->spec->optimizer.kind;
+    if ((rule != BPTT_SGD && rule != BPTT_ADAGRAD) || plan->unroll == BPTT_UNROLL_FULL) { return; }
+    for (int p = 0; p < plan->graph->param_count; p++) {
+        bool gathered = false, dense = false;
+        for (int a = 0; a < plan->action_count; a++) {
+            const bptt_action *action = &plan->actions[a];
+            if (action->param != p) { continue; }
+            gathered = gathered || action->kind == BPTT_SCATTER;
+            dense = dense || action->kind == BPTT_GRADIENT;
+        }
+        plan->params[p].sparse = gathered && !dense;
+    }
+}
+
 /* --- slots ----------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct usage {
@@ -109,16 +126,18 @@ static void choose_rows(bptt_slot *slot, const usage *of)
 }
 
 /* Rows of a HEAD block: so many that its widest slot stays near the core with the rows that feed it, in sixteens so that
- * tiles divide it. */
+ * tiles divide it.  Weights that no cache holds are read anew for each block: then blocks are larger. */
 static int64_t choose_block(const bptt_plan *plan)
 {
-    enum { CACHE_BYTES = 65536, ROWS_AT_LEAST = 64, MULTIPLE = 16 };
+    enum { CACHE_BYTES = 65536, ROWS_AT_LEAST = 64, MULTIPLE = 16, SHARE_OF_WEIGHTS = 4 };
+    const int64_t weights = (int64_t)plan->block_size * plan->real_size;
     const int64_t rows = plan->spec->K * plan->spec->batch;
     int64_t widest = 1;
     for (int s = 0; s < plan->slot_count; s++) {
         if (plan->slots[s].kind == BPTT_ROWS_BLOCK && plan->slots[s].stride > widest) { widest = plan->slots[s].stride; }
     }
-    int64_t block = CACHE_BYTES / (widest * plan->real_size) / MULTIPLE * MULTIPLE;
+    const int64_t room = weights / SHARE_OF_WEIGHTS > CACHE_BYTES ? weights / SHARE_OF_WEIGHTS : CACHE_BYTES;
+    int64_t block = room / (widest * plan->real_size) / MULTIPLE * MULTIPLE;
     if (block < ROWS_AT_LEAST) { block = ROWS_AT_LEAST; }
     if (block < plan->spec->batch) { block = plan->spec->batch; } /* predict uses one block for its B rows */
     return block < rows && plan->unroll != BPTT_UNROLL_FULL ? block : rows;
@@ -169,6 +188,7 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
 {
     usage of[BPTT_MAX_SLOTS] = {{0}};
     place_params(plan);
+    find_sparse(plan);
     find_usage(plan, of);
     for (int s = 0; s < plan->slot_count; s++) {
         plan->slots[s].stride = padded(plan, plan->slots[s].cols);

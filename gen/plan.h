@@ -79,6 +79,7 @@ typedef struct bptt_action {
     bool into_previous; /* writes step t-1: not done at t = 0 */
     int param;          /* matrix or bias that it reads, or whose gradient it writes; -1: none */
     bool turned;        /* reads the [outputs][inputs] copy of the matrix */
+    bool alternates;    /* in STEP and BACK: every second step sums from the last term to the first */
     bptt_fill fill;
     int bias; /* param, for FILL_BIAS; -1: none */
     bptt_ref out, in, adjoint;
@@ -95,6 +96,7 @@ typedef struct bptt_action {
 typedef struct bptt_tensor_plan {
     int64_t rows, cols, stride;
     size_t offset;
+    bool sparse; /* rows of tokens that did not occur have gradient 0, and the optimizer's rule then leaves them unchanged */
     bool turned; /* a second copy, [outputs][inputs], is kept for the backward pass */
     int64_t turned_stride;
     size_t turned_offset;

@@ -67,6 +67,17 @@ static int64_t usual_rows(const bptt_plan *plan, const bptt_action *action)
     }
 }
 
+/* Steps that follow each other read the same matrix.  When it is too large for the first-level cache, the end that one step has
+ * just read is where the next one begins. */
+static bool should_alternate(const bptt_plan *plan, const bptt_action *action)
+{
+    enum { FIRST_LEVEL_BYTES = 24576 };
+    const bptt_tensor_plan *matrix = &plan->params[action->param];
+    const double bytes = (double)matrix->rows * (double)matrix->stride * plan->real_size;
+    return action->kind == BPTT_PRODUCT && (action->region == BPTT_REGION_STEP || action->region == BPTT_REGION_BACK) &&
+           plan->unroll != BPTT_UNROLL_FULL && bytes > FIRST_LEVEL_BYTES;
+}
+
 /* Multiply-adds that unroll = "full" spells out: each product once per number of rows it is called with. */
 static double spelled_out(const bptt_plan *plan)
 {
@@ -94,6 +105,7 @@ bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error)
         if (action->kind != BPTT_PRODUCT && action->kind != BPTT_GRADIENT) { continue; }
         int64_t vectors = (action->cols + plan->lanes - 1) / plan->lanes;
         action->tile = choose_tile(plan, usual_rows(plan, action), vectors);
+        action->alternates = should_alternate(plan, action);
     }
     return BPTT_OK;
 }

@@ -24,6 +24,7 @@ kernels.elements = {
 
 local ROWS = "const uint32_t *x, ptrdiff_t rows, ptrdiff_t cols"
 local UPDATE = "real *param, const real *grad, real *moment1, real *moment2, ptrdiff_t n, const real *with"
+local UPDATE_ROWS = "real *param, const real *grad, real *moment1, ptrdiff_t rows, ptrdiff_t cols, const real *with"
 local list = {
   {"gather", "void", "rows", "real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, " .. ROWS},
   {"gather_bias", "void", "rows", "real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, const real *bias, " .. ROWS},
@@ -39,6 +40,8 @@ local list = {
   {"adagrad", "void", "update", UPDATE},
   {"rmsprop", "void", "update", UPDATE},
   {"adam", "void", "update", UPDATE},
+  {"sgd_rows", "void", "update", UPDATE_ROWS},
+  {"adagrad_rows", "void", "update", UPDATE_ROWS},
 }
 
 kernels.all = {}    -- in order

@@ -67,6 +67,12 @@ function H.count_words(steps) return looped and "The steps" or steps == 1 and "O
 local function in_time(action) return action.region == "step" or action.region == "back" end
 local function is_product(action) return action.kind == "product" or action.kind == "gradient" end
 local function is_tiled(action) return is_product(action) and not spelled end
+local function alternates(action) return action.alternates end
+local down_names = {}
+local function down_name(action)
+  down_names[action.name] = down_names[action.name] or claim(action.name .. "_down")
+  return down_names[action.name]
+end
 local function starts_block(action) return action.region == "head" and action.fill == "zero" and not spelled end
 local function out_stride(action)
   return action.kind == "gradient" and params[action.param].stride or slots[action.out.slot].stride
@@ -106,6 +112,9 @@ end
 if turned_size > 0 and not spelled then need("transpose") end
 need("sum_squares")
 need(o.kind)
+for _, p in ipairs(params) do
+  if p.sparse then need(o.kind .. "_rows") end
+end
 H.used = {}
 for _, kernel in ipairs(kernels.all) do
   if use[kernel.name] then H.used[#H.used + 1] = kernel end
@@ -134,8 +143,8 @@ local function product_parameters(action)
   return text .. "w" .. (action.fill == "bias" and ", const real *" .. keep .. "bias" or "") .. ((in_time(action) or spelled) and "" or ", ptrdiff_t rows")
 end
 
--- One call of a tile at row i (text; nil: at the pointers `to` and `in`), column j (text).
-local function tile_call(action, rows, vectors, i, j)
+-- One call of a tile at row i (text; nil: at the pointers `to` and `in`), column j (text); down: from the last term to the first.
+local function tile_call(action, rows, vectors, i, j, down)
   local ldc = out_stride(action)
   local where = i and plus(plus("c", i == "0" and "0" or i .. " * " .. ldc), j) or "to"
   local from, ldf = where, ldc
@@ -155,26 +164,27 @@ local function tile_call(action, rows, vectors, i, j)
     local p, lda = params[action.param], slots[action.input.slot].stride
     a, a_row, a_step = i and plus("a", i == "0" and "0" or i .. " * " .. lda) or "in", lda, 1
     b, ldb, depth = plus("w", j), action.turned and p.turned_stride or p.stride, action.depth
+    if down then a, a_step, b, ldb = plus(a, tostring(depth - 1)), -1, plus(b, tostring((depth - 1) * ldb)), -ldb end
   end
   return string.format("bptt_tile_%dx%d(%s, %d, %s, %s, %s, %d, %d, %s, %d, %s);", rows, vectors, where, ldc, from, ldf, a, a_row,
     a_step, b, ldb, depth)
 end
 
 -- All rows of the columns from j on.
-local function panel(action, vectors, j, indent)
+local function panel(action, vectors, j, indent, down)
   local tile = action.tile
   local function line(text) write(indent, text, "\n") end
   local fixed = action.kind == "gradient" and params[action.param].rows or in_time(action) and B or nil
   if fixed then
     local whole = fixed - fixed % tile.rows
     if whole == tile.rows then
-      line(tile_call(action, tile.rows, vectors, "0", j))
+      line(tile_call(action, tile.rows, vectors, "0", j, down))
     else
       line(string.format("for (ptrdiff_t i = 0; i < %d; i += %d) {", whole, tile.rows))
-      line("    " .. tile_call(action, tile.rows, vectors, "i", j))
+      line("    " .. tile_call(action, tile.rows, vectors, "i", j, down))
       line("}")
     end
-    if fixed > whole then line(tile_call(action, fixed - whole, vectors, tostring(whole), j)) end
+    if fixed > whole then line(tile_call(action, fixed - whole, vectors, tostring(whole), j, down)) end
     return
   end
   local ldc, lda, done = out_stride(action), slots[action.input.slot].stride, {}
@@ -191,26 +201,35 @@ local function panel(action, vectors, j, indent)
   end
 end
 
-local function tiled_body(action)
+local function tiled_body(action, down)
   local tile = action.tile
   local width = tile.vectors * lanes
   local vectors = (action.cols + lanes - 1) // lanes
   local whole = vectors // tile.vectors * width
-  local scoped = action.kind == "product" and not in_time(action)
-  if whole == width then
-    if scoped and tile.rest_vectors > 0 then write("    {\n") end
-    panel(action, tile.vectors, "0", scoped and tile.rest_vectors > 0 and "        " or "    ")
-    if scoped and tile.rest_vectors > 0 then write("    }\n") end
-  else
-    write(string.format("    for (ptrdiff_t j = 0; j < %d; j += %d) {\n", whole, width))
-    panel(action, tile.vectors, "j", "        ")
-    write("    }\n")
+  local scoped = action.kind == "product" and not in_time(action) -- a panel declares names of its own
+  local function most()
+    if whole > width then
+      write(down and string.format("    for (ptrdiff_t j = %d; j >= 0; j -= %d) {\n", whole - width, width)
+        or string.format("    for (ptrdiff_t j = 0; j < %d; j += %d) {\n", whole, width))
+      panel(action, tile.vectors, "j", "        ", down)
+      write("    }\n")
+    elseif scoped and tile.rest_vectors > 0 then
+      write("    {\n")
+      panel(action, tile.vectors, "0", "        ", down)
+      write("    }\n")
+    else
+      panel(action, tile.vectors, "0", "    ", down)
+    end
   end
-  if tile.rest_vectors > 0 then
+  local function remaining()
+    if tile.rest_vectors == 0 then return end
     if scoped then write("    {\n") end
-    panel(action, tile.rest_vectors, tostring(whole), scoped and "        " or "    ")
+    panel(action, tile.rest_vectors, tostring(whole), scoped and "        " or "    ", down)
     if scoped then write("    }\n") end
   end
+  if down then remaining() end
+  most()
+  if not down then remaining() end
 end
 
 -- unroll = "full": every multiply-add of `rows` rows spelled out, a sum a statement.
@@ -249,6 +268,12 @@ local function define_product(action)
     write(describe(action, rows))
     write("static void ", rows > 0 and H.for_rows(action.name, rows) or action.name, "(", product_parameters(action), ")\n{\n")
     if spelled then spell_rows(action, rows > 0 and rows or B) else tiled_body(action) end
+    write("}\n\n")
+  end
+  if alternates(action) then
+    write("/* The same from the last term to the first: begins with what the step before left in the cache. */\n")
+    write("static void ", down_name(action), "(", product_parameters(action), ")\n{\n")
+    tiled_body(action, true)
     write("}\n\n")
   end
 end
@@ -336,13 +361,16 @@ local function by_rows(rows, cols, write_call)
   return lines
 end
 
-local function product_call(action, p, weight, rows)
+local function product_call(action, p, weight, rows, time)
   local list = action.kind == "gradient" and {weight, p(action.input), p(action.adjoint)} or {p(action.out), p(action.input), weight}
   if action.fill == "bias" then list[#list + 1] = params[action.bias].variable end
   local outside = not in_time(action)
   if outside and not spelled then list[#list + 1] = tostring(rows) end
   if action.kind == "gradient" and starts_block(action) then list[#list + 1] = "row == 0" end
-  return {(outside and H.for_rows(action.name, rows) or action.name) .. "(" .. table.concat(list, ", ") .. ");"}
+  local name, arguments = outside and H.for_rows(action.name, rows) or action.name, "(" .. table.concat(list, ", ") .. ");"
+  if not alternates(action) then return {name .. arguments} end
+  if type(time) == "number" then return {(time % 2 == 1 and down_name(action) or name) .. arguments} end
+  return {"if (" .. time .. " % 2 == 1) {", "    " .. down_name(action) .. arguments, "} else {", "    " .. name .. arguments, "}"}
 end
 
 local function chain_call(action, p, count)
@@ -384,8 +412,8 @@ local function calls(action, time, rows, backward)
   local function times(n) return type(rows) == "number" and tostring(rows * n) or rows .. " * " .. n end
   local param = action.param > 0 and params[action.param] or nil
   local weight = param and (action.turned and param.turned_variable or param.variable)
-  if action.kind == "product" then return product_call(action, p, weight, rows) end
-  if action.kind == "gradient" then return product_call(action, p, param.gradient_variable, rows) end
+  if action.kind == "product" then return product_call(action, p, weight, rows, time) end
+  if action.kind == "gradient" then return product_call(action, p, param.gradient_variable, rows, time) end
   if action.kind == "chain" then return chain_call(action, p, times((action.cols + lanes - 1) // lanes * lanes)) end
   if action.kind == "scatter" or action.kind == "column_sum" then return row_sums(action, param.gradient_variable, p, rows) end
   if action.kind == "zero" then
@@ -603,10 +631,25 @@ function H.sum_squares()
 end
 
 function H.update()
-  put("    ", by_vectors(block_size, function(j, n)
-    return string.format("bptt_%s(%s, %s, %s, %s, %d, with);", o.kind, plus("m->param", j), plus("m->grad", j),
-      moments > 0 and plus("m->moment1", j) or "0", moments > 1 and plus("m->moment2", j) or "0", n)
-  end))
+  local function whole(from, to) -- all parameters from an offset to another
+    if from == to then return end
+    put("    ", by_vectors(to - from, function(j, n)
+      local at = tostring(from + tonumber(j))
+      return string.format("bptt_%s(%s, %s, %s, %s, %d, with);", o.kind, plus("m->param", at), plus("m->grad", at),
+        moments > 0 and plus("m->moment1", at) or "0", moments > 1 and plus("m->moment2", at) or "0", n)
+    end))
+  end
+  local done = 0
+  for _, p in ipairs(params) do
+    if p.sparse then
+      whole(done, p.offset)
+      local at = tostring(p.offset)
+      write(string.format("    bptt_%s_rows(%s, %s, %s, %d, %d, with); /* %s: rows of tokens that did not occur stay */\n", o.kind,
+        plus("m->param", at), plus("m->grad", at), moments > 0 and plus("m->moment1", at) or "0", p.rows, p.stride, p.name))
+      done = p.offset + p.rows * p.stride
+    end
+  end
+  whole(done, block_size)
 end
 
 function H.refresh()

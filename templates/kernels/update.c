@@ -23,6 +23,19 @@ ${signature(k)}
     }
     return total;
 }
+% elseif k.what:find("_rows$") then
+% local rule = k.what:gsub("_rows$", "")
+/* bptt_${rule} over rows of `cols` reals, but for those whose gradient is 0 throughout: the rule leaves them as they are. */
+${signature(k)}
+{
+    const bits sign = bits_of(splat((real)-0.0));
+    for (ptrdiff_t r = 0; r < rows; r++, param += cols, grad += cols, moment1 += ${rule == "sgd" and "0" or "cols"}) {
+        vec sizes = splat((real)0);
+        for (ptrdiff_t j = 0; j < cols; j += LANES) { sizes += from_bits(bits_of(load(grad + j)) & ~sign); }
+        if (sum_lanes(sizes) == (real)0) { continue; }
+        bptt_${rule}(param, grad, moment1, 0, cols, with);
+    }
+}
 % else
 % local rule = {
 %   sgd = {"param -= rate g", 0, {"rate"}, {}, "rate * g"},

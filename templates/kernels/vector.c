@@ -55,7 +55,7 @@ KERNEL vec if_less(vec a, vec b, vec yes, vec no)
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (mask){__VA_ARGS__})
 #endif
 
-% local function numbers(n, number)
+% local function numbers(n, number) -- of lanes
 %   local list = {}
 %   for i = 0, n - 1 do list[#list + 1] = number(i) end
 %   return table.concat(list, ", ")
@@ -63,6 +63,11 @@ KERNEL vec if_less(vec a, vec b, vec yes, vec no)
 % for n = 2, lanes do
 % if n & n - 1 == 0 then
 #${n == 2 and "if" or "elif"} LANES == ${n}
+KERNEL vec lane_numbers(void)
+{
+    return (vec){${numbers(n, function(i) return i end)}};
+}
+
 KERNEL real sum_lanes(vec v)
 {
 % local distance = n // 2
@@ -140,6 +145,11 @@ KERNEL vec from_bits(bits b)
 KERNEL vec if_less(vec a, vec b, vec yes, vec no)
 {
     return a < b ? yes : no;
+}
+
+KERNEL vec lane_numbers(void)
+{
+    return (real)0;
 }
 
 KERNEL real sum_lanes(vec v)

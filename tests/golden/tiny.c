@@ -50,6 +50,8 @@ extern double bptt_cross_entropy(real *o, ptrdiff_t ldo, const uint32_t *y, ptrd
 extern void bptt_softmax(real *o, ptrdiff_t ldo, real *out, ptrdiff_t rows, ptrdiff_t cols);
 extern double bptt_sum_squares(const real *a, ptrdiff_t n);
 extern void bptt_adagrad(real *param, const real *grad, real *moment1, real *moment2, ptrdiff_t n, const real *with);
+extern void bptt_adagrad_rows(real *param, const real *grad, real *moment1, ptrdiff_t rows, ptrdiff_t cols,
+    const real *with);
 #else
 #include <math.h>
 #include <string.h>
@@ -155,6 +157,11 @@ KERNEL vec from_bits(bits b)
 KERNEL vec if_less(vec a, vec b, vec yes, vec no)
 {
     return a < b ? yes : no;
+}
+
+KERNEL vec lane_numbers(void)
+{
+    return (real)0;
 }
 
 KERNEL real sum_lanes(vec v)
@@ -493,42 +500,138 @@ KERNEL void bptt_transpose(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t ld
 }
 
 /* Sum over the rows of -log softmax(o[r])[y[r]].  backward: o[r] becomes scale (softmax(o[r]) - onehot(y[r])).  A row whose label
- * is not below cols has neither loss nor gradient. */
+ * is not below cols has neither loss nor gradient.  Four rows at a time, since one row's steps wait for each other. */
 KERNEL double bptt_cross_entropy(real *o, ptrdiff_t ldo, const uint32_t *y, ptrdiff_t rows, ptrdiff_t cols,
     real scale, int backward)
 {
     const ptrdiff_t padded = (cols + SIMD - 1) / SIMD * SIMD;
     double loss = 0, product = 1; /* of the rows' sums: one logarithm for many */
-    for (ptrdiff_t r = 0; r < rows; r++, o += ldo) {
-        if (y[r] >= (uint32_t)cols) {
-            for (ptrdiff_t j = 0; j < padded; j++) { o[j] = (real)0; }
-            continue;
+    for (; rows >= 4; rows -= 4, o += 4 * ldo, y += 4) {
+        real *const o0 = o;
+        real *const o1 = o + ldo;
+        real *const o2 = o + 2 * ldo;
+        real *const o3 = o + 3 * ldo;
+        for (ptrdiff_t j = padded - SIMD; j < padded; j += LANES) { /* padding: never the largest, and exp gives exactly 0 */
+            const vec inside = splat((real)(cols - j)) - lane_numbers();
+            store(o0 + j, if_less(splat((real)0), inside, load(o0 + j), splat(-LARGEST)));
+            store(o1 + j, if_less(splat((real)0), inside, load(o1 + j), splat(-LARGEST)));
+            store(o2 + j, if_less(splat((real)0), inside, load(o2 + j), splat(-LARGEST)));
+            store(o3 + j, if_less(splat((real)0), inside, load(o3 + j), splat(-LARGEST)));
         }
-        for (ptrdiff_t j = cols; j < padded; j++) { o[j] = -LARGEST; } /* never the largest; exp gives exactly 0 */
-        vec most = load(o);
+        vec most0 = load(o0);
+        vec most1 = load(o1);
+        vec most2 = load(o2);
+        vec most3 = load(o3);
         for (ptrdiff_t j = LANES; j < padded; j += LANES) {
-            const vec v = load(o + j);
-            most = if_less(most, v, v, most);
+            const vec v0 = load(o0 + j);
+            most0 = if_less(most0, v0, v0, most0);
+            const vec v1 = load(o1 + j);
+            most1 = if_less(most1, v1, v1, most1);
+            const vec v2 = load(o2 + j);
+            most2 = if_less(most2, v2, v2, most2);
+            const vec v3 = load(o3 + j);
+            most3 = if_less(most3, v3, v3, most3);
         }
-        const real max = largest_lane(most);
-        const real label = o[y[r]];
-        vec sums = splat((real)0);
+        const real max0 = largest_lane(most0);
+        const real max1 = largest_lane(most1);
+        const real max2 = largest_lane(most2);
+        const real max3 = largest_lane(most3);
+        const int counts0 = y[0] < (uint32_t)cols;
+        const ptrdiff_t label0 = counts0 ? (ptrdiff_t)y[0] : 0;
+        const double above0 = (double)max0 - (double)o0[label0];
+        const int counts1 = y[1] < (uint32_t)cols;
+        const ptrdiff_t label1 = counts1 ? (ptrdiff_t)y[1] : 0;
+        const double above1 = (double)max1 - (double)o1[label1];
+        const int counts2 = y[2] < (uint32_t)cols;
+        const ptrdiff_t label2 = counts2 ? (ptrdiff_t)y[2] : 0;
+        const double above2 = (double)max2 - (double)o2[label2];
+        const int counts3 = y[3] < (uint32_t)cols;
+        const ptrdiff_t label3 = counts3 ? (ptrdiff_t)y[3] : 0;
+        const double above3 = (double)max3 - (double)o3[label3];
+        vec sums0 = splat((real)0);
+        vec sums1 = splat((real)0);
+        vec sums2 = splat((real)0);
+        vec sums3 = splat((real)0);
         for (ptrdiff_t j = 0; j < padded; j += LANES) {
-            const vec e = exp_of(load(o + j) - splat(max));
-            sums += e;
-            store(o + j, e);
+            const vec e0 = exp_of(load(o0 + j) - splat(max0));
+            const vec e1 = exp_of(load(o1 + j) - splat(max1));
+            const vec e2 = exp_of(load(o2 + j) - splat(max2));
+            const vec e3 = exp_of(load(o3 + j) - splat(max3));
+            sums0 += e0;
+            store(o0 + j, e0);
+            sums1 += e1;
+            store(o1 + j, e1);
+            sums2 += e2;
+            store(o2 + j, e2);
+            sums3 += e3;
+            store(o3 + j, e3);
         }
-        const real sum = sum_lanes(sums);
-        loss += (double)max - (double)label;
-        product *= (double)sum;
-        if (product > 0x1p900) { /* a sum lies between 1 and 2^31 */
+        const real sum0 = sum_lanes(sums0);
+        const real sum1 = sum_lanes(sums1);
+        const real sum2 = sum_lanes(sums2);
+        const real sum3 = sum_lanes(sums3);
+        loss += counts0 ? above0 : 0;
+        product *= counts0 ? (double)sum0 : 1;
+        loss += counts1 ? above1 : 0;
+        product *= counts1 ? (double)sum1 : 1;
+        loss += counts2 ? above2 : 0;
+        product *= counts2 ? (double)sum2 : 1;
+        loss += counts3 ? above3 : 0;
+        product *= counts3 ? (double)sum3 : 1;
+        if (product > 0x1p800) { /* a sum lies between 1 and 2^31 */
             loss += log(product);
             product = 1;
         }
         if (!backward) { continue; }
-        const vec factor = splat(scale / sum);
-        for (ptrdiff_t j = 0; j < padded; j += LANES) { store(o + j, load(o + j) * factor); }
-        o[y[r]] -= scale;
+        const vec factor0 = splat(counts0 ? scale / sum0 : (real)0);
+        const vec factor1 = splat(counts1 ? scale / sum1 : (real)0);
+        const vec factor2 = splat(counts2 ? scale / sum2 : (real)0);
+        const vec factor3 = splat(counts3 ? scale / sum3 : (real)0);
+        for (ptrdiff_t j = 0; j < padded; j += LANES) {
+            store(o0 + j, load(o0 + j) * factor0);
+            store(o1 + j, load(o1 + j) * factor1);
+            store(o2 + j, load(o2 + j) * factor2);
+            store(o3 + j, load(o3 + j) * factor3);
+        }
+        o0[label0] -= counts0 ? scale : (real)0;
+        o1[label1] -= counts1 ? scale : (real)0;
+        o2[label2] -= counts2 ? scale : (real)0;
+        o3[label3] -= counts3 ? scale : (real)0;
+    }
+    for (; rows > 0; rows--, o += ldo, y++) {
+        real *const o0 = o;
+        for (ptrdiff_t j = padded - SIMD; j < padded; j += LANES) { /* padding: never the largest, and exp gives exactly 0 */
+            const vec inside = splat((real)(cols - j)) - lane_numbers();
+            store(o0 + j, if_less(splat((real)0), inside, load(o0 + j), splat(-LARGEST)));
+        }
+        vec most0 = load(o0);
+        for (ptrdiff_t j = LANES; j < padded; j += LANES) {
+            const vec v0 = load(o0 + j);
+            most0 = if_less(most0, v0, v0, most0);
+        }
+        const real max0 = largest_lane(most0);
+        const int counts0 = y[0] < (uint32_t)cols;
+        const ptrdiff_t label0 = counts0 ? (ptrdiff_t)y[0] : 0;
+        const double above0 = (double)max0 - (double)o0[label0];
+        vec sums0 = splat((real)0);
+        for (ptrdiff_t j = 0; j < padded; j += LANES) {
+            const vec e0 = exp_of(load(o0 + j) - splat(max0));
+            sums0 += e0;
+            store(o0 + j, e0);
+        }
+        const real sum0 = sum_lanes(sums0);
+        loss += counts0 ? above0 : 0;
+        product *= counts0 ? (double)sum0 : 1;
+        if (product > 0x1p800) { /* a sum lies between 1 and 2^31 */
+            loss += log(product);
+            product = 1;
+        }
+        if (!backward) { continue; }
+        const vec factor0 = splat(counts0 ? scale / sum0 : (real)0);
+        for (ptrdiff_t j = 0; j < padded; j += LANES) {
+            store(o0 + j, load(o0 + j) * factor0);
+        }
+        o0[label0] -= counts0 ? scale : (real)0;
     }
     return loss + log(product);
 }
@@ -537,22 +640,28 @@ KERNEL double bptt_cross_entropy(real *o, ptrdiff_t ldo, const uint32_t *y, ptrd
 KERNEL void bptt_softmax(real *o, ptrdiff_t ldo, real *out, ptrdiff_t rows, ptrdiff_t cols)
 {
     const ptrdiff_t padded = (cols + SIMD - 1) / SIMD * SIMD;
-    for (ptrdiff_t r = 0; r < rows; r++, o += ldo, out += cols) {
-        for (ptrdiff_t j = cols; j < padded; j++) { o[j] = -LARGEST; } /* never the largest; exp gives exactly 0 */
-        vec most = load(o);
+    for (; rows > 0; rows--, o += ldo, out += cols) {
+        real *const o0 = o;
+        for (ptrdiff_t j = padded - SIMD; j < padded; j += LANES) { /* padding: never the largest, and exp gives exactly 0 */
+            const vec inside = splat((real)(cols - j)) - lane_numbers();
+            store(o0 + j, if_less(splat((real)0), inside, load(o0 + j), splat(-LARGEST)));
+        }
+        vec most0 = load(o0);
         for (ptrdiff_t j = LANES; j < padded; j += LANES) {
-            const vec v = load(o + j);
-            most = if_less(most, v, v, most);
+            const vec v0 = load(o0 + j);
+            most0 = if_less(most0, v0, v0, most0);
         }
-        const real max = largest_lane(most);
-        vec sums = splat((real)0);
+        const real max0 = largest_lane(most0);
+        vec sums0 = splat((real)0);
         for (ptrdiff_t j = 0; j < padded; j += LANES) {
-            const vec e = exp_of(load(o + j) - splat(max));
-            sums += e;
-            store(o + j, e);
+            const vec e0 = exp_of(load(o0 + j) - splat(max0));
+            sums0 += e0;
+            store(o0 + j, e0);
         }
-        const real sum = sum_lanes(sums);
-        for (ptrdiff_t j = 0; j < cols; j++) { out[j] = o[j] / sum; }
+        const real sum0 = sum_lanes(sums0);
+        for (ptrdiff_t j = 0; j < cols; j++) {
+            out[j] = o0[j] / sum0;
+        }
     }
 }
 
@@ -594,6 +703,19 @@ KERNEL void bptt_adagrad(real *param, const real *grad, real *moment1, real *mom
         const real s = moment1[i] + g * g;
         moment1[i] = s;
         param[i] -= rate * g / (sqrt_of(s) + epsilon);
+    }
+}
+
+/* bptt_adagrad over rows of `cols` reals, but for those whose gradient is 0 throughout: the rule leaves them as they are. */
+KERNEL void bptt_adagrad_rows(real *param, const real *grad, real *moment1, ptrdiff_t rows, ptrdiff_t cols,
+    const real *with)
+{
+    const bits sign = bits_of(splat((real)-0.0));
+    for (ptrdiff_t r = 0; r < rows; r++, param += cols, grad += cols, moment1 += cols) {
+        vec sizes = splat((real)0);
+        for (ptrdiff_t j = 0; j < cols; j += LANES) { sizes += from_bits(bits_of(load(grad + j)) & ~sign); }
+        if (sum_lanes(sizes) == (real)0) { continue; }
+        bptt_adagrad(param, grad, moment1, 0, cols, with);
     }
 }
 
@@ -849,7 +971,8 @@ double tiny_update(tiny *m)
         (real)0x1.999999999999ap-4, /* rate 0.1 */
         (real)0x1.b7cdfd9d7bdbbp-34, /* epsilon 1e-10 */
     };
-    bptt_adagrad(m->param, m->grad, m->moment1, 0, 21, with);
+    bptt_adagrad_rows(m->param, m->grad, m->moment1, 3, 2, with); /* W_xh: rows of tokens that did not occur stay */
+    bptt_adagrad(m->param + 6, m->grad + 6, m->moment1 + 6, 0, 15, with);
     tiny_refresh(m);
     return norm;
 }
