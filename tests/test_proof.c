@@ -200,6 +200,29 @@ START_TEST(test_tcc_follows_the_oracle)
 }
 END_TEST
 
+/* Sizes at which the plan takes other ways: matrices beyond the first-level cache, several blocks of logits, tokens that do not occur. */
+START_TEST(test_large_nets_follow_the_oracle)
+{
+    static const struct {
+        int64_t hidden, vocab, K, batch;
+    } sizes[] = {{90, 5, 5, 1}, {90, 40, 4, 2}, {18, 700, 4, 1}, {33, 300, 7, 17}};
+    struct tally tally = {0};
+    for (unsigned i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++) {
+        bptt_spec spec = small_spec();
+        spec.hidden = sizes[i / 2].hidden;
+        spec.vocab = sizes[i / 2].vocab;
+        spec.K = sizes[i / 2].K;
+        spec.batch = sizes[i / 2].batch;
+        spec.init.scale = 0.1;
+        spec.optimizer = i % 4 < 2 ? (bptt_optimizer){.kind = BPTT_ADAGRAD, .rate = 0.1, .epsilon = 1e-10} : spec.optimizer;
+        spec.unroll = unrolls[i % 2];
+        follow(&spec, BPTT_BACKEND_TCC, i, &tally);
+    }
+    ck_assert_uint_eq(tally.programs, 2 * sizeof sizes / sizeof sizes[0]);
+    ck_assert_uint_eq(tally.skipped, 0);
+}
+END_TEST
+
 static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *place)
 {
     (void)info, (void)kind, (void)place;
@@ -614,6 +637,7 @@ int main(void)
     tcase_set_timeout(tcase, 600); /* under valgrind */
     tcase_add_unchecked_fixture(tcase, scratch_open, remove_all);
     tcase_add_loop_test(tcase, test_tcc_follows_the_oracle, 0, sizeof widths / sizeof widths[0]);
+    tcase_add_test(tcase, test_large_nets_follow_the_oracle);
     tcase_add_loop_test(tcase, test_cc_follows_the_oracle, 0, 2);
     tcase_add_test(tcase, test_central_differences);
     tcase_add_test(tcase, test_path_sum);
