@@ -169,6 +169,22 @@ valgrind: tests
 	@$(MAKE) --no-print-directory -s UNDER="valgrind -q --error-exitcode=9 --leak-check=full --trace-children=no" \
 	    RUN="$(foreach s,file data safetensors checkpoint graph emit,$B/tests/test_$s)" run-tests
 
+# --- the comparison with others: see tests/bench/peers.c ------------------------------------------------------------------------------------
+
+PEER_PACKAGES = libdnnl-dev libopenblas-dev python3-torch python3-numpy gnuplot-nox
+peer_objects = $(patsubst %.c,$B/%.o,$(wildcard tests/bench/*.c))
+
+$B/tests/bench/%.o: OPTIMIZE = -O3 -g -march=native -fno-math-errno -fopenmp
+
+$B/bench/peers: $(peer_objects) $(objects)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -fopenmp -o $@ $^ -ldnnl -lopenblas $(LDLIBS)
+
+bench-peers:
+	$(call install-packages,$(PACKAGES) $(PEER_PACKAGES))
+	@$(MAKE) --no-print-directory -s $(JOBS) $B/bench/peers
+	@$B/bench/peers --rows "$(ROWS)" --systems "$(SYSTEMS)" --seconds "$(or $(SECONDS),1)" --text "$(TEXT)" --out $B/bench
+
 ours = $(wildcard gen/*.[ch] runtime/*.[ch] tests/*.[ch])
 
 lint:
