@@ -24,31 +24,28 @@ typedef struct peer_result {
 } peer_result;
 
 typedef struct peer_kind peer_kind;
-struct peer_kind {
-    const char *name;
-    const char *what;     /* for the legend under the table */
-    const char *argument; /* peer_gemm: whose sgemm; peer_process: its script */
-    int backend;          /* peer_bptt: a bptt_backend */
-    /* *self is NULL before, and afterwards the peer, to be closed even after a failure.  The task outlives it. */
+
+/* How a system is driven. */
+typedef struct peer_system {
+    /* *self is NULL before; afterwards it is the peer, to be closed even after a failure.  The task outlives it. */
     bptt_status (*open)(const peer_kind *kind, const peer_task *task, void **self, bptt_error *error);
     bptt_status (*run)(void *self, long steps, peer_result *result, bptt_error *error);
-    /* How the peer arranged its work, in a few words, or NULL. */
+    /* How the peer arranged its work, in a few words; NULL: there is but one way. */
     const char *(*arrangement)(const void *self);
     void (*close)(void *self);
+} peer_system;
+
+struct peer_kind {
+    const char *name;
+    const char *what; /* for the legend under the table */
+    const peer_system *system;
+    const char *argument; /* peer_gemm: whose; peer_process: its script */
+    int backend;          /* peer_bptt: a bptt_backend */
 };
 
-/* All there are, ended by a NULL name; the first is the reference for losses. */
+/* All there are, ended by a NULL name; the first one that runs is the reference for losses. */
 extern const peer_kind peer_kinds[];
 
-#define PEER_ENTRIES(name)                                                                                                       \
-    bptt_status name##_open(const peer_kind *kind, const peer_task *task, void **self, bptt_error *error);                       \
-    bptt_status name##_run(void *self, long steps, peer_result *result, bptt_error *error);                                      \
-    const char *name##_arrangement(const void *self);                                                                            \
-    void name##_close(void *self)
-
-PEER_ENTRIES(peer_bptt);
-PEER_ENTRIES(peer_onednn);
-PEER_ENTRIES(peer_gemm);
-PEER_ENTRIES(peer_process);
+extern const peer_system peer_bptt, peer_onednn, peer_gemm, peer_process;
 
 #endif

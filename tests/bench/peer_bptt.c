@@ -38,7 +38,7 @@ static void set_weights(const ours *o)
     model->refresh(model, o->memory);
 }
 
-bptt_status peer_bptt_open(const peer_kind *kind, const peer_task *task, void **self, bptt_error *error)
+static bptt_status peer_open(const peer_kind *kind, const peer_task *task, void **self, bptt_error *error)
 {
     ours *o = *self = calloc(1, sizeof *o);
     if (o == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for a peer"); }
@@ -62,7 +62,7 @@ static double step(void *self, const uint32_t *x, const uint32_t *y)
     return loss;
 }
 
-bptt_status peer_bptt_run(void *self, long steps, peer_result *result, bptt_error *error)
+static bptt_status peer_run(void *self, long steps, peer_result *result, bptt_error *error)
 {
     ours *o = self;
     (void)error;
@@ -70,13 +70,7 @@ bptt_status peer_bptt_run(void *self, long steps, peer_result *result, bptt_erro
     return BPTT_OK;
 }
 
-const char *peer_bptt_arrangement(const void *self)
-{
-    (void)self;
-    return NULL;
-}
-
-void peer_bptt_close(void *self)
+static void peer_close(void *self)
 {
     ours *o = self;
     if (o == NULL) { return; }
@@ -84,3 +78,5 @@ void peer_bptt_close(void *self)
     free(o->memory);
     free(o);
 }
+
+const peer_system peer_bptt = {peer_open, peer_run, NULL, peer_close};

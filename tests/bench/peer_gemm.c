@@ -39,7 +39,7 @@ static void onednn_gemm(bool turn_a, bool turn_b, size_t m, size_t n, size_t k, 
                      (dnnl_dim_t)(turn_a ? m : k), B, (dnnl_dim_t)(turn_b ? k : n), beta, C, (dnnl_dim_t)n);
 }
 
-bptt_status peer_gemm_open(const peer_kind *kind, const peer_task *task, void **self, bptt_error *error)
+static bptt_status peer_open(const peer_kind *kind, const peer_task *task, void **self, bptt_error *error)
 {
     loops *l = *self = calloc(1, sizeof *l);
     if (l == NULL || !peer_net_open(&l->net, task)) { return bptt_fail(error, BPTT_FAILED, "no memory for a peer"); }
@@ -82,7 +82,7 @@ static double step(void *self, const uint32_t *x, const uint32_t *y)
     return loss;
 }
 
-bptt_status peer_gemm_run(void *self, long steps, peer_result *result, bptt_error *error)
+static bptt_status peer_run(void *self, long steps, peer_result *result, bptt_error *error)
 {
     loops *l = self;
     (void)error;
@@ -90,16 +90,12 @@ bptt_status peer_gemm_run(void *self, long steps, peer_result *result, bptt_erro
     return BPTT_OK;
 }
 
-const char *peer_gemm_arrangement(const void *self)
-{
-    (void)self;
-    return NULL;
-}
-
-void peer_gemm_close(void *self)
+static void peer_close(void *self)
 {
     loops *l = self;
     if (l == NULL) { return; }
     peer_net_close(&l->net);
     free(l);
 }
+
+const peer_system peer_gemm = {peer_open, peer_run, NULL, peer_close};

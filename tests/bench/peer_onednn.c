@@ -509,7 +509,7 @@ static double try_way(onednn *d, const peer_task *task, const arrangement *way)
     return best;
 }
 
-bptt_status peer_onednn_open(const peer_kind *kind, const peer_task *task, void **self, bptt_error *error)
+static bptt_status peer_open(const peer_kind *kind, const peer_task *task, void **self, bptt_error *error)
 {
     (void)kind;
     onednn *d = *self = calloc(1, sizeof *d);
@@ -526,22 +526,24 @@ bptt_status peer_onednn_open(const peer_kind *kind, const peer_task *task, void 
     return open_way(d, task, &arrangements[best], error);
 }
 
-bptt_status peer_onednn_run(void *self, long steps, peer_result *result, bptt_error *error)
+static bptt_status peer_run(void *self, long steps, peer_result *result, bptt_error *error)
 {
     onednn *d = self;
     peer_steps(d->net.task, &d->next, steps, step, d, result);
     return d->status == dnnl_success ? BPTT_OK : bptt_fail(error, BPTT_FAILED, "oneDNN: %s failed: %d", d->at, (int)d->status);
 }
 
-const char *peer_onednn_arrangement(const void *self)
+static const char *peer_arrangement(const void *self)
 {
     return ((const onednn *)self)->way->text;
 }
 
-void peer_onednn_close(void *self)
+static void peer_close(void *self)
 {
     onednn *d = self;
     if (d == NULL) { return; }
     close_way(d);
     free(d);
 }
+
+const peer_system peer_onednn = {peer_open, peer_run, peer_arrangement, peer_close};

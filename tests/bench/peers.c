@@ -3,104 +3,90 @@
  *     peers [--rows "tiny small"] [--systems "tcc onednn"] [--seconds S] [--text FILE] [--out FOLDER]
  *
  * All peers of a row must reach the same loss after the same 20 steps before any is timed.  A step's time is the median of the
- * rounds; a row's peers take turns within a round, so that a busy machine slows all alike.
+ * rounds; the peers of a row take turns in each round.  What counts is processor time: all of them run on one thread, and a busy
+ * machine then harms nobody much.  Run it from the folder of the Makefile, where the Python peers are found.
  */
-#include "peer_task.h"
+#include "peer_report.h"
 
 #include "../../runtime/backend.h"
-#include "../../runtime/bench.h"
-#include "../../runtime/machine.h"
 
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 7, CHECK_STEPS = 20, MOST_PEERS = 8 };
+enum { ROUNDS = 7, CHECK_STEPS = 20 };
 
 /* Relative, of the loss after CHECK_STEPS steps. */
-static const double TOLERANCE = 1e-4;
+static const double TOLERANCE = 1e-5;
 /* Seconds that the check of one peer may take. */
 static const double PATIENCE = 30;
 
 const peer_kind peer_kinds[] = {
-    {"tcc", "bptt, compiled in the process", NULL, BPTT_BACKEND_TCC, peer_bptt_open, peer_bptt_run, peer_bptt_arrangement,
-     peer_bptt_close},
-    {"cc", "bptt, compiled by the system's compiler", NULL, BPTT_BACKEND_CC, peer_bptt_open, peer_bptt_run, peer_bptt_arrangement,
-     peer_bptt_close},
-    {"generic", "bptt's plain loops", NULL, BPTT_BACKEND_GENERIC, peer_bptt_open, peer_bptt_run, peer_bptt_arrangement,
-     peer_bptt_close},
-    {"onednn", "oneDNN, the fastest of its arrangements", NULL, 0, peer_onednn_open, peer_onednn_run, peer_onednn_arrangement,
-     peer_onednn_close},
-    {"1dnngemm", "C loops over oneDNN's dnnl_sgemm", "onednn", 0, peer_gemm_open, peer_gemm_run, peer_gemm_arrangement,
-     peer_gemm_close},
-    {"openblas", "C loops over OpenBLAS's cblas_sgemm", "openblas", 0, peer_gemm_open, peer_gemm_run, peer_gemm_arrangement,
-     peer_gemm_close},
-    {NULL},
+    {"tcc", "bptt, compiled in the process by libtcc", &peer_bptt, NULL, BPTT_BACKEND_TCC},
+    {"cc", "bptt, compiled by the system's compiler", &peer_bptt, NULL, BPTT_BACKEND_CC},
+    {"generic", "bptt's plain loops, run-time sizes, -O3", &peer_bptt, NULL, BPTT_BACKEND_GENERIC},
+    {"onednn", "oneDNN, vanilla_rnn primitives in the fastest of eight arrangements", &peer_onednn, NULL, 0},
+    {"1dnngemm", "C loops over oneDNN's dnnl_sgemm, no RNN primitive", &peer_gemm, "onednn", 0},
+    {"openblas", "the same C loops over cblas_sgemm and cblas_sgemv", &peer_gemm, "openblas", 0},
+    {"torch", "PyTorch, nn.RNN", &peer_process, "tests/bench/peer_torch.py", 0},
+    {"numpy", "numpy, the usual loop over time", &peer_process, "tests/bench/peer_numpy.py", 0},
+    {NULL, NULL, NULL, NULL, 0},
 };
+_Static_assert(sizeof peer_kinds / sizeof peer_kinds[0] == PEER_MOST + 1, "PEER_MOST counts the peers");
 
 typedef struct settings {
     const char *rows, *systems, *text, *out;
     double seconds; /* for each peer of each row */
 } settings;
 
-typedef struct contender {
-    const peer_kind *kind;
-    void *self;
-    double loss;
-    double rounds[ROUNDS];
-    double seconds; /* of a step, median; 0: not timed */
-} contender;
-
-typedef struct match {
-    peer_task task;
-    contender contenders[MOST_PEERS]; /* in the order of peer_kinds */
-    double spread;                    /* largest relative difference of a loss after CHECK_STEPS steps */
-} match;
-
 /* ---- the check ---- */
 
-/* Runs the steps of the check; leaves `taken` false when that would try our patience. */
-static bptt_status check_one(contender *c, bool *taken, bptt_error *error)
+/* Runs the steps of the check: their loss, and a first estimate of a step's seconds.  *loss is 0 when it would try our patience. */
+static bptt_status check_one(const peer_kind *kind, void *peer, double *loss, double *seconds, bptt_error *error)
 {
     peer_result result = {0};
-    *taken = false;
-    bptt_status status = c->kind->run(c->self, 1, &result, error);
+    *loss = 0;
+    bptt_status status = kind->system->run(peer, 1, &result, error);
     if (status != BPTT_OK || result.seconds * CHECK_STEPS > PATIENCE) { return status; }
-    *taken = true;
-    status = c->kind->run(c->self, CHECK_STEPS - 1, &result, error);
-    c->loss = result.loss;
-    c->seconds = result.seconds / (CHECK_STEPS - 1); /* a first estimate */
+    status = kind->system->run(peer, CHECK_STEPS - 1, &result, error);
+    *loss = result.loss;
+    *seconds = result.seconds / (CHECK_STEPS - 1);
     return status;
 }
 
-static void drop(contender *c)
+static void drop(peer_match *m, int i)
 {
-    c->kind->close(c->self);
-    *c = (contender){.kind = c->kind};
+    peer_kinds[i].system->close(m->peers[i]);
+    m->peers[i] = NULL;
+    m->seconds[i] = 0;
 }
 
-static bptt_status check_all(match *m, bptt_error *error)
+static bptt_status check_all(peer_match *m, peer_report *report, bptt_error *error)
 {
-    const contender *first = NULL;
-    for (contender *c = m->contenders; c < m->contenders + MOST_PEERS; c++) {
-        bool taken = false;
-        if (c->self == NULL) { continue; }
-        bptt_status status = check_one(c, &taken, error);
+    const char *name = m->task.name, *first_name = NULL;
+    double first = 0;
+    for (int i = 0; i < PEER_MOST; i++) {
+        double loss = 0;
+        if (m->peers[i] == NULL) { continue; }
+        bptt_status status = check_one(&peer_kinds[i], m->peers[i], &loss, &m->seconds[i], error);
         if (status != BPTT_OK) { return status; }
-        if (!taken) {
-            printf("%-8s %s left out: %d steps would take more than %.0f s\n", m->task.name, c->kind->name, CHECK_STEPS,
-                   PATIENCE);
-            drop(c);
+        if (loss == 0) {
+            peer_report_remark(report, "%s: %s left out, %d steps would take more than %.0f s", name, peer_kinds[i].name,
+                               CHECK_STEPS, PATIENCE);
+            drop(m, i);
             continue;
         }
-        first = first == NULL ? c : first;
-        const double difference = fabs(c->loss - first->loss) / first->loss;
-        m->spread = difference > m->spread ? difference : m->spread;
-        if (!(difference <= TOLERANCE)) {
-            return bptt_fail(error, BPTT_FAILED, "%s: loss %.9g on %s, but %.9g on %s after %d steps: not timed", m->task.name,
-                             first->loss, first->kind->name, c->loss, c->kind->name, CHECK_STEPS);
+        if (first_name == NULL) {
+            first_name = peer_kinds[i].name;
+            first = loss;
         }
+        const double difference = fabs(loss - first) / first;
+        if (!(difference <= TOLERANCE)) {
+            return bptt_fail(error, BPTT_FAILED, "%s: loss %.9g on %s, but %.9g on %s after %d steps: not timed", name, first,
+                             first_name, loss, peer_kinds[i].name, CHECK_STEPS);
+        }
+        m->spread = difference > m->spread ? difference : m->spread;
     }
     return BPTT_OK;
 }
@@ -113,198 +99,147 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static bptt_status time_all(match *m, double seconds, bptt_error *error)
+static bptt_status time_all(peer_match *m, double seconds, bptt_error *error)
 {
+    double rounds[PEER_MOST][ROUNDS] = {{0}};
     for (int round = 0; round < ROUNDS; round++) {
-        for (contender *c = m->contenders; c < m->contenders + MOST_PEERS; c++) {
-            if (c->self == NULL) { continue; }
-            const double steps = seconds / ROUNDS / c->seconds;
-            const long whole = steps < 1 ? 1 : (long)steps;
+        for (int i = 0; i < PEER_MOST; i++) {
+            if (m->peers[i] == NULL) { continue; }
+            const double wanted = seconds / ROUNDS / m->seconds[i];
+            const long steps = wanted < 1 ? 1 : (long)wanted;
             peer_result result = {0};
-            bptt_status status = c->kind->run(c->self, whole, &result, error);
+            bptt_status status = peer_kinds[i].system->run(m->peers[i], steps, &result, error);
             if (status != BPTT_OK) { return status; }
-            c->rounds[round] = result.seconds / (double)whole;
+            rounds[i][round] = result.seconds / (double)steps;
         }
     }
-    for (contender *c = m->contenders; c < m->contenders + MOST_PEERS; c++) {
-        qsort(c->rounds, ROUNDS, sizeof(double), by_value);
-        c->seconds = c->rounds[ROUNDS / 2];
+    for (int i = 0; i < PEER_MOST; i++) {
+        qsort(rounds[i], ROUNDS, sizeof(double), by_value);
+        m->seconds[i] = rounds[i][ROUNDS / 2];
     }
     return BPTT_OK;
 }
 
-/* ---- the table ---- */
-
-static double seconds_of(const match *m, const char *name)
-{
-    for (int i = 0; peer_kinds[i].name != NULL; i++) {
-        if (strcmp(peer_kinds[i].name, name) == 0) { return m->contenders[i].seconds; }
-    }
-    return 0;
-}
-
-typedef struct ratio {
-    const char *title, *over, *under;
-} ratio;
-
-static const ratio ratios[] = {
-    {"1dnn:tcc", "onednn", "tcc"},
-    {"1dnn:cc", "onednn", "cc"},
-    {"torch:tcc", "torch", "tcc"},
-    {"tcc/cc", "cc", "tcc"},
-};
-enum { RATIOS = sizeof ratios / sizeof ratios[0] };
-
-static void print_head(void)
-{
-    printf("\n%-8s", "us/step");
-    for (int i = 0; peer_kinds[i].name != NULL; i++) { printf(" %9s", peer_kinds[i].name); }
-    printf(" |");
-    for (int i = 0; i < RATIOS; i++) { printf(" %9s", ratios[i].title); }
-    printf(" | %6s %6s | %8s\n", "tcc", "cc", "spread");
-}
-
-static void print_cell(double value, const char *format)
-{
-    char text[32] = "-";
-    if (value > 0 && isfinite(value)) { (void)snprintf(text, sizeof text, format, value); }
-    printf(" %9s", text);
-}
-
-static void print_row(const match *m, double peak)
-{
-    printf("%-8s", m->task.name);
-    for (int i = 0; peer_kinds[i].name != NULL; i++) {
-        const double us = m->contenders[i].seconds * 1e6;
-        print_cell(us, us < 100 ? "%.2f" : us < 1000 ? "%.1f" : "%.0f");
-    }
-    printf(" |");
-    for (int i = 0; i < RATIOS; i++) {
-        const double under = seconds_of(m, ratios[i].under);
-        print_cell(under > 0 ? seconds_of(m, ratios[i].over) / under : 0, "%.2f");
-    }
-    const double tcc = seconds_of(m, "tcc"), cc = seconds_of(m, "cc");
-    printf(" | %5.1f%% %5.1f%% | %8.1e", tcc > 0 ? 100 * m->task.flop / tcc / peak : 0,
-           cc > 0 ? 100 * m->task.flop / cc / peak : 0, m->spread);
-    for (int i = 0; peer_kinds[i].name != NULL; i++) {
-        const contender *c = &m->contenders[i];
-        const char *arrangement = c->self == NULL ? NULL : c->kind->arrangement(c->self);
-        if (arrangement != NULL) { printf("  %s: %s", c->kind->name, arrangement); }
-    }
-    printf("\n");
-    (void)fflush(stdout);
-}
-
-static void write_rows(FILE *csv, const match *m, double peak)
-{
-    const peer_task *t = &m->task;
-    for (int i = 0; peer_kinds[i].name != NULL; i++) {
-        const double s = m->contenders[i].seconds;
-        if (!(s > 0)) { continue; }
-        (void)fprintf(csv, "%s,%zu,%zu,%zu,%zu,%s,%.3f,%.3f,%.4f,%.0f,%.0f\n", t->name, t->hidden, t->vocab, t->steps, t->batch,
-                      peer_kinds[i].name, s * 1e6, t->flop / s * 1e-9, t->flop / s / peak, t->flop, t->bytes);
-    }
-}
-
 /* ---- one row, all rows ---- */
 
-/* Is `word` among the blank- or comma-separated words of `list`?  An empty list holds every word. */
+/* Is `word` among the words of `list`?  An empty list holds every word. */
 static bool listed(const char *list, const char *word)
 {
     const size_t length = strlen(word);
-    if (list == NULL || *list == '\0') { return true; }
-    for (const char *at = list; (at = strstr(at, word)) != NULL; at += length) {
-        const bool begins = at == list || strchr(" ,", at[-1]) != NULL, ends = strchr(" ,", at[length]) != NULL;
-        if (begins && ends) { return true; }
+    const char *at = list;
+    if (list[strspn(list, " ,")] == '\0') { return true; }
+    while (*(at += strspn(at, " ,")) != '\0') {
+        const size_t size = strcspn(at, " ,");
+        if (size == length && memcmp(at, word, size) == 0) { return true; }
+        at += size;
     }
     return false;
 }
 
-static bptt_status open_all(match *m, const settings *options, bptt_error *error)
+static bptt_status open_all(peer_match *m, const peer_report *report, bptt_error *error)
 {
-    for (int i = 0; peer_kinds[i].name != NULL; i++) {
-        contender *c = &m->contenders[i];
-        c->kind = &peer_kinds[i];
-        if (!listed(options->systems, c->kind->name)) { continue; }
-        bptt_status status = c->kind->open(c->kind, &m->task, &c->self, error);
+    for (int i = 0; i < PEER_MOST; i++) {
+        if (!report->shown[i]) { continue; }
+        bptt_status status = peer_kinds[i].system->open(&peer_kinds[i], &m->task, &m->peers[i], error);
         if (status != BPTT_OK) { return status; }
     }
     return BPTT_OK;
 }
 
-static bptt_status run_row(const peer_row *row, const settings *options, double peak, FILE *csv, bptt_error *error)
+static bptt_status run_row(const peer_row *row, const settings *s, peer_report *report, bptt_error *error)
 {
-    match m = {.spread = 0};
-    bptt_status status = peer_task_open(row, options->text, &m.task, error);
-    if (status == BPTT_OK) { status = open_all(&m, options, error); }
-    if (status == BPTT_OK) { status = check_all(&m, error); }
-    if (status == BPTT_OK) { status = time_all(&m, options->seconds, error); }
-    if (status == BPTT_OK) {
-        print_row(&m, peak);
-        write_rows(csv, &m, peak);
-    }
-    for (int i = 0; i < MOST_PEERS; i++) {
-        if (m.contenders[i].self != NULL) { drop(&m.contenders[i]); }
+    peer_match m = {.spread = 0};
+    bptt_status status = peer_task_open(row, s->text, &m.task, error);
+    if (status == BPTT_OK) { status = open_all(&m, report, error); }
+    if (status == BPTT_OK) { status = check_all(&m, report, error); }
+    if (status == BPTT_OK) { status = time_all(&m, s->seconds, error); }
+    if (status == BPTT_OK) { peer_report_row(report, &m); }
+    for (int i = 0; i < PEER_MOST; i++) {
+        if (m.peers[i] != NULL) { drop(&m, i); }
     }
     peer_task_close(&m.task);
     return status;
 }
 
-static bptt_status run_all(const settings *options, bptt_error *error)
+static bptt_status run_all(const settings *s, bptt_error *error)
 {
-    char path[4096];
-    (void)snprintf(path, sizeof path, "%s/peers.csv", options->out);
-    FILE *csv = fopen(path, "w");
-    if (csv == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: cannot be written", path); }
-    (void)fprintf(csv, "name,H,V,T,B,system,us_per_step,gflops,share_of_peak,flop,bytes\n");
-    const double peak = bptt_peak_flops(sizeof(float));
-    bptt_status status = BPTT_OK;
-    print_head();
+    static peer_report report;
+    bptt_error ignored;
+    for (int i = 0; i < PEER_MOST; i++) { report.shown[i] = listed(s->systems, peer_kinds[i].name); }
+    bptt_status status = peer_report_begin(&report, s->out, error);
     for (int i = 0; peer_rows[i].name != NULL && status == BPTT_OK; i++) {
-        if (listed(options->rows, peer_rows[i].name)) { status = run_row(&peer_rows[i], options, peak, csv, error); }
+        if (listed(s->rows, peer_rows[i].name)) { status = run_row(&peer_rows[i], s, &report, error); }
     }
-    const bool failed = ferror(csv) != 0;
-    if ((fclose(csv) != 0 || failed) && status == BPTT_OK) {
-        return bptt_fail(error, BPTT_FAILED, "%s: cannot be written", path);
-    }
-    return status;
+    bptt_status end = peer_report_end(&report, status == BPTT_OK ? error : &ignored);
+    return status != BPTT_OK ? status : end;
 }
 
-static bool read_options(int count, char **words, settings *o)
+/* ---- options ---- */
+
+static bool known_row(const char *word, size_t length)
 {
-    const struct {
-        const char *name, **value;
-    } texts[] = {{"--rows", &o->rows}, {"--systems", &o->systems}, {"--text", &o->text}, {"--out", &o->out}};
-    for (int i = 1; i < count; i += 2) {
-        bool known = false;
-        if (i + 1 == count) { return false; }
-        for (size_t t = 0; t < sizeof texts / sizeof texts[0]; t++) {
-            if (strcmp(words[i], texts[t].name) != 0) { continue; }
-            *texts[t].value = words[i + 1];
-            known = true;
+    for (const peer_row *row = peer_rows; row->name != NULL; row++) {
+        if (strlen(row->name) == length && memcmp(row->name, word, length) == 0) { return true; }
+    }
+    return false;
+}
+
+static bool known_system(const char *word, size_t length)
+{
+    for (const peer_kind *kind = peer_kinds; kind->name != NULL; kind++) {
+        if (strlen(kind->name) == length && memcmp(kind->name, word, length) == 0) { return true; }
+    }
+    return false;
+}
+
+/* Says which word of the list is not known. */
+static bool check_words(const char *list, const char *what, bool (*known)(const char *, size_t))
+{
+    while (*(list += strspn(list, " ,")) != '\0') {
+        const size_t length = strcspn(list, " ,");
+        if (!known(list, length)) {
+            (void)fprintf(stderr, "peers: no %s '%.*s'\n", what, (int)length, list);
+            return false;
         }
-        if (strcmp(words[i], "--seconds") == 0) {
-            o->seconds = strtod(words[i + 1], NULL);
-            known = o->seconds > 0;
-        }
-        if (!known) { return false; }
+        list += length;
     }
     return true;
 }
 
+static bool read_options(int count, char **words, settings *s)
+{
+    const struct {
+        const char *name, **value;
+    } texts[] = {{"--rows", &s->rows}, {"--systems", &s->systems}, {"--text", &s->text}, {"--out", &s->out}};
+    for (int i = 1; i < count; i += 2) {
+        bool known = false;
+        for (size_t t = 0; t < sizeof texts / sizeof texts[0] && i + 1 < count; t++) {
+            if (strcmp(words[i], texts[t].name) != 0) { continue; }
+            *texts[t].value = words[i + 1];
+            known = true;
+        }
+        if (strcmp(words[i], "--seconds") == 0 && i + 1 < count) {
+            s->seconds = strtod(words[i + 1], NULL);
+            known = s->seconds > 0 && s->seconds < 1e6;
+        }
+        if (!known) {
+            (void)fprintf(stderr, "usage: peers [--rows WORDS] [--systems WORDS] [--seconds S] [--text FILE] [--out FOLDER]\n");
+            return false;
+        }
+    }
+    return check_words(s->rows, "row", known_row) && check_words(s->systems, "system", known_system);
+}
+
 int main(int count, char **words)
 {
-    settings options = {.text = "/usr/share/common-licenses/GPL-3", .out = "build/bench", .seconds = 1};
+    settings s = {.rows = "", .systems = "", .text = "/usr/share/common-licenses/GPL-3", .out = "build/bench", .seconds = 1};
     bptt_error error;
-    if (!read_options(count, words, &options)) {
-        (void)fprintf(stderr, "usage: peers [--rows WORDS] [--systems WORDS] [--seconds S] [--text FILE] [--out FOLDER]\n");
-        return BPTT_USAGE;
-    }
-    /* one core for everybody, also for the children; libgomp has read its environment already */
+    if (!read_options(count, words, &s)) { return BPTT_USAGE; }
+    /* one thread for everybody, also for the children; libgomp has read its environment already */
     omp_set_num_threads(1);
     (void)setenv("OMP_NUM_THREADS", "1", 1);
     (void)setenv("OPENBLAS_NUM_THREADS", "1", 1);
-    bptt_status status = run_all(&options, &error);
+    bptt_status status = run_all(&s, &error);
     if (status != BPTT_OK) { (void)fprintf(stderr, "peers: %s\n", error.text); }
     return (int)status;
 }

@@ -1,0 +1,226 @@
+/* peer_report.c: table, CSV, and the machine's own figures.  See peer_report.h. */
+#include "peer_report.h"
+
+#include "../../runtime/bench.h"
+#include "../../runtime/machine.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- the machine ---- */
+
+typedef float lanes __attribute__((vector_size(64)));
+
+/* Reads the buffer once; eight sums, or the latency of the addition would count. */
+static lanes read_once(const lanes *at, size_t count)
+{
+    lanes a = {0}, b = {0}, c = {0}, d = {0}, e = {0}, f = {0}, g = {0}, h = {0};
+    for (size_t i = 0; i + 8 <= count; i += 8) {
+        a += at[i];
+        b += at[i + 1];
+        c += at[i + 2];
+        d += at[i + 3];
+        e += at[i + 4];
+        f += at[i + 5];
+        g += at[i + 6];
+        h += at[i + 7];
+    }
+    return a + b + c + d + e + f + g + h;
+}
+
+/* Bytes per second that this core reads from a buffer of `bytes`, the best of some tries; 0: no memory. */
+static double read_bandwidth(size_t bytes)
+{
+    enum { TRIES = 15 };
+    const size_t count = bytes / sizeof(lanes), passes = 1 + ((size_t)64 << 20) / bytes;
+    lanes *buffer = aligned_alloc(sizeof(lanes), count * sizeof(lanes));
+    double best = 0;
+    lanes sum = {0};
+    if (buffer == NULL) { return 0; }
+    memset(buffer, 0, count * sizeof(lanes));
+    for (int i = 0; i < TRIES; i++) {
+        const double start = bptt_seconds();
+        for (size_t pass = 0; pass < passes; pass++) {
+            sum += read_once(buffer, count);
+            __asm__ volatile("" : : "r"(buffer) : "memory"); /* it may have changed: read it again */
+        }
+        const double rate = (double)(passes * count * sizeof(lanes)) / (bptt_seconds() - start);
+        best = rate > best ? rate : best;
+    }
+    free(buffer);
+    return sum[0] > 0 ? 0 : best; /* the sum is used, so it must be made */
+}
+
+/* The size of a cache, or what is common where the system does not know. */
+static size_t cache_bytes(int name, size_t common)
+{
+    const long bytes = sysconf(name);
+    return bytes > 0 ? (size_t)bytes : common;
+}
+
+static bptt_status write_machine(const char *folder, double peak, bptt_error *error)
+{
+    char path[4096];
+    const size_t l1 = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10), l2 = cache_bytes(_SC_LEVEL2_CACHE_SIZE, 1 << 20);
+    const size_t l3 = cache_bytes(_SC_LEVEL3_CACHE_SIZE, 32 << 20);
+    (void)snprintf(path, sizeof path, "%s/machine.csv", folder);
+    FILE *file = fopen(path, "w");
+    if (file == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: cannot be written", path); }
+    (void)fprintf(file, "what,giga_per_second\npeak,%.2f\n", peak * 1e-9);
+    (void)fprintf(file, "L1,%.1f\nL2,%.1f\nL3,%.1f\nmemory,%.1f\n", read_bandwidth(l1 / 2) * 1e-9, read_bandwidth(l2 / 2) * 1e-9,
+                  read_bandwidth(l3 / 4) * 1e-9, read_bandwidth(l3 * 4) * 1e-9);
+    return fclose(file) == 0 ? BPTT_OK : bptt_fail(error, BPTT_FAILED, "%s: cannot be written", path);
+}
+
+/* ---- the table ---- */
+
+typedef struct ratio {
+    const char *over, *under;
+} ratio;
+
+static const ratio ratios[] = {{"onednn", "tcc"}, {"onednn", "cc"}, {"torch", "tcc"}, {"generic", "tcc"}};
+static const char *const ours[] = {"tcc", "cc"};
+enum { RATIOS = sizeof ratios / sizeof ratios[0], OURS = sizeof ours / sizeof ours[0] };
+
+static int number_of(const char *name)
+{
+    int i = 0;
+    while (strcmp(peer_kinds[i].name, name) != 0) { i++; }
+    return i;
+}
+
+static bool has(const peer_report *report, const char *name)
+{
+    return report->shown[number_of(name)];
+}
+
+static bool has_ratio(const peer_report *report, const ratio *r)
+{
+    return has(report, r->over) && has(report, r->under);
+}
+
+static void print_cell(int width, const char *format, double value)
+{
+    char text[32] = "-";
+    if (value > 0 && isfinite(value)) { (void)snprintf(text, sizeof text, format, value); }
+    printf(" %*s |", width, text);
+}
+
+static void print_head(const peer_report *report)
+{
+    char title[32];
+    int columns = 2;
+    printf("| %-7s | %-17s |", "row", "H, V, T, B");
+    for (int i = 0; peer_kinds[i].name != NULL; i++) {
+        if (!report->shown[i]) { continue; }
+        printf(" %8s |", peer_kinds[i].name);
+        columns++;
+    }
+    for (int i = 0; i < RATIOS; i++) {
+        if (!has_ratio(report, &ratios[i])) { continue; }
+        (void)snprintf(title, sizeof title, "%s : %s", ratios[i].over, ratios[i].under);
+        printf(" %13s |", title);
+        columns++;
+    }
+    for (int i = 0; i < OURS; i++) {
+        if (!has(report, ours[i])) { continue; }
+        (void)snprintf(title, sizeof title, "%s/peak", ours[i]);
+        printf(" %8s |", title);
+        columns++;
+    }
+    printf("\n|");
+    for (int i = 0; i < columns; i++) { printf("---|"); }
+    printf("\n");
+}
+
+static void print_row(const peer_report *report, const peer_match *m)
+{
+    char sizes[64];
+    (void)snprintf(sizes, sizeof sizes, "%zu, %zu, %zu, %zu", m->task.hidden, m->task.vocab, m->task.steps, m->task.batch);
+    printf("| %-7s | %-17s |", m->task.name, sizes);
+    for (int i = 0; peer_kinds[i].name != NULL; i++) {
+        const double us = m->seconds[i] * 1e6;
+        if (report->shown[i]) { print_cell(8, us < 10 ? "%.2f" : us < 100 ? "%.1f" : "%.0f", us); }
+    }
+    for (int i = 0; i < RATIOS; i++) {
+        const double under = m->seconds[number_of(ratios[i].under)], over = m->seconds[number_of(ratios[i].over)];
+        if (has_ratio(report, &ratios[i])) { print_cell(13, over < 100 * under ? "%.2f" : "%.0f", under > 0 ? over / under : 0); }
+    }
+    for (int i = 0; i < OURS; i++) {
+        const double seconds = m->seconds[number_of(ours[i])];
+        if (has(report, ours[i])) { print_cell(8, "%.0f %%", seconds > 0 ? 100 * m->task.flop / seconds / report->peak : 0); }
+    }
+    printf("\n");
+    (void)fflush(stdout);
+}
+
+static void write_rows(const peer_report *report, const peer_match *m)
+{
+    const peer_task *t = &m->task;
+    for (int i = 0; peer_kinds[i].name != NULL; i++) {
+        const double s = m->seconds[i];
+        if (!(s > 0)) { continue; }
+        (void)fprintf(report->csv, "%s,%zu,%zu,%zu,%zu,%s,%.3f,%.3f,%.4f,%.0f,%.0f\n", t->name, t->hidden, t->vocab, t->steps,
+                      t->batch, peer_kinds[i].name, s * 1e6, t->flop / s * 1e-9, t->flop / s / report->peak, t->flop, t->bytes);
+    }
+}
+
+static void remark_on(peer_report *report, const peer_match *m)
+{
+    for (int i = 0; peer_kinds[i].name != NULL; i++) {
+        const peer_system *system = peer_kinds[i].system;
+        if (m->peers[i] == NULL || system->arrangement == NULL) { continue; }
+        peer_report_remark(report, "%s: %s is %s", m->task.name, peer_kinds[i].name, system->arrangement(m->peers[i]));
+    }
+    peer_report_remark(report, "%s: losses differ by %.1e at most", m->task.name, m->spread);
+}
+
+/* ---- all of it ---- */
+
+bptt_status peer_report_begin(peer_report *report, const char *folder, bptt_error *error)
+{
+    char path[4096];
+    (void)snprintf(path, sizeof path, "%s/peers.csv", folder);
+    report->peak = bptt_peak_flops(sizeof(float));
+    bptt_status status = write_machine(folder, report->peak, error);
+    if (status != BPTT_OK) { return status; }
+    report->csv = fopen(path, "w");
+    if (report->csv == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: cannot be written", path); }
+    (void)fprintf(report->csv, "name,H,V,T,B,system,us_per_step,gflops,share_of_peak,flop,bytes\n");
+    printf("microseconds of processor time per step (forward, backward, clip, update), f32, one core of %.1f GFLOP/s\n\n",
+           report->peak * 1e-9);
+    print_head(report);
+    return BPTT_OK;
+}
+
+void peer_report_row(peer_report *report, const peer_match *match)
+{
+    print_row(report, match);
+    write_rows(report, match);
+    remark_on(report, match);
+}
+
+void peer_report_remark(peer_report *report, const char *format, ...)
+{
+    const size_t used = strlen(report->remarks), size = sizeof report->remarks - 1;
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(report->remarks + used, size - used, format, arguments);
+    va_end(arguments);
+    strcat(report->remarks, "\n");
+}
+
+bptt_status peer_report_end(peer_report *report, bptt_error *error)
+{
+    printf("\n");
+    for (int i = 0; peer_kinds[i].name != NULL; i++) {
+        if (report->shown[i]) { printf("%-8s  %s\n", peer_kinds[i].name, peer_kinds[i].what); }
+    }
+    printf("\n%s", report->remarks);
+    if (report->csv == NULL) { return BPTT_OK; }
+    const bool failed = ferror(report->csv) != 0;
+    return fclose(report->csv) == 0 && !failed ? BPTT_OK : bptt_fail(error, BPTT_FAILED, "peers.csv: cannot be written");
+}
