@@ -5,7 +5,7 @@
 #   make install    PREFIX=/usr/local DESTDIR=                   make clean
 #   make golden     rewrites tests/golden after a change that was meant
 #   make lint       clang-format, clang-tidy, cppcheck           make asan, make valgrind   the tests under them
-#   make echo       the flags in effect
+#   make bench-peers, make bench-plot   ours beside oneDNN, OpenBLAS, PyTorch, numpy     make echo   the flags in effect
 
 # --- settings ------------------------------------------------------------------------------------------------------------------------
 
@@ -169,23 +169,7 @@ valgrind: tests
 	@$(MAKE) --no-print-directory -s UNDER="valgrind -q --error-exitcode=9 --leak-check=full --trace-children=no" \
 	    RUN="$(foreach s,file data safetensors checkpoint graph emit,$B/tests/test_$s)" run-tests
 
-# --- the comparison with others: see tests/bench/peers.c ------------------------------------------------------------------------------------
-
-PEER_PACKAGES = libdnnl-dev libopenblas-dev python3-torch python3-numpy gnuplot-nox
-peer_objects = $(patsubst %.c,$B/%.o,$(wildcard tests/bench/*.c))
-
-$B/tests/bench/%.o: OPTIMIZE = -O3 -g -march=native -fno-math-errno -fopenmp
-
-$B/bench/peers: $(peer_objects) $(objects)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -fopenmp -o $@ $^ -ldnnl -lopenblas $(LDLIBS)
-
-bench-peers:
-	$(call install-packages,$(PACKAGES) $(PEER_PACKAGES))
-	@$(MAKE) --no-print-directory -s $(JOBS) $B/bench/peers
-	@$B/bench/peers --rows "$(ROWS)" --systems "$(SYSTEMS)" --seconds "$(or $(SECONDS),1)" --text "$(TEXT)" --out $B/bench
-
-ours = $(wildcard gen/*.[ch] runtime/*.[ch] tests/*.[ch])
+ours = $(wildcard gen/*.[ch] runtime/*.[ch] tests/*.[ch] tests/bench/*.[ch])
 
 lint:
 	$(call install-packages,$(PACKAGES) $(LINT_PACKAGES))
@@ -195,8 +179,31 @@ lint:
 	    --suppress=missingIncludeSystem --suppress=ctuuninitvar --std=c11 gen runtime
 	@echo "lint: nothing to say"
 
-.PHONY: all setup demo install clean echo check tests run-tests golden asan valgrind lint
+# --- the comparison with others: tests/bench/peers.c -----------------------------------------------------------------------------------------
+
+PEER_PACKAGES = libdnnl-dev libopenblas-dev python3-torch python3-numpy
+PEERS = $B/bench/peers --rows "$(ROWS)" --systems "$(SYSTEMS)" --seconds $(or $(SECONDS),1) --text $(TEXT) --out $B/bench
+
+# what the peers' C is given as well as the libraries: this machine's vectors, and glibc's vector tanh and exp by `omp simd`
+$B/tests/bench/%.o: OPTIMIZE = -O3 -g -march=native -fno-math-errno -fopenmp-simd -Wno-pass-failed
+
+$B/bench/peers: $(patsubst %.c,$B/%.o,$(wildcard tests/bench/*.c)) $(objects)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ -ldnnl -lopenblas -lmvec $(LDLIBS)
+
+bench-peers:
+	$(call install-packages,$(PACKAGES) $(PEER_PACKAGES))
+	@$(MAKE) --no-print-directory -s $(JOBS) $B/bench/peers
+	@$(PEERS)
+
+bench-plot:
+	$(call install-packages,gnuplot-nox)
+	@[ -f $B/bench/peers.csv ] || $(MAKE) --no-print-directory bench-peers
+	@gnuplot -e "folder='$B/bench'" tests/bench/plot.gp
+	@ls $B/bench/*.svg $B/bench/*.png
+
+.PHONY: all setup demo install clean echo check tests run-tests golden asan valgrind lint bench-peers bench-plot
 .PRECIOUS: $B/kernels_%.c $B/%.o
 .DELETE_ON_ERROR:
 
--include $(wildcard $B/*/*.d)
+-include $(wildcard $B/*/*.d $B/tests/bench/*.d)

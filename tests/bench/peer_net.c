@@ -6,6 +6,12 @@
 #include <string.h>
 #include <time.h>
 
+/* glibc has these for vectors too (libmvec, 4 ulp at most), yet its headers say so under -ffast-math alone. */
+#pragma omp declare simd notinbranch
+extern float expf(float);
+#pragma omp declare simd notinbranch
+extern float tanhf(float);
+
 /* ---- memory ---- */
 
 float *peer_floats(size_t count)

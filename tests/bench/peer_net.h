@@ -1,6 +1,6 @@
 /* peer_net.h: what a library for matrices leaves to its user: weights, gather, tanh, softmax, clip, Adagrad.
  *
- * Plain C that the compiler vectorises (-O3 -march=native -fno-math-errno -fopenmp-simd; tanh and exp from glibc's libmvec), as a
+ * Plain C that the compiler vectorises (-O3 -march=native -fno-math-errno -fopenmp-simd; tanh and exp from libmvec), as a
  * competent user of oneDNN or OpenBLAS would write it.  All matrices are dense rows, weights are [inputs][outputs].
  */
 #ifndef BPTT_PEER_NET_H

@@ -498,7 +498,7 @@ static double try_way(onednn *d, const peer_task *task, const arrangement *way)
         return never;
     }
     double best = never, total = 0;
-    for (int i = 0; i < 3 || (total < 0.05 && i < 10000); i++) {
+    for (int i = 0; i < 2 || (total < 0.05 && i < 10000); i++) {
         peer_result result = {0};
         peer_steps(task, &d->next, 1, step, d, &result);
         best = result.seconds < best ? result.seconds : best;

@@ -81,7 +81,7 @@ typedef struct ratio {
     const char *over, *under;
 } ratio;
 
-static const ratio ratios[] = {{"onednn", "tcc"}, {"onednn", "cc"}, {"torch", "tcc"}, {"generic", "tcc"}};
+static const ratio ratios[] = {{"onednn", "tcc"}, {"onednn", "cc"}, {"openblas", "cc"}, {"torch", "cc"}, {"generic", "cc"}};
 static const char *const ours[] = {"tcc", "cc"};
 enum { RATIOS = sizeof ratios / sizeof ratios[0], OURS = sizeof ours / sizeof ours[0] };
 
@@ -113,7 +113,7 @@ static void print_head(const peer_report *report)
 {
     char title[32];
     int columns = 2;
-    printf("| %-7s | %-17s |", "row", "H, V, T, B");
+    printf("| %-7s | %-19s |", "row", "H, V, T, B");
     for (int i = 0; peer_kinds[i].name != NULL; i++) {
         if (!report->shown[i]) { continue; }
         printf(" %8s |", peer_kinds[i].name);
@@ -122,7 +122,7 @@ static void print_head(const peer_report *report)
     for (int i = 0; i < RATIOS; i++) {
         if (!has_ratio(report, &ratios[i])) { continue; }
         (void)snprintf(title, sizeof title, "%s : %s", ratios[i].over, ratios[i].under);
-        printf(" %13s |", title);
+        printf(" %14s |", title);
         columns++;
     }
     for (int i = 0; i < OURS; i++) {
@@ -140,14 +140,14 @@ static void print_row(const peer_report *report, const peer_match *m)
 {
     char sizes[64];
     (void)snprintf(sizes, sizeof sizes, "%zu, %zu, %zu, %zu", m->task.hidden, m->task.vocab, m->task.steps, m->task.batch);
-    printf("| %-7s | %-17s |", m->task.name, sizes);
+    printf("| %-7s | %-19s |", m->task.name, sizes);
     for (int i = 0; peer_kinds[i].name != NULL; i++) {
         const double us = m->seconds[i] * 1e6;
         if (report->shown[i]) { print_cell(8, us < 10 ? "%.2f" : us < 100 ? "%.1f" : "%.0f", us); }
     }
     for (int i = 0; i < RATIOS; i++) {
         const double under = m->seconds[number_of(ratios[i].under)], over = m->seconds[number_of(ratios[i].over)];
-        if (has_ratio(report, &ratios[i])) { print_cell(13, over < 100 * under ? "%.2f" : "%.0f", under > 0 ? over / under : 0); }
+        if (has_ratio(report, &ratios[i])) { print_cell(14, over < 100 * under ? "%.2f" : "%.0f", under > 0 ? over / under : 0); }
     }
     for (int i = 0; i < OURS; i++) {
         const double seconds = m->seconds[number_of(ours[i])];
@@ -166,16 +166,18 @@ static void write_rows(const peer_report *report, const peer_match *m)
         (void)fprintf(report->csv, "%s,%zu,%zu,%zu,%zu,%s,%.3f,%.3f,%.4f,%.0f,%.0f\n", t->name, t->hidden, t->vocab, t->steps,
                       t->batch, peer_kinds[i].name, s * 1e6, t->flop / s * 1e-9, t->flop / s / report->peak, t->flop, t->bytes);
     }
+    (void)fflush(report->csv); /* what is measured stays, whatever a later row does */
 }
 
 static void remark_on(peer_report *report, const peer_match *m)
 {
+    char way[96] = "";
     for (int i = 0; peer_kinds[i].name != NULL; i++) {
         const peer_system *system = peer_kinds[i].system;
         if (m->peers[i] == NULL || system->arrangement == NULL) { continue; }
-        peer_report_remark(report, "%s: %s is %s", m->task.name, peer_kinds[i].name, system->arrangement(m->peers[i]));
+        (void)snprintf(way, sizeof way, "; %s: %s", peer_kinds[i].name, system->arrangement(m->peers[i]));
     }
-    peer_report_remark(report, "%s: losses differ by %.1e at most", m->task.name, m->spread);
+    peer_report_remark(report, "%-8s  losses within %.0e%s", m->task.name, m->spread, way);
 }
 
 /* ---- all of it ---- */

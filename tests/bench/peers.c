@@ -11,9 +11,9 @@
 #include "../../runtime/backend.h"
 
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { ROUNDS = 7, CHECK_STEPS = 20 };
 
@@ -72,7 +72,7 @@ static bptt_status check_all(peer_match *m, peer_report *report, bptt_error *err
         bptt_status status = check_one(&peer_kinds[i], m->peers[i], &loss, &m->seconds[i], error);
         if (status != BPTT_OK) { return status; }
         if (loss == 0) {
-            peer_report_remark(report, "%s: %s left out, %d steps would take more than %.0f s", name, peer_kinds[i].name,
+            peer_report_remark(report, "%-8s  %s left out, %d steps would take more than %.0f s", name, peer_kinds[i].name,
                                CHECK_STEPS, PATIENCE);
             drop(m, i);
             continue;
@@ -230,15 +230,24 @@ static bool read_options(int count, char **words, settings *s)
     return check_words(s->rows, "row", known_row) && check_words(s->systems, "system", known_system);
 }
 
+/* One thread for everybody, also for the children.  The libraries have read their environment already: begin again. */
+static void one_thread(char **words)
+{
+    const char *threads = getenv("OMP_NUM_THREADS");
+    if (threads != NULL && strcmp(threads, "1") == 0) { return; }
+    (void)setenv("OMP_NUM_THREADS", "1", 1);
+    (void)setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    (void)execv("/proc/self/exe", words);
+    (void)fprintf(stderr, "peers: cannot limit the libraries to one thread; set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1\n");
+    exit(BPTT_FAILED);
+}
+
 int main(int count, char **words)
 {
     settings s = {.rows = "", .systems = "", .text = "/usr/share/common-licenses/GPL-3", .out = "build/bench", .seconds = 1};
     bptt_error error;
     if (!read_options(count, words, &s)) { return BPTT_USAGE; }
-    /* one thread for everybody, also for the children; libgomp has read its environment already */
-    omp_set_num_threads(1);
-    (void)setenv("OMP_NUM_THREADS", "1", 1);
-    (void)setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    one_thread(words);
     bptt_status status = run_all(&s, &error);
     if (status != BPTT_OK) { (void)fprintf(stderr, "peers: %s\n", error.text); }
     return (int)status;
