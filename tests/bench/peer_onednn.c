@@ -5,7 +5,8 @@
  *   gathered  the input is the row of W_xh that the token picks, H wide, through an identity
  * For each the weights may stay rows or take the format that the primitive would like (a reorder a step, since the update needs
  * rows), and the output layer may be matmul or inner_product.  Opening the peer times them all on the task and keeps the fastest.
- * A second peer does without the RNN primitives: peer_loop.c over dnnl_sgemm.
+ * PEERS_VERBOSE=1 prints these times.  (peer_gemm.c is the peer that does without the RNN primitives.)
+ * The first state is given although it is zero: without one, 2.6 computes a wrong gradient of W_hh.
  * Primitives, memories and reorders are made once.  Depends on dnnl.h, C API, 2.6.
  */
 #include "peer_net.h"
@@ -91,7 +92,8 @@ static dnnl_memory_desc_t describe(onednn *d, int rank, const dnnl_dims_t dims, 
 static dnnl_memory_t new_memory(onednn *d, const dnnl_memory_desc_t *desc, void *data)
 {
     dnnl_memory_t memory = NULL;
-    if (d->status != dnnl_success || d->memory_count == MAX_MEMORIES) { return NULL; }
+    if (d->memory_count == MAX_MEMORIES) { (void)ok(d, dnnl_out_of_memory, "MAX_MEMORIES"); }
+    if (d->status != dnnl_success) { return NULL; }
     if (ok(d, dnnl_memory_create(&memory, desc, d->engine, data), "a memory")) { d->memories[d->memory_count++] = memory; }
     return memory;
 }
@@ -110,7 +112,8 @@ typedef struct argument {
 
 static op *new_op(onednn *d, const_dnnl_primitive_desc_t pd)
 {
-    if (d->status != dnnl_success || d->count == MAX_OPS) { return NULL; }
+    if (d->count == MAX_OPS) { (void)ok(d, dnnl_out_of_memory, "MAX_OPS"); }
+    if (d->status != dnnl_success) { return NULL; }
     op *o = &d->ops[d->count];
     if (!ok(d, dnnl_primitive_create(&o->primitive, pd), "a primitive")) { return NULL; }
     d->count++;

@@ -3,8 +3,9 @@
  *     peers [--rows "tiny small"] [--systems "tcc onednn"] [--seconds S] [--text FILE] [--out FOLDER]
  *
  * All peers of a row must reach the same loss after the same 20 steps before any is timed.  A step's time is the median of the
- * rounds; the peers of a row take turns in each round.  What counts is processor time: all of them run on one thread, and a busy
- * machine then harms nobody much.  Run it from the folder of the Makefile, where the Python peers are found.
+ * rounds; the peers of a row take turns in each round.  What counts is processor time, since all of them run on one thread and other
+ * programs may want the core.  Each run writes FOLDER/peers.csv and machine.csv anew.  Run it from the folder of the Makefile, where
+ * the Python peers are found.
  */
 #include "peer_report.h"
 
