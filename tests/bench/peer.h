@@ -1,7 +1,7 @@
 /* peer.h: one way to train the same network, so that many can be timed side by side.
  *
- * A task is sizes, first weights and tokens; a peer is a system that trains on it.  Every step of every peer is one chunk of T steps
- * of B sequences, from a zero state: forward, backward, clip, update.  Step i (from 0) reads chunk i mod `chunks`.  For `make
+ * A task is sizes, first weights and tokens; a peer is a system that trains on it.  Every step of every peer is one chunk of T
+ * steps of B sequences, from a zero state: forward, backward, clip, update.  Step i (from 0) reads chunk i mod `chunks`.  For `make
  * bench-peers` alone; no part of bptt.  Depends on gen/spec.h.
  */
 #ifndef BPTT_PEER_H

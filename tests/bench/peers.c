@@ -3,9 +3,9 @@
  *     peers [--rows "tiny small"] [--systems "tcc onednn"] [--seconds S] [--text FILE] [--out FOLDER]
  *
  * All peers of a row must reach the same loss after the same 20 steps before any is timed.  A step's time is the median of the
- * rounds; the peers of a row take turns in each round.  What counts is processor time, since all of them run on one thread and other
- * programs may want the core.  Each run writes FOLDER/peers.csv and machine.csv anew.  Run it from the folder of the Makefile, where
- * the Python peers are found.
+ * rounds; the peers of a row take turns in each round.  What counts is processor time, since all of them run on one thread and
+ * other programs may want the core.  Each run writes FOLDER/peers.csv and machine.csv anew.  Run it from the folder of the Makefile,
+ * where the Python peers are found.
  */
 #include "peer_report.h"
 
@@ -43,7 +43,7 @@ typedef struct settings {
 
 /* ---- the check ---- */
 
-/* Runs the steps of the check: their loss, and a first estimate of a step's seconds.  *loss is 0 when it would try our patience. */
+/* Runs the steps of the check: their loss, and a first estimate of a step's seconds.  *loss is 0 when that would take too long. */
 static bptt_status check_one(const peer_kind *kind, void *peer, double *loss, double *seconds, bptt_error *error)
 {
     peer_result result = {0};

@@ -11,7 +11,8 @@ peak = figure("peak")
 # --- systems, in the order of the key ---
 
 systems = "cc tcc onednn 1dnngemm openblas generic torch numpy"
-titles = "'bptt, cc' 'bptt, tcc' 'oneDNN, RNN primitives' 'C loops over oneDNN sgemm' 'C loops over OpenBLAS' 'plain C loops' PyTorch numpy"
+titles = "'bptt, cc' 'bptt, tcc' 'oneDNN, RNN primitives' 'C loops over oneDNN sgemm' 'C loops over OpenBLAS' ".\
+         "'plain C loops' PyTorch numpy"
 set linetype 1 lc rgb "#08519c" lw 3.0 pt 7 ps 1.0
 set linetype 2 lc rgb "#56a0d8" lw 2.0 pt 5 ps 0.9
 set linetype 3 lc rgb "#d94801" lw 2.5 pt 9 ps 1.2
