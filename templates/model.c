@@ -19,7 +19,7 @@ typedef ${name}_real real;
 % end
 void *memcpy(void *to, const void *from, size_t n);
 void *memset(void *to, int byte, size_t n);
-% if spec.init == "normal" then
+% if spec.init == "normal" or unroll == "full" then
 double log(double x);
 % end
 double sqrt(double x);

@@ -29,7 +29,7 @@ H.constants = { -- in the order of templates/kernels/update.c
 local taken = {}
 for word in ([[auto break case char const continue default do double else enum extern float for goto if inline int long register
   restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x y t row rows steps loss scale
-  first probabilities real zeros forward head head_loss uniform vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
+  first probabilities real zeros forward head head_loss uniform cross_entropy softmax vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
   CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
   taken[word] = true
 end
@@ -101,6 +101,7 @@ for _, action in ipairs(actions) do
   elseif action.kind == "scatter" then need("scatter")
   elseif action.kind == "column_sum" then
     need("column_sum")
+  elseif action.kind == "loss" and spelled then need("exp")
   elseif action.kind == "loss" then
     need("cross_entropy")
     need("softmax")
@@ -320,6 +321,38 @@ local function define_chain(action)
   write("    }\n}\n\n")
 end
 
+-- unroll = "full": a row of the output layer.
+local function define_loss(action)
+  local stride = slots[action.input.slot].stride
+  local function each(text, from, to)
+    for j = from or 0, (to or action.cols) - 1 do write("    ", (text:gsub("#", tostring(j))), "\n") end
+  end
+  local function sum_of_exponentials()
+    each("o[#] -= max;")
+    for j = 0, stride - lanes, lanes do write("    bptt_exp(", plus("o", tostring(j)), ", ", plus("o", tostring(j)), ", ", lanes, ");\n") end
+    local terms = {}
+    for j = 0, action.cols - 1 do terms[#terms + 1] = "o[" .. j .. "]" end
+    write("    const real sum = ", common.wrap(8, terms, " + "), ";\n")
+  end
+  write("/* -log softmax(o)[label]; backward: o becomes scale (softmax(o) - onehot(label)).  No label below ", action.cols,
+    ": neither loss nor gradient. */\n")
+  write("static double cross_entropy(real *o, uint32_t label, real scale, int backward)\n{\n")
+  write("    if (label >= ", action.cols, ") {\n        memset(o, 0, ", stride * real_size, ");\n        return 0;\n    }\n")
+  write("    real max = o[0];\n")
+  each("if (max < o[#]) { max = o[#]; }", 1)
+  write("    const double above = (double)max - (double)o[label];\n")
+  sum_of_exponentials()
+  write("    if (!backward) { return log((double)sum) + above; }\n    const real factor = scale / sum;\n")
+  each("o[#] *= factor;")
+  each("o[#] = 0; /* padding */", action.cols, stride)
+  write("    o[label] -= scale;\n    return log((double)sum) + above;\n}\n\n")
+  write("/* out = softmax(o) */\nstatic void softmax(real *o, real *out)\n{\n    real max = o[0];\n")
+  each("if (max < o[#]) { max = o[#]; }", 1)
+  sum_of_exponentials()
+  each("out[#] = o[#] / sum;")
+  write("}\n\n")
+end
+
 -- Whether a straight line of so many steps has this action: the first step hands nothing back.
 local function is_made(action, steps) return looped or steps > 1 or not action.into_previous end
 
@@ -327,6 +360,7 @@ function H.define(action)
   if not is_made(action, spec.K) then return end
   if is_product(action) then define_product(action) end
   if action.kind == "chain" and #action.elements > 1 then define_chain(action) end
+  if action.kind == "loss" and spelled then define_loss(action) end
 end
 
 -- --- calls ---------------------------------------------------------------------------------------------------------------------------------
@@ -425,6 +459,13 @@ local function calls(action, time, rows, backward)
         plus(plus(p(action.out), tostring(r * stride(action.out))), j), stride(action.out), plus(weight, j), param.stride,
         bias and plus(bias, j) .. ", " or "", plus("x", tostring(r)), count, n)
     end)
+  elseif action.kind == "loss" and spelled then
+    local terms = {}
+    for r = 0, rows - 1 do
+      terms[#terms + 1] = string.format("cross_entropy(%s, y[%d], %s)", plus(p(action.input), tostring(r * stride(action.input))), r,
+        backward and "scale, 1" or "(real)1, 0")
+    end
+    return {"const double loss = " .. common.wrap(8, terms, " + ") .. ";"}
   elseif action.kind == "loss" then
     return {string.format("const double loss = bptt_cross_entropy(%s, %d, y, %s, %d, %s);", p(action.input), stride(action.input), rows,
       action.cols, backward and "scale, 1" or "(real)1, 0")}
@@ -615,7 +656,12 @@ function H.predict()
   local chosen = choose({"input", "step", "head"}, true)
   declare(chosen)
   for _, action in ipairs(chosen) do
-    if action.kind == "loss" then
+    if action.kind == "loss" and spelled then
+      for b = 0, B - 1 do
+        write("    softmax(", plus(place(action.input, 0), tostring(b * slots[action.input.slot].stride)), ", ",
+          plus("probabilities", tostring(b * action.cols)), ");\n")
+      end
+    elseif action.kind == "loss" then
       write(string.format("    bptt_softmax(%s, %d, probabilities, %d, %d);\n", place(action.input, 0), slots[action.input.slot].stride, B,
         action.cols))
     else
