@@ -14,6 +14,14 @@ typedef struct bptt_part {
     size_t bytes;
 } bptt_part;
 
+/* One kind of work in a chunk, done `calls` times: each time `flop` FLOP on operands of `bytes` bytes.  An operand counts once a call,
+ * read, written or both, with its padding; of a table that tokens point into only as many rows as there are tokens. */
+typedef struct bptt_work {
+    double calls, flop, bytes;
+} bptt_work;
+
+enum { BPTT_MAX_WORKS = 132 };
+
 /* Exact counts of one chunk of K steps x B streams.  A multiply-add is two FLOP; one element of tanh, exp, ... counts as one. */
 typedef struct bptt_counts {
     size_t parameters; /* logical, without padding */
@@ -21,7 +29,9 @@ typedef struct bptt_counts {
     bptt_part parts[12];
     size_t part_count;
     double flop_forward, flop_backward, flop_update;
-    double bytes_moved; /* parameters, gradients, moments and states read or written once each per chunk */
+    double bytes_moved; /* sum over the works */
+    bptt_work works[BPTT_MAX_WORKS];
+    size_t work_count;
 } bptt_counts;
 
 /* The emitted files as text, each ended by NUL; owned. */

@@ -1,4 +1,4 @@
-/* plan.c: runs the passes, counts what came out and prints it.  See plan.h. */
+/* plan.c: runs the passes and prints what came out.  See plan.h. */
 #include "plan.h"
 
 #include <stdlib.h>
@@ -66,45 +66,6 @@ void bptt_plan_free(bptt_plan *plan)
     if (plan == NULL) { return; }
     free(plan->refs);
     free(plan);
-}
-
-/* --- counts ------------------------------------------------------------------------------------------------------------------ */
-
-static void add_part(bptt_counts *counts, const char *name, size_t bytes)
-{
-    if (bytes == 0) { return; }
-    counts->parts[counts->part_count++] = (bptt_part){name, bytes};
-    counts->struct_bytes += bytes;
-}
-
-void bptt_plan_count(bptt_plan *plan)
-{
-    bptt_counts *counts = &plan->counts;
-    const size_t real = (size_t)plan->real_size;
-    const double rows = (double)plan->spec->K * (double)plan->spec->batch;
-    size_t kept = 0;
-    for (int p = 0; p < plan->graph->param_count; p++) {
-        counts->parameters += (size_t)(plan->params[p].rows * plan->params[p].cols);
-    }
-    for (int a = 0; a < plan->action_count; a++) {
-        *(plan->actions[a].forward ? &counts->flop_forward : &counts->flop_backward) += rows * plan->actions[a].flop;
-    }
-    for (int s = 0; s < plan->slot_count; s++) {
-        if (plan->slots[s].kind == BPTT_ROWS_STATE || plan->slots[s].kind == BPTT_ROWS_CHUNK) { kept += plan->slots[s].size; }
-    }
-    if (kept > plan->work_size) { kept = plan->work_size; } /* slots may share memory */
-    static const double update_flop[] = {
-        [BPTT_SGD] = 2, [BPTT_MOMENTUM] = 4, [BPTT_ADAGRAD] = 6, [BPTT_RMSPROP] = 8, [BPTT_ADAM] = 12};
-    counts->flop_update = (double)counts->parameters * (update_flop[plan->spec->optimizer.kind] + 2); /* + 2: the norm */
-    add_part(counts, "parameters", plan->block_size * real);
-    add_part(counts, "gradients", plan->block_size * real);
-    add_part(counts, "moments", plan->block_size * real * (size_t)plan->moments);
-    add_part(counts, "turned weights", plan->turned_size * real);
-    add_part(counts, "states and activations", kept * real);
-    add_part(counts, "blocks", (plan->work_size - kept) * real);
-    add_part(counts, "progress", (size_t)plan->progress * sizeof(double));
-    counts->bytes_moved =
-        (double)(plan->block_size * (2 + (size_t)plan->moments) + plan->turned_size + plan->work_size) * (double)real;
 }
 
 /* --- the printed plan ----------------------------------------------------------------------------------------------------------- */

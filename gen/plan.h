@@ -5,6 +5,7 @@
  *   fuse            fuse.c     which values of a chain need no memory
  *   place           place.c    which slot holds a value, in which rows, where
  *   tile            tile.c     register tiles of every product
+ *   count           count.c    FLOP and bytes of what came out
  *
  * Regions of one chunk, in order.  A slot row is one step of one sequence; a chunk has steps x B of them.
  *   INPUT   all rows at once: what does not depend on the state

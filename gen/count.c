@@ -1,0 +1,119 @@
+/* count.c: the plan's pass count: parameters, bytes of the struct, FLOP and bytes of every piece of work in a chunk.
+ *
+ * FLOP are those of the equations; bytes are those of this plan, with its padding and its blocks.  Depends on plan.h.
+ */
+#include "plan.h"
+
+_Static_assert(BPTT_MAX_WORKS >= BPTT_MAX_ACTIONS + 3, "the actions, the gradient's norm, the update, the turned copies");
+
+static void add_part(bptt_counts *counts, const char *name, size_t bytes)
+{
+    if (bytes == 0) { return; }
+    counts->parts[counts->part_count++] = (bptt_part){name, bytes};
+    counts->struct_bytes += bytes;
+}
+
+static void count_struct(bptt_plan *plan)
+{
+    bptt_counts *counts = &plan->counts;
+    const size_t real = (size_t)plan->real_size;
+    size_t kept = 0;
+    for (int s = 0; s < plan->slot_count; s++) {
+        if (plan->slots[s].kind == BPTT_ROWS_STATE || plan->slots[s].kind == BPTT_ROWS_CHUNK) { kept += plan->slots[s].size; }
+    }
+    if (kept > plan->work_size) { kept = plan->work_size; } /* slots may share memory */
+    add_part(counts, "parameters", plan->block_size * real);
+    add_part(counts, "gradients", plan->block_size * real);
+    add_part(counts, "moments", plan->block_size * real * (size_t)plan->moments);
+    add_part(counts, "turned weights", plan->turned_size * real);
+    add_part(counts, "states and activations", kept * real);
+    add_part(counts, "blocks", (plan->work_size - kept) * real);
+    add_part(counts, "progress", (size_t)plan->progress * sizeof(double));
+}
+
+/* --- works -------------------------------------------------------------------------------------------------------------------- */
+
+static void add_work(bptt_counts *counts, double calls, double flop, double bytes)
+{
+    if (calls <= 0) { return; }
+    counts->works[counts->work_count++] = (bptt_work){calls, flop, bytes};
+    counts->bytes_moved += calls * bytes;
+}
+
+/* Rows of one call of an action. */
+static double rows_of(const bptt_plan *plan, const bptt_action *action)
+{
+    switch (action->region) {
+    case BPTT_REGION_STEP:
+    case BPTT_REGION_BACK:
+        return (double)plan->spec->batch;
+    case BPTT_REGION_HEAD:
+        return (double)plan->block;
+    default:
+        return (double)plan->spec->K * (double)plan->spec->batch;
+    }
+}
+
+/* The places that an action touches, each once; returns how many. */
+static int places_of(const bptt_action *action, bptt_ref places[3 + 3 * BPTT_MAX_ELEMENTS])
+{
+    bptt_ref all[3 + 3 * BPTT_MAX_ELEMENTS] = {action->out, action->in, action->adjoint};
+    int used = 3, count = 0;
+    for (int e = 0; e < action->element_count; e++) {
+        all[used++] = action->elements[e].out;
+        all[used++] = action->elements[e].a;
+        all[used++] = action->elements[e].b;
+    }
+    for (int i = 0; i < used; i++) {
+        bool seen = all[i].kind != BPTT_REF_SLOT;
+        for (int j = 0; j < count && !seen; j++) { seen = places[j].index == all[i].index && places[j].shift == all[i].shift; }
+        if (!seen) { places[count++] = all[i]; }
+    }
+    return count;
+}
+
+/* Reals of the parameter, or of its gradient, that one call with `rows` rows touches. */
+static double parameter_reals(const bptt_plan *plan, const bptt_action *action, double rows)
+{
+    if (action->param < 0) { return 0; }
+    const bptt_tensor_plan *tensor = &plan->params[action->param];
+    const bool by_token = action->kind == BPTT_GATHER || (action->kind == BPTT_SCATTER && action->fill == BPTT_FILL_ADD);
+    if (by_token && rows < (double)tensor->rows) { return rows * (double)tensor->stride; }
+    return action->turned ? (double)tensor->cols * (double)tensor->turned_stride : (double)tensor->rows * (double)tensor->stride;
+}
+
+static void count_action(bptt_plan *plan, const bptt_action *action)
+{
+    bptt_ref places[3 + 3 * BPTT_MAX_ELEMENTS];
+    const double steps = (double)plan->spec->K - (action->into_previous ? 1 : 0);
+    const double all = steps * (double)plan->spec->batch, rows = rows_of(plan, action);
+    const int count = places_of(action, places);
+    double reals = parameter_reals(plan, action, rows);
+    if (action->fill == BPTT_FILL_BIAS && action->bias >= 0) { reals += (double)plan->params[action->bias].stride; }
+    for (int i = 0; i < count; i++) { reals += rows * (double)plan->slots[places[i].index].stride; }
+    /* a block that is not full counts as the part of a call that it is */
+    add_work(&plan->counts, all / rows, rows * action->flop, reals * plan->real_size);
+    *(action->forward ? &plan->counts.flop_forward : &plan->counts.flop_backward) += all * action->flop;
+}
+
+static void count_update(bptt_plan *plan)
+{
+    static const double flop[] = {[BPTT_SGD] = 2, [BPTT_MOMENTUM] = 4, [BPTT_ADAGRAD] = 6, [BPTT_RMSPROP] = 8, [BPTT_ADAM] = 12};
+    bptt_counts *counts = &plan->counts;
+    const double norm = 2.0 * (double)counts->parameters, update = flop[plan->spec->optimizer.kind] * (double)counts->parameters;
+    const double block = (double)plan->block_size * plan->real_size;
+    add_work(counts, 1, norm, block);
+    add_work(counts, 1, update, (2 + plan->moments) * block);
+    if (plan->turned_size > 0) { add_work(counts, 1, 0, 2.0 * (double)plan->turned_size * plan->real_size); }
+    counts->flop_update = norm + update;
+}
+
+void bptt_plan_count(bptt_plan *plan)
+{
+    for (int p = 0; p < plan->graph->param_count; p++) {
+        plan->counts.parameters += (size_t)(plan->params[p].rows * plan->params[p].cols);
+    }
+    count_struct(plan);
+    for (int a = 0; a < plan->action_count; a++) { count_action(plan, &plan->actions[a]); }
+    count_update(plan);
+}
