@@ -1,250 +1,230 @@
-/* bench.c: `bptt bench`, the backends side by side on one spec.
+/* bench.c: `bptt bench`, which measures one spec or the suite and prints a table or JSON.
  *
- * Every backend must give the same loss and gradient in the first step on the same tokens before it is timed.  (Later steps prove
- * nothing: at a high rate training is chaotic, and rounding decides.  `bptt check` compares every element.)  Rounds alternate between the backends and the median
- * counts, so that a busy machine slows all alike.  Depends on backend.h, generate.h (counts) and kernels.h (the peak).
+ * One spec: a line for each backend.  The suite: a line for each row, printed as soon as it is measured.  Depends on bench.h.
  */
 #include "bench.h"
 
-#include "backend.h"
-#include "generate.h"
 #include "json.h"
-#include "kernels.h"
-#include "machine.h"
 #include "options.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 9 };
+enum { MAX_ROWS = 32 }; /* of the suite; a set of them is an unsigned */
 
-typedef struct contender {
-    bptt_program program;
-    void *memory;
-    double loss, norm;      /* of the last step: loss, norm of the gradient */
-    double seconds[ROUNDS]; /* of a chunk */
-    double median;
-} contender;
+/* What is printed about a timing. */
+typedef struct figures {
+    double us, tokens, gflops, ratio, share, roofline, reached;
+} figures;
 
-typedef struct bench {
-    bptt_spec spec;
-    bptt_unit unit;
-    contender contenders[3];
-    size_t count;
-    uint32_t *x, *y;    /* one chunk */
-    double peak;        /* FLOP per second */
-    double limit;       /* seconds for each */
-    bptt_error missing; /* why cc has no row; "" when it has */
-} bench;
-
-double bptt_peak_flops(int real_size)
+static figures figures_of(const bptt_limits *limits, const bptt_bench *b, const bptt_timing *timing)
 {
-    enum { VECTORS = 14, ITERATIONS = 20000, TRIES = 25 };
-    size_t count = 0;
-    const int simd = bptt_kernels_simd();
-    const bptt_kernel *kernels = bptt_kernels(real_size, simd, &count);
-    void (*peak)(void *, ptrdiff_t) = (void (*)(void *, ptrdiff_t))kernels[0].function;
-    double values[VECTORS * 16] = {0}, best = 0;
-    const double flop = 2.0 * VECTORS * ITERATIONS * (4.0 * simd / real_size);
-    for (int i = 0; i < TRIES; i++) {
-        double start = bptt_seconds();
-        peak(values, ITERATIONS);
-        double rate = flop / (bptt_seconds() - start);
-        if (rate > best) { best = rate; }
+    const double flops = (b->counts.flop_forward + b->counts.flop_backward + b->counts.flop_update) / timing->seconds;
+    const double roofline = bptt_roofline_seconds(limits, &b->counts);
+    return (figures){.us = timing->seconds * 1e6,
+                     .tokens = (double)(b->spec.K * b->spec.batch) / timing->seconds,
+                     .gflops = flops * 1e-9,
+                     .ratio = b->timings[0].seconds / timing->seconds,
+                     .share = flops / limits->peak,
+                     .roofline = roofline * 1e6,
+                     .reached = roofline / timing->seconds};
+}
+
+/* --- JSON -------------------------------------------------------------------------------------------------------------------------- */
+
+static void json_limits(bptt_json *json, const bptt_limits *limits)
+{
+    bptt_json_real(json, "peak_gflops", limits->peak * 1e-9);
+    bptt_json_open(json, "bandwidths", '[');
+    for (int l = 0; l < BPTT_LEVELS; l++) {
+        bptt_json_open(json, NULL, '{');
+        bptt_json_text(json, "level", limits->levels[l].name);
+        bptt_json_real(json, "bytes", limits->levels[l].bytes);
+        bptt_json_real(json, "gb_per_s", limits->levels[l].bandwidth * 1e-9);
+        bptt_json_close(json, '}');
     }
-    return best;
+    bptt_json_close(json, ']');
 }
 
-/* --- the contenders ----------------------------------------------------------------------------------------------------------------- */
-
-static void one_step(const bench *b, contender *c)
+static void json_row(bptt_json *json, const char *name, const bptt_limits *limits, const bptt_bench *b, const bptt_timing *timing)
 {
-    const bptt_model *model = c->program.model;
-    c->loss = model->gradient(model, c->memory, b->x, b->y, 0);
-    c->norm = model->update(model, c->memory);
+    const figures f = figures_of(limits, b, timing);
+    bptt_json_open(json, NULL, '{');
+    bptt_json_text(json, "name", name);
+    bptt_json_text(json, "backend", timing->backend);
+    bptt_json_whole(json, "hidden", (uint64_t)b->spec.hidden);
+    bptt_json_whole(json, "vocab", (uint64_t)b->spec.vocab);
+    bptt_json_whole(json, "steps", (uint64_t)b->spec.T);
+    bptt_json_whole(json, "horizon", (uint64_t)b->spec.K);
+    bptt_json_whole(json, "batch", (uint64_t)b->spec.batch);
+    bptt_json_real(json, "us_per_chunk", f.us);
+    bptt_json_real(json, "tokens_per_s", f.tokens);
+    bptt_json_real(json, "gflops", f.gflops);
+    bptt_json_real(json, "ratio_to_generic", f.ratio);
+    bptt_json_real(json, "share_of_peak", f.share);
+    bptt_json_real(json, "roofline_us", f.roofline);
+    bptt_json_real(json, "share_of_roofline", f.reached);
+    bptt_json_real(json, "compile_ms", timing->compile_ms);
+    bptt_json_whole(json, "code_bytes", timing->code_bytes);
+    bptt_json_close(json, '}');
 }
 
-static bptt_status open_contender(bench *b, bptt_backend backend, bptt_error *error)
-{
-    contender *c = &b->contenders[b->count];
-    bptt_status status = bptt_program_open(&b->spec, backend, &c->program, error);
-    if (status != BPTT_OK) { return status; }
-    b->count++;
-    c->memory = bptt_memory_new(c->program.model);
-    if (c->memory == NULL) {
-        return bptt_fail(error, BPTT_FAILED, "no memory for a model of %zu bytes", c->program.model->bytes);
-    }
-    c->program.model->init(c->program.model, c->memory, b->spec.seed);
-    return BPTT_OK;
-}
-
-static bptt_status make_tokens(bench *b, uint64_t seed, bptt_error *error)
-{
-    const size_t count = (size_t)(b->spec.K * b->spec.batch);
-    b->x = malloc(count * sizeof *b->x);
-    b->y = malloc(count * sizeof *b->y);
-    if (b->x == NULL || b->y == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for %zu tokens", count); }
-    for (size_t i = 0; i < count; i++) {
-        b->x[i] = (uint32_t)(bptt_random(&seed) % (uint64_t)b->spec.vocab);
-        b->y[i] = (uint32_t)(bptt_random(&seed) % (uint64_t)b->spec.vocab);
-    }
-    return BPTT_OK;
-}
-
-static bool differ(double a, double b, double tolerance)
-{
-    return !(fabs(a - b) <= tolerance * (1 + fabs(a)));
-}
-
-/* The same loss and gradient, or there is nothing to time. */
-static bptt_status compare(bench *b, bptt_error *error)
-{
-    const double tolerance = b->spec.dtype == BPTT_F64 ? 1e-10 : 1e-4;
-    const contender *first = &b->contenders[0];
-    for (size_t i = 0; i < b->count; i++) {
-        contender *c = &b->contenders[i];
-        one_step(b, c);
-        if (differ(first->loss, c->loss, tolerance) || differ(first->norm, c->norm, tolerance)) {
-            return bptt_fail(error, BPTT_FAILED, "loss %.9g, gradient %.9g on %s, but %.9g, %.9g on %s: not timed", first->loss,
-                             first->norm, first->program.backend, c->loss, c->norm, c->program.backend);
-        }
-    }
-    return BPTT_OK;
-}
-
-/* --- timing --------------------------------------------------------------------------------------------------------------------------- */
-
-static double time_steps(const bench *b, contender *c, double at_least)
-{
-    double start = bptt_seconds(), elapsed = 0;
-    long steps = 0;
-    do {
-        one_step(b, c);
-        steps++;
-        elapsed = bptt_seconds() - start;
-    } while (elapsed < at_least);
-    return elapsed / (double)steps;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static void time_all(bench *b)
-{
-    const double each = b->limit / ROUNDS;
-    for (int round = 0; round < ROUNDS; round++) {
-        for (size_t i = 0; i < b->count; i++) { b->contenders[i].seconds[round] = time_steps(b, &b->contenders[i], each); }
-    }
-    for (size_t i = 0; i < b->count; i++) {
-        qsort(b->contenders[i].seconds, ROUNDS, sizeof(double), by_value);
-        b->contenders[i].median = b->contenders[i].seconds[ROUNDS / 2];
-    }
-}
-
-/* --- the table --------------------------------------------------------------------------------------------------------------------------- */
-
-typedef struct row {
-    double us, tokens, gflops, ratio, share;
-} row;
-
-static row row_of(const bench *b, const contender *c)
-{
-    const double flops = (b->unit.counts.flop_forward + b->unit.counts.flop_backward + b->unit.counts.flop_update) / c->median;
-    return (row){.us = c->median * 1e6,
-                 .tokens = (double)(b->spec.K * b->spec.batch) / c->median,
-                 .gflops = flops * 1e-9,
-                 .ratio = b->contenders[0].median / c->median,
-                 .share = flops / b->peak};
-}
-
-static void print_json(const bench *b)
+/* `names` has the name of each bench; `name` is that of all. */
+static void print_json(const char *name, const char *const *names, const bptt_limits *limits, const bptt_bench *benches,
+                       size_t count)
 {
     bptt_json json = {0};
     bptt_json_open(&json, NULL, '{');
-    bptt_json_text(&json, "name", b->spec.name);
-    bptt_json_real(&json, "peak_gflops", b->peak * 1e-9);
+    bptt_json_text(&json, "name", name);
+    json_limits(&json, limits);
     bptt_json_open(&json, "rows", '[');
-    for (size_t i = 0; i < b->count; i++) {
-        const contender *c = &b->contenders[i];
-        const row r = row_of(b, c);
-        bptt_json_open(&json, NULL, '{');
-        bptt_json_text(&json, "backend", c->program.backend);
-        bptt_json_real(&json, "us_per_chunk", r.us);
-        bptt_json_real(&json, "tokens_per_s", r.tokens);
-        bptt_json_real(&json, "gflops", r.gflops);
-        bptt_json_real(&json, "ratio_to_generic", r.ratio);
-        bptt_json_real(&json, "share_of_peak", r.share);
-        bptt_json_real(&json, "compile_ms", c->program.compile_ms);
-        bptt_json_whole(&json, "code_bytes", c->program.code_bytes);
-        bptt_json_close(&json, '}');
+    for (size_t i = 0; i < count; i++) {
+        for (size_t t = 0; t < benches[i].count; t++) { json_row(&json, names[i], limits, &benches[i], &benches[i].timings[t]); }
     }
     bptt_json_close(&json, ']');
     bptt_json_close(&json, '}');
 }
 
-static void print_table(const bench *b)
+/* --- tables ------------------------------------------------------------------------------------------------------------------------- */
+
+static void print_limits(const bptt_limits *limits, bptt_dtype dtype)
 {
-    const bptt_spec *s = &b->spec;
-    printf("%s: H %lld, V %lld, T %lld, K %lld, B %lld, %s; one step = forward, backward, clip, update of one chunk\n", s->name,
-           (long long)s->hidden, (long long)s->vocab, (long long)s->T, (long long)s->K, (long long)s->batch,
-           bptt_spec_word("dtype", (int)s->dtype));
-    printf("multiply-add peak of this core: %.1f GFLOP/s (measured)\n\n", b->peak * 1e-9);
-    printf("%-8s %12s %12s %9s %11s %9s %11s %11s\n", "backend", "us/chunk", "tokens/s", "GFLOP/s", "x generic", "of peak",
-           "compile ms", "code bytes");
-    for (size_t i = 0; i < b->count; i++) {
-        const contender *c = &b->contenders[i];
-        const row r = row_of(b, c);
-        printf("%-8s %12.2f %12.0f %9.2f %11.2f %8.1f%% %11.2f %11zu\n", c->program.backend, r.us, r.tokens, r.gflops, r.ratio,
-               100 * r.share, c->program.compile_ms, c->program.code_bytes);
+    printf("one step = forward, backward, clip, update of one chunk, %s, one core; the core's limits, measured now:\n",
+           bptt_spec_word("dtype", (int)dtype));
+    printf("multiply-adds %.1f GFLOP/s; reads ", limits->peak * 1e-9);
+    for (int l = 0; l < BPTT_LEVELS; l++) {
+        const bptt_level *level = &limits->levels[l];
+        printf("%s%s", l > 0 ? ", " : "", level->name);
+        if (isfinite(level->bytes)) { printf(" (%.0f KiB)", level->bytes / 1024); }
+        printf(" %.*f", level->bandwidth < 1e11 ? 1 : 0, level->bandwidth * 1e-9);
     }
-    if (b->missing.text[0] != '\0') { printf("cc       not run: %s\n", b->missing.text); }
+    printf(" GB/s\n\n");
 }
 
-static bptt_status run(bench *b, const bptt_options *options, bptt_error *error)
+static void print_spec_table(const bptt_limits *limits, const bptt_bench *b)
 {
-    static const bptt_backend backends[] = {BPTT_BACKEND_GENERIC, BPTT_BACKEND_TCC, BPTT_BACKEND_CC};
-    bptt_status status = bptt_compile_here(&b->spec, &b->unit, error);
-    if (status == BPTT_OK) { status = make_tokens(b, options->seed, error); }
-    for (size_t i = 0; i < sizeof backends / sizeof backends[0] && status == BPTT_OK; i++) {
-        status = open_contender(b, backends[i], error);
-        if (status != BPTT_OK && backends[i] == BPTT_BACKEND_CC) { /* a machine without a compiler is not at fault */
-            b->missing = *error;
-            status = BPTT_OK;
-        }
+    const bptt_spec *s = &b->spec;
+    printf("%s: H %lld, V %lld, T %lld, K %lld, B %lld\n", s->name, (long long)s->hidden, (long long)s->vocab, (long long)s->T,
+           (long long)s->K, (long long)s->batch);
+    print_limits(limits, s->dtype);
+    printf("%-8s %12s %12s %9s %10s %8s %8s %11s %11s\n", "backend", "us/chunk", "tokens/s", "GFLOP/s", "x generic", "of peak",
+           "of roof", "compile ms", "code bytes");
+    for (size_t t = 0; t < b->count; t++) {
+        const figures f = figures_of(limits, b, &b->timings[t]);
+        printf("%-8s %12.2f %12.0f %9.2f %10.2f %7.1f%% %7.1f%% %11.2f %11zu\n", b->timings[t].backend, f.us, f.tokens, f.gflops,
+               f.ratio, 100 * f.share, 100 * f.reached, b->timings[t].compile_ms, b->timings[t].code_bytes);
     }
-    if (status == BPTT_OK) { status = compare(b, error); }
-    if (status != BPTT_OK) { return status; }
-    b->peak = bptt_peak_flops(b->spec.dtype == BPTT_F64 ? 8 : 4);
-    b->limit = options->seconds > 0 ? options->seconds : 1;
-    time_all(b);
-    if (options->json) {
-        print_json(b);
+    if (b->missing.text[0] != '\0') { printf("cc       not run: %s\n", b->missing.text); }
+    printf("\nroofline: %.2f us/chunk for the counted FLOP and bytes (bptt help bench)\n",
+           1e6 * bptt_roofline_seconds(limits, &b->counts));
+}
+
+static void print_us(double us)
+{
+    printf(" %10.*f", us < 1000 ? 2 : us < 100000 ? 1 : 0, us);
+}
+
+static void print_suite_head(const bptt_limits *limits, bptt_dtype dtype)
+{
+    print_limits(limits, dtype);
+    printf("%-28s%33s%13s%12s%22s\n", "", "us/chunk", "x generic", "of peak", "roofline, reached");
+    printf("%-8s%5s%6s%5s%4s %10s %10s %10s %6s %5s %5s %5s %10s %5s %4s\n", "row", "H", "V", "T", "B", "generic", "tcc", "cc",
+           "tcc", "cc", "tcc", "cc", "us", "tcc", "cc");
+}
+
+static void print_suite_row(const char *name, const bptt_limits *limits, const bptt_bench *b)
+{
+    const bptt_spec *s = &b->spec;
+    const bool both = b->count == BPTT_TIMINGS;
+    figures f[BPTT_TIMINGS] = {{0}};
+    for (size_t t = 0; t < b->count; t++) { f[t] = figures_of(limits, b, &b->timings[t]); }
+    printf("%-8s%5lld%6lld%5lld%4lld", name, (long long)s->hidden, (long long)s->vocab, (long long)s->T, (long long)s->batch);
+    for (size_t t = 0; t < b->count; t++) { print_us(f[t].us); }
+    if (both) {
+        printf(" %6.1f %5.1f %4.0f%% %4.0f%%", f[1].ratio, f[2].ratio, 100 * f[1].share, 100 * f[2].share);
+        print_us(f[0].roofline);
+        printf(" %4.0f%% %3.0f%%\n", 100 * f[1].reached, 100 * f[2].reached);
     } else {
-        print_table(b);
+        printf(" %10s %6.1f %5s %4.0f%% %5s", "-", f[1].ratio, "-", 100 * f[1].share, "-");
+        print_us(f[0].roofline);
+        printf(" %4.0f%% %4s\n", 100 * f[1].reached, "-");
     }
-    return BPTT_OK;
+    (void)fflush(stdout); /* the next row may take long; main.c looks at the stream at the end */
+}
+
+/* --- the command ---------------------------------------------------------------------------------------------------------------------- */
+
+static bptt_status measure(bptt_bench *b, const bptt_options *options, bptt_error *error)
+{
+    return bptt_bench_measure(b, options->seed, options->seconds, error);
+}
+
+static bptt_status bench_spec(const bptt_options *options, bptt_error *error)
+{
+    bptt_limits limits;
+    bptt_bench b = {.count = 0};
+    bptt_status status = bptt_options_spec(options, &b.spec, error);
+    if (status != BPTT_OK) { return status; }
+    status = bptt_limits_measure(b.spec.dtype == BPTT_F64 ? 8 : 4, &limits, error);
+    if (status == BPTT_OK) { status = measure(&b, options, error); }
+    if (status == BPTT_OK && options->json) {
+        const char *const names[] = {b.spec.name};
+        print_json(b.spec.name, names, &limits, &b, 1);
+    } else if (status == BPTT_OK) {
+        print_spec_table(&limits, &b);
+    }
+    bptt_spec_free(&b.spec);
+    return status;
+}
+
+/* Measures the rows of the suite that are in `chosen`; `names` and `benches` get them without gaps, *count how many. */
+static bptt_status measure_suite(const bptt_options *options, unsigned chosen, const char **names, bptt_bench *benches,
+                                 size_t *count, bptt_limits *limits, bptt_error *error)
+{
+    bptt_status status = BPTT_OK;
+    for (size_t row = 0; bptt_suite_words[row] != NULL && status == BPTT_OK; row++) {
+        if ((chosen >> row & 1u) == 0) { continue; }
+        bptt_bench *b = &benches[*count];
+        status = bptt_suite_spec(row, options->overrides, options->override_count, &b->spec, error);
+        if (status != BPTT_OK) { break; }
+        names[(*count)++] = bptt_suite_words[row];
+        if (*count == 1) {
+            status = bptt_limits_measure(b->spec.dtype == BPTT_F64 ? 8 : 4, limits, error);
+            if (status == BPTT_OK && !options->json) { print_suite_head(limits, b->spec.dtype); }
+        }
+        if (status == BPTT_OK) { status = measure(b, options, error); }
+        if (status == BPTT_OK && !options->json) { print_suite_row(bptt_suite_words[row], limits, b); }
+    }
+    return status;
+}
+
+static bptt_status bench_suite(const bptt_options *options, bptt_error *error)
+{
+    unsigned chosen = 0;
+    bptt_limits limits = {0};
+    const char *names[MAX_ROWS];
+    size_t count = 0;
+    bptt_status status = bptt_suite_choose(options->rows, &chosen, error);
+    if (status != BPTT_OK) { return status; }
+    bptt_bench *benches = calloc(MAX_ROWS, sizeof *benches);
+    if (benches == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for a benchmark"); }
+    status = measure_suite(options, chosen, names, benches, &count, &limits, error);
+    if (status == BPTT_OK && options->json) { print_json("suite", names, &limits, benches, count); }
+    if (status == BPTT_OK && !options->json && benches[0].missing.text[0] != '\0') {
+        printf("cc not run: %s\n", benches[0].missing.text);
+    }
+    for (size_t i = 0; i < count; i++) { bptt_spec_free(&benches[i].spec); }
+    free(benches);
+    return status;
 }
 
 bptt_status bptt_command_bench(const bptt_options *options, bptt_error *error)
 {
-    bench *b = calloc(1, sizeof *b);
-    if (b == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for a benchmark"); }
-    bptt_status status = bptt_options_spec(options, &b->spec, error);
-    if (status == BPTT_OK) {
-        status = run(b, options, error);
-        for (size_t i = 0; i < b->count; i++) {
-            free(b->contenders[i].memory);
-            bptt_program_close(&b->contenders[i].program);
-        }
-        bptt_unit_free(&b->unit);
-        bptt_spec_free(&b->spec);
-        free(b->x);
-        free(b->y);
+    const bool suite = options->suite || options->rows != NULL;
+    if (suite && options->operand != NULL) {
+        return bptt_fail(error, BPTT_USAGE, "%s takes no SPEC; leave out '%s'", options->suite ? "--suite" : "--rows",
+                         options->operand);
     }
-    free(b);
-    return status;
+    return options->operand != NULL ? bench_spec(options, error) : bench_suite(options, error);
 }

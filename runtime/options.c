@@ -1,6 +1,7 @@
 /* options.c: the tables of commands and options, and what derives from them: parsing, suggestions, help.  See options.h. */
 #include "options.h"
 
+#include "bench.h"
 #include "safetensors.h"
 
 #include "../gen/compile.h"
@@ -61,9 +62,19 @@ static const bptt_command commands[COMMANDS] = {
     [CHECK] = {"check", "SPEC", "compare the generated gradients with independent ones",
                "Prints a table; the status is 1 when a row does not match.\n", bptt_command_check},
     [BENCH] =
-        {"bench", "SPEC", "time the backends side by side",
-         "--json prints one object whose `rows` have the keys backend, us_per_chunk, tokens_per_s, gflops, ratio_to_generic,\n"
-         "share_of_peak, compile_ms, code_bytes.\n",
+        {"bench", "[SPEC]", "time the backends side by side, on SPEC or on the suite",
+         "Without SPEC: the suite, from tiny nets to a vocabulary of words (tanh, f32, Adagrad, clip by norm, K = T); it takes\n"
+         "a minute or two, and --set holds for every row.  All backends must agree on loss and gradient of the first step\n"
+         "before any is timed; their rounds alternate, and the median counts.\n"
+         "\n"
+         "The roofline is the time that a chunk needs at least: each call of a product, chain or update takes its counted FLOP\n"
+         "at the multiply-add peak, or its bytes at the bandwidths (what L1 holds from L1, the next from L2, and so on),\n"
+         "whichever is longer.  `of roof` and `reached` are the share of that speed.  The bound is far below what a net of a\n"
+         "few vectors can reach: it knows no latency, and tanh, exp and square roots count as one FLOP.\n"
+         "\n"
+         "--json prints one object: name, peak_gflops, bandwidths (level, bytes, gb_per_s), rows (name, backend, hidden, vocab,\n"
+         "steps, horizon, batch, us_per_chunk, tokens_per_s, gflops, ratio_to_generic, share_of_peak, roofline_us,\n"
+         "share_of_roofline, compile_ms, code_bytes).\n",
          bptt_command_bench},
     [HELP] = {"help", "[COMMAND]", "this, one command's help, or the fields of a spec (bptt help spec)", "", bptt_command_help},
     [VERSION] = {"--version", NULL, "print the version", "", bptt_command_version},
@@ -122,7 +133,10 @@ static const option options_table[] = {
     {"--temperature", "X", REAL, C(SAMPLE), FIELD(temperature), "0: always the likeliest", .maximum = 1e6, .fallback = "1"},
     {"--top-k", "K", WHOLE, C(SAMPLE), FIELD(top_k), "draw from the K likeliest alone", .minimum = 1, .maximum = MOST},
     {"--seed", "N", WHOLE, C(SAMPLE) | C(CHECK) | C(BENCH), FIELD(seed), "of what is drawn", .maximum = MOST, .fallback = "1"},
-    {"--seconds", "S", REAL, C(BENCH), FIELD(seconds), "measure each backend for S seconds", .minimum = 1e-3, .maximum = 1e4},
+    {"--seconds", "S", REAL, C(BENCH), FIELD(seconds), "measure each backend for about S seconds a row", .minimum = 1e-3,
+     .maximum = 1e4, .fallback = "1"},
+    {"--suite", NULL, FLAG, C(BENCH), FIELD(suite), "the suite, as without SPEC", .group = 0},
+    {"--rows", "NAMES", TEXT, C(BENCH), FIELD(rows), "rows of the suite, with commas", .words = bptt_suite_words},
     {"--backend", "WORD", WORD, C(TRAIN), FIELD(backend), "what runs the model", .words = bptt_backend_words, .fallback = "auto"},
     {"--backend", "WORD", WORD, WITH_MODEL & ~C(TRAIN), FIELD(backend), "what runs the model", .words = bptt_backend_words,
      .fallback = "tcc"},

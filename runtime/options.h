@@ -31,8 +31,9 @@ typedef struct bptt_options {
     uint64_t count;          /* -n */
     double temperature;
     uint64_t top_k; /* 0: not given */
-    bool json, quiet;
-    int argc; /* the whole command line, to say how to go on */
+    bool json, quiet, suite;
+    const char *rows; /* of the suite: "tiny,default" */
+    int argc;         /* the whole command line, to say how to go on */
     char **argv;
 } bptt_options;
 

@@ -31,10 +31,30 @@ static void bptt_peak(real *c, ptrdiff_t n)
     }
 }
 
+/* Reads a[n], n a multiple of 8 SIMD, `rounds` times and does no more with it than it must: what a cache can deliver at most.
+ * sums[8 SIMD] keeps the loads from being optimised away. */
+static void bptt_stream(real *sums, const real *a, ptrdiff_t n, ptrdiff_t rounds)
+{
+% for i = 0, 7 do
+    vec s${i} = splat((real)0);
+% end
+    for (ptrdiff_t r = 0; r < rounds; r++) {
+        for (ptrdiff_t i = 0; i < n; i += 8 * LANES) {
+% for i = 0, 7 do
+            s${i} += load(a + i + ${i} * LANES);
+% end
+        }
+    }
+% for i = 0, 7 do
+    store(sums + ${i} * LANES, s${i});
+% end
+}
+
 const bptt_kernel bptt_kernels_${real_size}_${simd}[] = {
     {"bptt_peak", (void (*)(void))bptt_peak},
+    {"bptt_stream", (void (*)(void))bptt_stream},
 % for _, kernel in ipairs(common.kernels.all) do
     {"${kernel.name}", (void (*)(void))${kernel.name}},
 % end
 };
-const size_t bptt_kernels_${real_size}_${simd}_count = ${#common.kernels.all + 1};
+const size_t bptt_kernels_${real_size}_${simd}_count = ${#common.kernels.all + 2};

@@ -231,6 +231,9 @@ static const struct {
     {"train --data text", "bptt train: SPEC is missing (or --resume CKPT); see 'bptt help train'\n"},
     {"train net.lua --data", "bptt train: --data needs a value, FILE; see 'bptt help train'\n"},
     {"train net.lua net.lua --data text", "bptt train: unexpected 'net.lua'; see 'bptt help train'\n"},
+    {"bench --rows tiny,defalut", "bptt bench: unknown row 'defalut' (did you mean 'default'?); see 'bptt help bench'\n"},
+    {"bench net.lua --suite", "bptt bench: --suite takes no SPEC; leave out 'net.lua'; see 'bptt help bench'\n"},
+    {"bench net.lua --rows tiny", "bptt bench: --rows takes no SPEC; leave out 'net.lua'; see 'bptt help bench'\n"},
     {"train net.lua --data text --steps 0",
      "bptt train: --steps takes a whole number of at least 1, not '0'; see 'bptt help train'\n"},
     {"train net.lua --data text --steps 1x",
@@ -513,8 +516,8 @@ END_TEST
 
 START_TEST(test_bench)
 {
-    static const char *const keys[] = {"us_per_chunk",  "tokens_per_s", "gflops",    "ratio_to_generic",
-                                       "share_of_peak", "compile_ms",   "code_bytes"};
+    static const char *const keys[] = {"us_per_chunk", "tokens_per_s",      "gflops",     "ratio_to_generic", "share_of_peak",
+                                       "roofline_us",  "share_of_roofline", "compile_ms", "code_bytes"};
     OK("bench net.lua --seconds 0.02 --json");
     cJSON *json = printed_json();
     const cJSON *rows = cJSON_GetObjectItemCaseSensitive(json, "rows");
@@ -529,6 +532,46 @@ START_TEST(test_bench)
         }
     }
     cJSON_Delete(json);
+}
+END_TEST
+
+/* The rows that were asked for, in the suite's order, each with its name. */
+START_TEST(test_bench_suite)
+{
+    OK("bench --suite --rows small,tiny --seconds 0.01 --json");
+    cJSON *json = printed_json();
+    ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(json, "bandwidths")), 4);
+    const cJSON *rows = cJSON_GetObjectItemCaseSensitive(json, "rows");
+    ck_assert_int_eq(cJSON_GetArraySize(rows), 6);
+    for (int i = 0; i < 6; i++) {
+        const cJSON *row = cJSON_GetArrayItem(rows, i);
+        const double us = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(row, "us_per_chunk"));
+        const double roofline = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(row, "roofline_us"));
+        const double reached = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(row, "share_of_roofline"));
+        ck_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row, "name")), i < 3 ? "tiny" : "small");
+        ck_assert_int_eq((int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(row, "hidden")), i < 3 ? 16 : 32);
+        ck_assert(us > 0 && roofline > 0);
+        ck_assert_double_eq_tol(roofline / us, reached, 1e-9);
+    }
+    cJSON_Delete(json);
+    OK("bench --rows tiny --seconds 0.01 --set simd=4 --set dtype=f64");
+    printed_part("f64, one core");
+    printed_part("\ntiny       16    16   16   1 ");
+}
+END_TEST
+
+/* All rows without SPEC, and --set holds for each; without a compiler the others still are. */
+START_TEST(test_bench_default)
+{
+    ck_assert_int_eq(setenv("BPTT_CC", "/nonexistent", 1), 0);
+    OK("bench --seconds 0.001 --set hidden=8 --set vocab=9 --set T=2");
+    char *out = read_bytes("out", NULL);
+    int rows = 0;
+    for (const char *c = strstr(out, "    8     9    2 "); c != NULL; c = strstr(c + 1, "    8     9    2 ")) { rows++; }
+    ck_assert_int_eq(rows, 10);
+    free(out);
+    printed_part("\ncc not run: ");
+    ck_assert_int_eq(unsetenv("BPTT_CC"), 0);
 }
 END_TEST
 
@@ -995,6 +1038,8 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_foreign_files);
     tcase_add_test(usual, test_failed_save);
     tcase_add_test(usual, test_bench);
+    tcase_add_test(usual, test_bench_suite);
+    tcase_add_test(usual, test_bench_default);
     tcase_add_test(usual, test_check);
     tcase_add_loop_test(usual, test_signal, 0, 2);
     tcase_add_loop_test(usual, test_terminal, 0, 2);
