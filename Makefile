@@ -4,6 +4,7 @@
 #   make demo       trains a character RNN for ten seconds       make check      all tests
 #   make install    PREFIX=/usr/local DESTDIR=                   make clean
 #   make golden     rewrites tests/golden after a change that was meant
+#   make counts     rewrites tests/counts.txt after a change of speed that was meant; make counts-check compares
 #   make lint       clang-format, clang-tidy, cppcheck           make asan, make valgrind   the tests under them
 #   make bench-peers, make bench-plot   ours beside oneDNN, OpenBLAS, PyTorch, numpy     make echo   the flags in effect
 
@@ -158,6 +159,12 @@ RUN = $(suites) tests/readme.sh
 golden: $B/tests/test_emit
 	BPTT_UPDATE_GOLDEN=1 $B/tests/test_emit
 
+# instructions of a step, by callgrind: the speed that no clock disturbs
+counts counts-check:
+	$(call install-packages,$(PACKAGES) valgrind)
+	@$(MAKE) --no-print-directory -s $(JOBS) $B/tests/count
+	@CC="$(CC)" tests/counts.sh $(if $(filter counts,$@),write,check) $(abspath $B/tests/count)
+
 sanitized = B=$B/asan OPTIMIZE="-O1 -g" SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 
 asan:
@@ -202,7 +209,7 @@ bench-plot:
 	@gnuplot -e "folder='$B/bench'" tests/bench/plot.gp
 	@ls $B/bench/*.svg $B/bench/*.png
 
-.PHONY: all setup demo install clean echo check tests run-tests golden asan valgrind lint bench-peers bench-plot
+.PHONY: all setup demo install clean echo check tests run-tests golden counts counts-check asan valgrind lint bench-peers bench-plot
 .PRECIOUS: $B/kernels_%.c $B/%.o
 .DELETE_ON_ERROR:
 
