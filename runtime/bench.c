@@ -67,6 +67,7 @@ static void json_row(bptt_json *json, const char *name, const bptt_limits *limit
     bptt_json_real(json, "share_of_roofline", f.reached);
     bptt_json_real(json, "compile_ms", timing->compile_ms);
     bptt_json_whole(json, "code_bytes", timing->code_bytes);
+    bptt_json_real(json, "cores", b->cores);
     bptt_json_close(json, '}');
 }
 
@@ -102,6 +103,15 @@ static void print_limits(const bptt_limits *limits, bptt_dtype dtype)
     printf(" GB/s\n\n");
 }
 
+/* Times of a core that others used too are longer than they should be, and the limits are not. */
+static void print_busy(const bptt_bench *benches, size_t count)
+{
+    const double enough = 0.9;
+    double least = enough;
+    for (size_t i = 0; i < count; i++) { least = fmin(least, benches[i].cores); }
+    if (least < enough) { printf("this machine is busy: only %.0f %% of a core was left, so shares are too low\n", 100 * least); }
+}
+
 static void print_spec_table(const bptt_limits *limits, const bptt_bench *b)
 {
     const bptt_spec *s = &b->spec;
@@ -118,6 +128,7 @@ static void print_spec_table(const bptt_limits *limits, const bptt_bench *b)
     if (b->missing.text[0] != '\0') { printf("cc       not run: %s\n", b->missing.text); }
     printf("\nroofline: %.2f us/chunk for the counted FLOP and bytes (bptt help bench)\n",
            1e6 * bptt_roofline_seconds(limits, &b->counts));
+    print_busy(b, 1);
 }
 
 static void print_us(double us)
@@ -214,6 +225,7 @@ static bptt_status bench_suite(const bptt_options *options, bptt_error *error)
     if (status == BPTT_OK && !options->json && benches[0].missing.text[0] != '\0') {
         printf("cc not run: %s\n", benches[0].missing.text);
     }
+    if (status == BPTT_OK && !options->json) { print_busy(benches, count); }
     for (size_t i = 0; i < count; i++) { bptt_spec_free(&benches[i].spec); }
     free(benches);
     return status;

@@ -58,6 +58,7 @@ typedef struct bptt_bench {
     bptt_counts counts;
     bptt_timing timings[BPTT_TIMINGS]; /* generic first, then tcc, then cc */
     size_t count;
+    double cores;       /* CPU time by time of the clock while it was timed; below 1: others used the core */
     bptt_error missing; /* why cc has no timing; "" when it has */
 } bptt_bench;
 

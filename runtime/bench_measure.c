@@ -12,6 +12,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum { ROUNDS = 9 };
 
@@ -125,14 +126,18 @@ static int rounds_of(const contender *one, double seconds)
     return fit >= ROUNDS ? ROUNDS : fit < 1 ? 1 : (int)fit;
 }
 
-static void time_all(contest *c, double seconds)
+/* Returns how many cores the process had meanwhile. */
+static double time_all(contest *c, double seconds)
 {
+    const double start = bptt_seconds();
+    const clock_t cpu = clock();
     for (int round = 0; round < ROUNDS; round++) {
         for (size_t i = 0; i < c->count; i++) {
             contender *one = &c->contenders[i];
             if (round < rounds_of(one, seconds)) { one->seconds[round] = time_steps(c, one, seconds / ROUNDS); }
         }
     }
+    return (double)(clock() - cpu) / CLOCKS_PER_SEC / (bptt_seconds() - start);
 }
 
 static int by_value(const void *a, const void *b)
@@ -169,7 +174,7 @@ bptt_status bptt_bench_measure(bptt_bench *bench, uint64_t seed, double seconds,
     if (status == BPTT_OK) { status = make_tokens(&c, seed, error); }
     if (status == BPTT_OK) { status = open_all(&c, &bench->missing, error); }
     if (status == BPTT_OK) { status = compare(&c, error); }
-    if (status == BPTT_OK) { time_all(&c, seconds); }
+    if (status == BPTT_OK) { bench->cores = time_all(&c, seconds); }
     for (size_t i = 0; i < c.count; i++) {
         if (status == BPTT_OK) { bench->timings[bench->count++] = timing_of(&c.contenders[i], seconds); }
         free(c.contenders[i].memory);

@@ -74,7 +74,7 @@ static const bptt_command commands[COMMANDS] = {
          "\n"
          "--json prints one object: name, peak_gflops, bandwidths (level, bytes, gb_per_s), rows (name, backend, hidden, vocab,\n"
          "steps, horizon, batch, us_per_chunk, tokens_per_s, gflops, ratio_to_generic, share_of_peak, roofline_us,\n"
-         "share_of_roofline, compile_ms, code_bytes).\n",
+         "share_of_roofline, compile_ms, code_bytes, cores that the process had while it was timed).\n",
          bptt_command_bench},
     [HELP] = {"help", "[COMMAND]", "this, one command's help, or the fields of a spec (bptt help spec)", "", bptt_command_help},
     [VERSION] = {"--version", NULL, "print the version", "", bptt_command_version},

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* One of the library's kernels that only measuring needs. */
@@ -92,17 +93,18 @@ static double read_bandwidth(int real_size, const void *buffer, double bytes)
 bptt_status bptt_limits_measure(int real_size, bptt_limits *limits, bptt_error *error)
 {
     static const char *const names[BPTT_LEVELS] = {"L1", "L2", "L3", "memory"};
-    enum { MEMORY = BPTT_LEVELS - 1, ALIGNMENT = 4096, BYTE = 1 /* in fours and eights a small normal real */ };
+    enum { MEMORY = BPTT_LEVELS - 1, PAGE = 2 << 20, BYTE = 1 /* in fours and eights a small normal real */ };
     double largest = 0;
     for (int l = 0; l < MEMORY; l++) {
         limits->levels[l] = (bptt_level){.name = names[l], .bytes = cache_bytes(l + 1)};
         largest = fmax(largest, limits->levels[l].bytes);
     }
     limits->levels[MEMORY] = (bptt_level){.name = names[MEMORY], .bytes = HUGE_VAL};
-    const size_t size = ((size_t)largest * 4 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    void *buffer = aligned_alloc(ALIGNMENT, size);
+    const size_t size = ((size_t)largest * 4 + PAGE - 1) / PAGE * PAGE;
+    void *buffer = aligned_alloc(PAGE, size);
     if (buffer == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for %zu bytes to measure bandwidths with", size); }
-    memset(buffer, BYTE, size); /* pages of their own, not one page of zeros */
+    (void)madvise(buffer, size, MADV_HUGEPAGE); /* as models have it */
+    memset(buffer, BYTE, size);                 /* pages of their own, not one page of zeros */
     for (int l = 0; l < BPTT_LEVELS; l++) {
         const double bytes = l == MEMORY ? (double)size : limits->levels[l].bytes / 2;
         limits->levels[l].bandwidth = read_bandwidth(real_size, buffer, bytes);
