@@ -96,6 +96,19 @@ static void count_action(bptt_plan *plan, const bptt_action *action)
     *(action->forward ? &plan->counts.flop_forward : &plan->counts.flop_backward) += all * action->flop;
 }
 
+/* Reals of parameters that an update leaves alone: rows of tokens that cannot all occur in one chunk. */
+static double skipped_reals(const bptt_plan *plan)
+{
+    const double tokens = (double)plan->spec->K * (double)plan->spec->batch;
+    double reals = 0;
+    for (int p = 0; p < plan->graph->param_count; p++) {
+        const bptt_tensor_plan *tensor = &plan->params[p];
+        const double rest = (double)tensor->rows - tokens;
+        if (tensor->sparse && rest > 0) { reals += rest * (double)tensor->stride; }
+    }
+    return reals;
+}
+
 static void count_update(bptt_plan *plan)
 {
     static const double flop[] = {[BPTT_SGD] = 2, [BPTT_MOMENTUM] = 4, [BPTT_ADAGRAD] = 6, [BPTT_RMSPROP] = 8, [BPTT_ADAM] = 12};
@@ -103,7 +116,9 @@ static void count_update(bptt_plan *plan)
     const double norm = 2.0 * (double)counts->parameters, update = flop[plan->spec->optimizer.kind] * (double)counts->parameters;
     const double block = (double)plan->block_size * plan->real_size;
     add_work(counts, 1, norm, block);
-    add_work(counts, 1, update, (2 + plan->moments) * block);
+    /* the gradient, parameters and moments; it takes a look at the gradient to see that a row is zero */
+    const double touched = block - skipped_reals(plan) * plan->real_size;
+    add_work(counts, 1, update, block + (1 + plan->moments) * touched);
     if (plan->turned_size > 0) { add_work(counts, 1, 0, 2.0 * (double)plan->turned_size * plan->real_size); }
     counts->flop_update = norm + update;
 }

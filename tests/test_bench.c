@@ -112,12 +112,13 @@ START_TEST(test_suite_choice)
 END_TEST
 
 /* What a chunk is bound by: more steps read W_hh more often, more sequences do not. */
-static double bytes_of(const char *T, const char *batch)
+static double bytes_of(const char *T, const char *batch, const char *vocab, const char *optimizer)
 {
-    const bptt_override overrides[] = {{"T", 1, T}, {"batch", 5, batch}, {"vocab", 5, "2"}, {"hidden", 6, "256"}};
+    const bptt_override overrides[] = {
+        {"T", 1, T}, {"batch", 5, batch}, {"hidden", 6, "256"}, {"vocab", 5, vocab}, {"optimizer", 9, optimizer}};
     bptt_spec spec;
     bptt_unit unit;
-    ck_assert_int_eq(bptt_suite_spec(0, overrides, 4, &spec, &error), BPTT_OK);
+    ck_assert_int_eq(bptt_suite_spec(0, overrides, 5, &spec, &error), BPTT_OK);
     ck_assert_int_eq(bptt_compile_here(&spec, &unit, &error), BPTT_OK);
     const double bytes = unit.counts.bytes_moved;
     bptt_unit_free(&unit);
@@ -127,10 +128,18 @@ static double bytes_of(const char *T, const char *batch)
 
 START_TEST(test_bytes)
 {
-    const double matrix = 256.0 * 256 * 4, one = bytes_of("10", "1");
-    ck_assert_double_ge(bytes_of("20", "1") - one, 2 * 10 * matrix);
-    ck_assert_double_le(bytes_of("20", "1") - one, 3 * 10 * matrix);
-    ck_assert_double_le(bytes_of("10", "2") - one, 2 * matrix);
+    const double matrix = 256.0 * 256 * 4, one = bytes_of("10", "1", "2", "adagrad");
+    ck_assert_double_ge(bytes_of("20", "1", "2", "adagrad") - one, 2 * 10 * matrix);
+    ck_assert_double_le(bytes_of("20", "1", "2", "adagrad") - one, 3 * 10 * matrix);
+    ck_assert_double_le(bytes_of("10", "2", "2", "adagrad") - one, 2 * matrix);
+}
+END_TEST
+
+/* Adagrad leaves 90 of 100 rows of W_xh and of its moment alone, RMSprop none. */
+START_TEST(test_bytes_of_sparse_update)
+{
+    const double row = 256.0 * 4, all = bytes_of("10", "1", "100", "rmsprop");
+    ck_assert_double_eq_tol(all - bytes_of("10", "1", "100", "adagrad"), 2 * 90 * row, 1e-6);
 }
 END_TEST
 
@@ -145,6 +154,7 @@ int main(void)
     tcase_add_test(cases, test_suite_rows);
     tcase_add_test(cases, test_suite_choice);
     tcase_add_test(cases, test_bytes);
+    tcase_add_test(cases, test_bytes_of_sparse_update);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -517,7 +517,7 @@ END_TEST
 START_TEST(test_bench)
 {
     static const char *const keys[] = {"us_per_chunk", "tokens_per_s",      "gflops",     "ratio_to_generic", "share_of_peak",
-                                       "roofline_us",  "share_of_roofline", "compile_ms", "code_bytes"};
+                                       "roofline_us",  "share_of_roofline", "compile_ms", "code_bytes",       "cores"};
     OK("bench net.lua --seconds 0.02 --json");
     cJSON *json = printed_json();
     const cJSON *rows = cJSON_GetObjectItemCaseSensitive(json, "rows");
