@@ -19,7 +19,7 @@
 const char *const bptt_backend_words[] = {"tcc", "cc", "auto", "generic", NULL};
 
 /* Auto looks in the cache before it compiles; a compiler that has not told its version by then is not waited for. */
-static const double version_ms = 200, for_ever = 1e9;
+static const double version_ms = 200, signal_ms = 50; /* how long a signal may wait */
 
 /* What a program of emitted code hides. */
 typedef struct session {
@@ -28,6 +28,7 @@ typedef struct session {
     bptt_text text;
     bptt_code tcc, cc;
     bptt_cc *compiler; /* NULL: not at work */
+    bptt_error notice; /* why it is not, when it should be */
     uint32_t real_size;
     int simd;
 } session;
@@ -89,6 +90,11 @@ static void session_run(const session *s, bptt_backend backend, bptt_program *pr
     program->code_bytes = code->code_bytes;
 }
 
+static bool is_over(bptt_cc_stage stage)
+{
+    return stage == BPTT_CC_READY || stage == BPTT_CC_FAILED;
+}
+
 /* The compiler's work is over, well or badly. */
 static void compiler_done(session *s)
 {
@@ -111,12 +117,16 @@ static bptt_status open_tcc(session *s, bptt_program *program, bptt_error *error
 
 static bptt_status wait_for_cc(session *s, bptt_program *program, bptt_error *error)
 {
+    bptt_signals signals;
     bptt_cc_stage stage;
+    bptt_signals_hold(&signals);
     do {
-        stage = bptt_cc_advance(s->compiler, for_ever, &s->cc, error);
-    } while (stage != BPTT_CC_READY && stage != BPTT_CC_FAILED);
+        stage = bptt_cc_advance(s->compiler, signal_ms, &s->cc, error);
+    } while (!is_over(stage) && !bptt_signals_came());
     compiler_done(s);
+    bptt_signals_release(&signals);
     if (stage == BPTT_CC_FAILED) { return BPTT_FAILED; }
+    if (stage != BPTT_CC_READY) { return bptt_fail(error, BPTT_STOPPED, "cc: stopped by a signal, nothing was made"); }
     session_run(s, BPTT_BACKEND_CC, program);
     return BPTT_OK;
 }
@@ -131,22 +141,29 @@ static bptt_status open_cc(session *s, bptt_program *program, bptt_error *error)
 static bptt_status fall_back(session *s, const bptt_error *tcc_error, bptt_program *program, bptt_error *error)
 {
     bptt_error cc_error = *error;
-    bool good = s->compiler != NULL && wait_for_cc(s, program, &cc_error) == BPTT_OK;
-    if (good) { return BPTT_OK; }
-    return bptt_fail(error, BPTT_FAILED, "%.500s; %.500s", tcc_error->text, cc_error.text);
+    bptt_status status = s->compiler != NULL ? wait_for_cc(s, program, &cc_error) : BPTT_FAILED;
+    if (status == BPTT_OK) { return BPTT_OK; }
+    return bptt_fail(error, status, "%.500s; %.500s", tcc_error->text, cc_error.text);
+}
+
+static void give_notice(session *s, const bptt_error *reason, bptt_program *program)
+{
+    (void)bptt_fail(&s->notice, BPTT_FAILED, "stays on tcc: %s", reason->text);
+    program->notice = s->notice.text;
 }
 
 static bptt_status open_auto(session *s, bptt_program *program, bptt_error *error)
 {
     s->compiler = bptt_cc_start(&s->text, true, error);
     bptt_cc_stage stage = s->compiler != NULL ? bptt_cc_advance(s->compiler, version_ms, &s->cc, error) : BPTT_CC_FAILED;
-    if (stage == BPTT_CC_READY || stage == BPTT_CC_FAILED) { compiler_done(s); }
+    if (is_over(stage)) { compiler_done(s); }
     if (stage == BPTT_CC_READY) {
         session_run(s, BPTT_BACKEND_CC, program);
         return BPTT_OK;
     }
     bptt_error tcc_error;
     if (open_tcc(s, program, &tcc_error) != BPTT_OK) { return fall_back(s, &tcc_error, program, error); }
+    if (stage == BPTT_CC_FAILED) { give_notice(s, error, program); }
     return BPTT_OK;
 }
 
@@ -199,14 +216,17 @@ bool bptt_program_poll(bptt_program *program)
 {
     session *s = program->hidden;
     if (s == NULL || s->compiler == NULL) { return false; }
-    bptt_error ignored; /* it goes on as it is */
-    bptt_cc_stage stage = bptt_cc_advance(s->compiler, 0, &s->cc, &ignored);
-    if (stage != BPTT_CC_READY && stage != BPTT_CC_FAILED) { return false; }
+    bptt_error error = {""};
+    bptt_cc_stage stage = bptt_cc_advance(s->compiler, 0, &s->cc, &error);
+    if (!is_over(stage)) { return false; }
     compiler_done(s);
     bptt_unit_free(&s->unit);
-    if (stage == BPTT_CC_FAILED) { return false; }
-    session_run(s, BPTT_BACKEND_CC, program);
-    return true;
+    if (stage == BPTT_CC_READY) {
+        session_run(s, BPTT_BACKEND_CC, program);
+    } else {
+        give_notice(s, &error, program);
+    }
+    return stage == BPTT_CC_READY;
 }
 
 void bptt_program_close(bptt_program *program)

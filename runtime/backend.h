@@ -27,14 +27,17 @@ typedef struct bptt_program {
     const char *backend;     /* word of the backend that `model` runs on now */
     double compile_ms;       /* time from text to code, milliseconds; 0 for generic */
     size_t code_bytes;       /* machine code of the model itself, 0 for generic (or not known) */
+    const char *notice;      /* auto: why it stays on tcc, a line to tell the user once; NULL: nothing to tell */
     void *hidden;            /* the backend's own */
     void (*close)(struct bptt_program *program);
 } bptt_program;
 
-/* Opens `spec` on `backend`.  The caller owns *program and closes it with bptt_program_close. */
+/* Opens `spec` on `backend`.  The caller owns *program and closes it with bptt_program_close.  SIGINT, SIGTERM and SIGHUP while
+ * it waits for the compiler end that first, leave nothing behind and then do what they would have done; BPTT_STOPPED when the
+ * caller's own handlers come back. */
 bptt_status bptt_program_open(const bptt_spec *spec, bptt_backend backend, bptt_program *program, bptt_error *error);
 /* For auto, between chunks: replaces program->model by the compiled one when it is ready (memories stay valid as they are).
- * Returns true when it did. */
+ * Returns true when it did; sets program->notice when it will never be. */
 bool bptt_program_poll(bptt_program *program);
 void bptt_program_close(bptt_program *program);
 

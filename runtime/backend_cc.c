@@ -293,6 +293,7 @@ static bptt_status after_compile(bptt_cc *cc, bptt_code *code, bptt_error *error
         return start_compiler(cc, error);
     }
     if (!made) { return fail_compile(cc, error); }
+    if (access(cc->object, R_OK) != 0) { return bptt_fail(error, BPTT_FAILED, "cc: %s made nothing", cc->compiler); }
     bptt_status status = bptt_cache_seal(cc->object, cc->recipe, error);
     if (status == BPTT_OK) { status = load(cc, cc->object, code, error); }
     if (status != BPTT_OK) { return status; }

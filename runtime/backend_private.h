@@ -9,6 +9,7 @@
 #ifndef BPTT_BACKEND_PRIVATE_H
 #define BPTT_BACKEND_PRIVATE_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -83,6 +84,16 @@ bptt_status bptt_process_start(bptt_process *process, char *const *argv, const c
 bool bptt_process_wait(bptt_process *process, double wait_ms);
 /* Kills its whole group. */
 void bptt_process_stop(bptt_process *process);
+
+/* SIGINT, SIGTERM and SIGHUP, kept back while a program that must not be left behind runs.  One at a time. */
+typedef struct bptt_signals {
+    struct sigaction old[3];
+} bptt_signals;
+
+void bptt_signals_hold(bptt_signals *signals);
+bool bptt_signals_came(void);
+/* Gives them back as they were, and then sends the one that came again: without a handler that ends this process. */
+void bptt_signals_release(const bptt_signals *signals);
 
 /* --- compiled objects on disk ----------------------------------------------------------------------------------------------- */
 

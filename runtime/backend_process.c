@@ -1,6 +1,7 @@
 /* backend_process.c: runs a program beside this one, with a time limit.  See backend_private.h.
  *
- * Depends on POSIX and glibc's posix_spawn.  Refuses to use a shell, to search PATH, and to let a child inherit our files.
+ * Its group is not the terminal's, so a Ctrl-C does not reach it: bptt_signals_hold lets its starter end it first.  Depends on
+ * POSIX and glibc's posix_spawn.  Refuses to use a shell, to search PATH, and to let a child inherit our files.
  */
 #include "backend_private.h"
 
@@ -188,4 +189,38 @@ void bptt_process_stop(bptt_process *process)
         process->pid = 0;
     }
     close_output(process);
+}
+
+/* --- signals ---------------------------------------------------------------------------------------------------------------- */
+
+static const int held[] = {SIGINT, SIGTERM, SIGHUP};
+enum { HELD = sizeof held / sizeof *held };
+static volatile sig_atomic_t came; /* its number; 0: none */
+
+static void note_signal(int number)
+{
+    came = number;
+}
+
+void bptt_signals_hold(bptt_signals *signals)
+{
+    struct sigaction action = {.sa_handler = note_signal};
+    (void)sigemptyset(&action.sa_mask);
+    came = 0;
+    for (size_t i = 0; i < HELD; i++) {
+        (void)sigaction(held[i], &action, &signals->old[i]);
+        bool ignored = (signals->old[i].sa_flags & SA_SIGINFO) == 0 && signals->old[i].sa_handler == SIG_IGN;
+        if (ignored) { (void)sigaction(held[i], &signals->old[i], NULL); } /* nohup means what it says */
+    }
+}
+
+bool bptt_signals_came(void)
+{
+    return came != 0;
+}
+
+void bptt_signals_release(const bptt_signals *signals)
+{
+    for (size_t i = 0; i < HELD; i++) { (void)sigaction(held[i], &signals->old[i], NULL); }
+    if (came != 0) { (void)raise(came); }
 }

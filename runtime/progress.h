@@ -27,9 +27,9 @@ void bptt_progress_open(bptt_progress *progress, bool quiet, double now);
 /* True when it is time for a line. */
 bool bptt_progress_due(const bptt_progress *progress, double now);
 void bptt_progress_show(bptt_progress *progress, const bptt_progress_values *values, double now);
-/* Shows the last values and ends the line. */
-/* A line of its own between the others. */
+/* A line of its own between the others: what the user should know, though it goes on. */
 void bptt_progress_note(bptt_progress *progress, const char *text);
+/* Shows the last values and ends the line. */
 void bptt_progress_close(bptt_progress *progress, const bptt_progress_values *values, double now);
 
 #endif

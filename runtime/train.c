@@ -258,6 +258,8 @@ static bptt_status advance(run *r, double *next_save, bptt_error *error)
         return status;
     }
     r->recent[r->steps++ % RECENT] = step;
+    if (r->program.notice != NULL) { bptt_progress_note(&r->progress, r->program.notice); }
+    r->program.notice = NULL; /* once */
     double now = bptt_seconds();
     r->seconds = now - r->started;
     status = bptt_log_step(&r->log, &r->trainer, &step, r->seconds, error);
@@ -269,7 +271,9 @@ static bptt_status advance(run *r, double *next_save, bptt_error *error)
         status = save(r, error);
         *next_save = bptt_seconds() + r->options->checkpoint_every;
         if (status != BPTT_OK && !r->diverged) { /* a disk may have room again before the end; the old checkpoint is as it was */
-            bptt_progress_note(&r->progress, error->text);
+            bptt_error note;
+            (void)bptt_fail(&note, status, "not saved now: %s", error->text);
+            bptt_progress_note(&r->progress, note.text);
             status = BPTT_OK;
         }
     }

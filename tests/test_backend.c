@@ -646,6 +646,67 @@ START_TEST(test_wrong_object_is_rebuilt)
 }
 END_TEST
 
+/* Cuts the seal off the one object in the cache, puts `length` other bytes (NULL: its own) there and seals them as it was. */
+static void reseal(const char *object, const void *bytes, size_t length)
+{
+    unsigned char *old = NULL;
+    if (bytes == NULL) {
+        old = scratch_get(object, &length);
+        length -= strlen("\nbptt object ") + 32;
+        bytes = old;
+    }
+    scratch_put(object, bytes, length);
+    free(old);
+    char recipe[33] = "";
+    const char *slash = strrchr(object, '/');
+    ck_assert_ptr_nonnull(slash);
+    memcpy(recipe, slash + 1, 32);
+    bptt_error error = {""};
+    ck_assert_msg(bptt_cache_seal(object, recipe, &error) == BPTT_OK, "%s", error.text);
+}
+
+/* Even what bears the right seal is not taken when it is no library, none of ours, or another model's. */
+START_TEST(test_sealed_object_is_rebuilt)
+{
+    static const char library[] = "cc -shared -o '%s' -x c - <<'end'\nint x;\nend";
+    char object[1024], other[1024], command[1200];
+    use_script("exec $real \"$@\"");
+    run r = run_open("return {name = 'net', hidden = 6, vocab = 7, T = 7}", BPTT_BACKEND_CC);
+    run_close(&r);
+    ck_assert_int_eq(entries(in_folder("bptt"), ".so", object), 1);
+    (void)snprintf(other, sizeof other, "%s", in_folder("other"));
+    ck_assert_int_eq(rename(object, other), 0);
+    r = run_open(tiny, BPTT_BACKEND_CC);
+    double loss = run_step(&r);
+    run_close(&r);
+    ck_assert_int_eq(entries(in_folder("bptt"), ".so", object), 1);
+    for (int how = 0; how < 4; how++) {
+        switch (how) {
+        case 0:
+            reseal(object, NULL, 0);
+            break;
+        case 1:
+            reseal(object, "garbage", 7);
+            break;
+        case 2:
+            (void)snprintf(command, sizeof command, library, object);
+            ck_assert_int_eq(system(command), 0);
+            reseal(object, NULL, 0);
+            break;
+        default:
+            ck_assert_int_eq(rename(other, object), 0);
+            reseal(object, NULL, 0);
+            break;
+        }
+        r = run_open(tiny, BPTT_BACKEND_CC);
+        ck_assert_int_eq(compiles(), 2 + how); /* the first is good: no more than it was */
+        ck_assert(run_step(&r) == loss);
+        run_close(&r);
+    }
+    assert_tidy(1);
+}
+END_TEST
+
 static int open_and_step(long gate)
 {
     char go = 0;
@@ -689,15 +750,23 @@ START_TEST(test_two_processes_at_once)
 }
 END_TEST
 
-/* Auto without a compiler: tcc, for good. */
-static void assert_auto_stays(void)
+/* Auto without a compiler: tcc, for good, and one notice that says why. */
+static void assert_auto_stays(const char *why)
 {
     run r = run_open(tiny, BPTT_BACKEND_AUTO);
-    for (int i = 0; i < 50; i++) {
+    int notices = 0;
+    for (int i = 0; i < 50 || (notices == 0 && i < 2000); i++) {
+        if (r.program.notice != NULL) {
+            notices++;
+            ck_assert_msg(strncmp(r.program.notice, "stays on tcc: cc: ", 18) == 0, "%s", r.program.notice);
+            ck_assert_msg(strstr(r.program.notice, why) != NULL, "expected \"%s\" in \"%s\"", why, r.program.notice);
+            r.program.notice = NULL;
+        }
         (void)run_step(&r);
         ck_assert(!bptt_program_poll(&r.program));
         pause_ms(5);
     }
+    ck_assert_int_eq(notices, 1);
     ck_assert_str_eq(r.program.backend, "tcc");
     run_close(&r);
 }
@@ -707,7 +776,7 @@ START_TEST(test_no_compiler)
     set("BPTT_CC", "/nonexistent");
     bptt_error error = refusal(tiny, BPTT_BACKEND_CC);
     ck_assert_str_eq(error.text, "cc: BPTT_CC=/nonexistent: no such program; expected a C compiler");
-    assert_auto_stays();
+    assert_auto_stays("/nonexistent: no such program");
     set("BPTT_CC", folder); /* not a program */
     error = refusal(tiny, BPTT_BACKEND_CC);
     assert_says(&error, "no such program");
@@ -719,7 +788,7 @@ START_TEST(test_no_compiler)
     set("PATH", "");
     error = refusal(tiny, BPTT_BACKEND_CC);
     ck_assert_str_eq(error.text, "cc: no C compiler: none of cc, gcc, clang is in PATH; install one or set BPTT_CC");
-    assert_auto_stays();
+    assert_auto_stays("no C compiler");
     set("PATH", NULL);
     error = refusal(tiny, BPTT_BACKEND_CC);
     assert_says(&error, "no C compiler");
@@ -740,23 +809,24 @@ START_TEST(test_compiler_fails)
     set("BPTT_CC", "false");
     bptt_error error = refusal(tiny, BPTT_BACKEND_CC);
     assert_says(&error, "false failed without a message, status 1");
-    assert_auto_stays();
+    assert_auto_stays("status 1");
     use_script(VERSION_FIRST "echo 'note: hm'; echo 'net.c:3:1: error: bad \033[31m' >&2; echo 'error: more'; exit 1");
     error = refusal(tiny, BPTT_BACKEND_CC);
     assert_says(&error, "compiler: net.c:3:1: error: bad ?[31m");
     ck_assert_ptr_null(strstr(error.text, "more"));
-    assert_auto_stays();
+    assert_auto_stays("compiler: net.c:3:1: error: bad ?[31m");
     use_script(VERSION_FIRST "kill -SEGV $$");
     error = refusal(tiny, BPTT_BACKEND_CC);
     assert_says(&error, "was ended by signal 11");
     use_script(VERSION_FIRST "exit 0");
     error = refusal(tiny, BPTT_BACKEND_CC);
-    assert_says(&error, "net.so: cannot open");
+    assert_says(&error, "compiler made nothing");
+    assert_auto_stays("compiler made nothing");
     /* Not an object at all: the last argument but three is its name. */
     use_script(VERSION_FIRST "while [ \"$1\" != -o ]; do shift; done; echo garbage > \"$2\"");
     error = refusal(tiny, BPTT_BACKEND_CC);
     assert_says(&error, "cannot load what ");
-    assert_auto_stays();
+    assert_auto_stays("cannot load what ");
     scratch_put(in_folder("compiler"), "not a program", 13);
     error = refusal(tiny, BPTT_BACKEND_CC);
     assert_says(&error,
@@ -844,11 +914,11 @@ START_TEST(test_compiler_hangs)
     assert_says(&error, "took longer than 0.3 seconds and was stopped");
     ck_assert(bptt_clock_ms() - started < 20000);
     assert_ends(script_pid()); /* the helper of the compiler, too */
-    assert_auto_stays();
+    assert_auto_stays("longer than 0.3 seconds");
     use_script(HANG); /* already when asked for its version */
     error = refusal(tiny, BPTT_BACKEND_CC);
     assert_says(&error, "took longer than 0.3 seconds and was stopped");
-    assert_auto_stays();
+    assert_auto_stays("longer than 0.3 seconds");
     assert_tidy(0);
 }
 END_TEST
@@ -869,6 +939,64 @@ START_TEST(test_closing_ends_the_compiler)
         assert_tidy(0);
         ck_assert_int_eq(unlink(in_folder("pid")), 0);
     }
+}
+END_TEST
+
+static void note_nothing(int number)
+{
+    (void)number;
+}
+
+/* Opens with what the test's folder holds as the compiler.  `handling`: 0 as usual, 1 a handler that returns, 2 ignored. */
+static int open_under_signals(long handling)
+{
+    static void (*const handlers[])(int) = {SIG_DFL, note_nothing, SIG_IGN};
+    (void)signal(SIGINT, handlers[handling]);
+    (void)signal(SIGTERM, SIG_DFL); /* Check has handlers of its own */
+    (void)signal(SIGHUP, SIG_DFL);
+    bptt_spec spec = spec_of(tiny);
+    bptt_program program;
+    bptt_error error = {""};
+    bptt_status status = bptt_program_open(&spec, BPTT_BACKEND_CC, &program, &error);
+    bool kept = signal(SIGINT, SIG_DFL) == handlers[handling];
+    bptt_spec_free(&spec);
+    if (status == BPTT_OK || !kept) { return 0; }
+    return status == BPTT_STOPPED ? RETURNED_ERROR : RETURNED_LANDED;
+}
+
+static int status_after(int signal_number, long handling)
+{
+    (void)fflush(NULL);
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0) { _exit(open_under_signals(handling)); }
+    pid_t helper = script_pid();
+    int status = 0;
+    ck_assert_int_eq(kill(child, signal_number), 0);
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    assert_ends(helper);
+    assert_tidy(0);
+    ck_assert_int_eq(unlink(in_folder("pid")), 0);
+    return status;
+}
+
+/* Ctrl-C while the compiler works: it ends, its folder goes, and the signal does what it would have done. */
+START_TEST(test_signal_ends_the_compiler)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    use_script(VERSION_FIRST HANG);
+    for (size_t i = 0; i < 3; i++) {
+        int status = status_after(numbers[i], 0);
+        ck_assert(WIFSIGNALED(status));
+        ck_assert_int_eq(WTERMSIG(status), numbers[i]);
+    }
+    int status = status_after(SIGINT, 1);
+    ck_assert(WIFEXITED(status));
+    ck_assert_int_eq(WEXITSTATUS(status), RETURNED_ERROR);
+    set("BPTT_CC_SECONDS", "1");
+    status = status_after(SIGINT, 2);
+    ck_assert(WIFEXITED(status));
+    ck_assert_int_eq(WEXITSTATUS(status), RETURNED_LANDED); /* only its time was over */
 }
 END_TEST
 
@@ -1005,14 +1133,48 @@ START_TEST(test_no_folder)
 {
     set("XDG_CACHE_HOME", "/proc/self/nothing");
     assert_private();
+    ck_assert_int_eq(unlink(in_folder("log")), 0);
+    set("XDG_CACHE_HOME", "/dev/null/x");
+    assert_private();
+    ck_assert_int_eq(unlink(in_folder("log")), 0);
     set("XDG_CACHE_HOME", "relative");
     set("HOME", NULL);
-    ck_assert_int_eq(unlink(in_folder("log")), 0);
     assert_private();
     set("TMPDIR", "/proc/self/nothing");
     bptt_error error = refusal(tiny, BPTT_BACKEND_CC);
     ck_assert_str_eq(error.text, "cc: no folder to compile in: neither the cache nor TMPDIR can be written");
-    assert_auto_stays();
+    assert_auto_stays("no folder to compile in");
+}
+END_TEST
+
+START_TEST(test_file_in_place_of_the_folder)
+{
+    scratch_put(in_folder("bptt"), "x", 1);
+    assert_private();
+    assert_file_is(in_folder("bptt"), "x", 1);
+}
+END_TEST
+
+/* What cannot be put there is used all the same. */
+START_TEST(test_folder_in_place_of_the_object)
+{
+    use_script("exec $real \"$@\"");
+    char object[1024], inside[1100];
+    run r = run_open(tiny, BPTT_BACKEND_CC);
+    run_close(&r);
+    ck_assert_int_eq(entries(in_folder("bptt"), ".so", object), 1);
+    (void)snprintf(inside, sizeof inside, "%s/x", object);
+    ck_assert_int_eq(unlink(object), 0);
+    ck_assert_int_eq(mkdir(object, 0700), 0);
+    scratch_put(inside, "x", 1);
+    for (int i = 2; i <= 3; i++) {
+        r = run_open(tiny, BPTT_BACKEND_CC);
+        (void)run_step(&r);
+        run_close(&r);
+        ck_assert_int_eq(compiles(), i);
+    }
+    assert_file_is(inside, "x", 1);
+    assert_tidy(1);
 }
 END_TEST
 
@@ -1135,6 +1297,71 @@ START_TEST(test_auto_without_tcc)
 }
 END_TEST
 
+/* --- the command ------------------------------------------------------------------------------------------------------------ */
+
+/* Runs `bptt train` on `backend` in the test's folder; its standard error goes to the file "err".  Returns the exit status. */
+static int train(const char *backend)
+{
+    char command[4096], tokens[200];
+    for (size_t i = 0; i < sizeof tokens; i++) { tokens[i] = (char)(i % 7); }
+    scratch_put(in_folder("net.lua"), tiny, sizeof tiny - 1);
+    scratch_put(in_folder("tokens"), tokens, sizeof tokens);
+    const char *binary = getenv("BPTT");
+    ck_assert_msg(binary != NULL, "BPTT must name the binary");
+    (void)snprintf(command, sizeof command,
+                   "cd '%s' && rm -f out.safetensors && '%s' train net.lua --data tokens --seconds 0.7 --backend %s --out "
+                   "out.safetensors > out 2> err",
+                   folder, binary, backend);
+    int status = system(command);
+    ck_assert(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* How many lines of "err" hold `part`. */
+static int lines_with(const char *part)
+{
+    size_t length = 0;
+    char *text = (char *)scratch_get(in_folder("err"), &length), *rest = NULL;
+    int count = 0;
+    for (const char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+        count += strstr(line, part) != NULL;
+    }
+    free(text);
+    return count;
+}
+
+/* Whatever the compiler does, `auto` trains and says so once, and `cc` says so and fails. */
+START_TEST(test_training_with_a_bad_compiler)
+{
+    static const struct {
+        const char *script, *says;
+    } cases[] = {
+        {NULL, "BPTT_CC=/nonexistent: no such program"},
+        {VERSION_FIRST "exit 1", "compiler failed without a message, status 1"},
+        {VERSION_FIRST "exit 0", "compiler made nothing"},
+        {VERSION_FIRST HANG, "compiler took longer than 0.3 seconds and was stopped"},
+        {HANG, "compiler took longer than 0.3 seconds and was stopped"},
+    };
+    set("BPTT_CC_SECONDS", "0.3");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (cases[i].script != NULL) {
+            use_script(cases[i].script);
+        } else {
+            set("BPTT_CC", "/nonexistent");
+        }
+        ck_assert_int_eq(train("cc"), BPTT_FAILED);
+        ck_assert_int_eq(lines_with(""), 1);
+        ck_assert_int_eq(lines_with(cases[i].says), 1);
+        ck_assert(!exists(in_folder("out.safetensors")));
+        ck_assert_int_eq(train("auto"), BPTT_OK);
+        ck_assert_int_eq(lines_with("bptt: stays on tcc: cc: "), 1);
+        ck_assert_int_eq(lines_with(cases[i].says), 1);
+        ck_assert(exists(in_folder("out.safetensors")));
+        assert_tidy(0);
+    }
+}
+END_TEST
+
 /* ---------------------------------------------------------------------------------------------------------------------------- */
 
 static void add(Suite *suite, const char *name, const TTest *const *tests, size_t count)
@@ -1156,6 +1383,7 @@ int main(void)
     const TTest *const cc[] = {test_compiled_once,
                                test_damaged_object_is_rebuilt,
                                test_wrong_object_is_rebuilt,
+                               test_sealed_object_is_rebuilt,
                                test_two_processes_at_once,
                                test_no_compiler,
                                test_compiler_fails,
@@ -1163,18 +1391,17 @@ int main(void)
                                test_flood_of_messages,
                                test_compiler_hangs,
                                test_closing_ends_the_compiler,
+                               test_signal_ends_the_compiler,
                                test_closing_leaves_no_temporary_file,
                                test_object_is_private,
                                test_ignored_children,
                                test_native_refused,
                                test_what_a_compiler_inherits};
-    const TTest *const cache[] = {test_folder_that_others_can_write,
-                                  test_folder_that_is_a_link,
-                                  test_folder_of_somebody_else,
-                                  test_no_folder,
-                                  test_folder_is_made,
-                                  test_old_objects_go};
+    const TTest *const cache[] = {
+        test_folder_that_others_can_write, test_folder_that_is_a_link,         test_folder_of_somebody_else, test_no_folder,
+        test_file_in_place_of_the_folder,  test_folder_in_place_of_the_object, test_folder_is_made,          test_old_objects_go};
     const TTest *const automatic[] = {test_auto_swaps_while_training, test_auto_without_tcc};
+    const TTest *const command[] = {test_training_with_a_bad_compiler};
     const char *path = getenv("PATH"), *seed = getenv("BPTT_TEST_SEED");
     old_path = strdup(path != NULL ? path : "/usr/bin:/bin");
     if (old_path == NULL) { return EXIT_FAILURE; }
@@ -1186,6 +1413,7 @@ int main(void)
     ADD(suite, "cc", cc);
     ADD(suite, "cache", cache);
     ADD(suite, "auto", automatic);
+    ADD(suite, "command", command);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     const int failed = srunner_ntests_failed(runner);
