@@ -33,6 +33,38 @@ bptt_status bptt_compile(const bptt_spec *spec, int simd, size_t memory_limit, b
     return status;
 }
 
+static void describe_product(const bptt_plan *plan, const bptt_action *action, bptt_product *product)
+{
+    bptt_tile tiles[BPTT_MAX_TILES];
+    *product = (bptt_product){.rows = bptt_product_rows(plan, action), .cols = action->cols, .depth = action->depth};
+    (void)snprintf(product->name, sizeof product->name, "%s", action->name);
+    const int64_t chunk = plan->spec->K * plan->spec->batch;
+    if (product->depth < 0) { product->depth = action->region == BPTT_REGION_HEAD ? plan->block : chunk; }
+    product->flop = action->flop * (double)chunk;
+    product->tile_count = bptt_plan_tiles(plan, action, tiles, BPTT_MAX_TILES);
+    for (int t = 0; t < product->tile_count; t++) { product->tiles[t] = (bptt_tile_size){tiles[t].rows, tiles[t].vectors}; }
+}
+
+bptt_status bptt_products(const bptt_spec *spec, int simd, size_t memory_limit, bptt_product *products, size_t *count,
+                          bptt_error *error)
+{
+    bptt_spec untuned = *spec;
+    untuned.tuning = NULL;
+    bptt_graph graph;
+    bptt_plan *plan = NULL;
+    *count = 0;
+    bptt_status status = trace_and_derive(&untuned, &graph, error);
+    if (status != BPTT_OK) { return status; }
+    status = bptt_plan_make(&untuned, &graph, simd, memory_limit, &plan, error);
+    for (int a = 0; status == BPTT_OK && a < plan->action_count && *count < BPTT_MAX_PRODUCTS; a++) {
+        const bptt_action *action = &plan->actions[a];
+        if (bptt_has_tile(plan, action)) { describe_product(plan, action, &products[(*count)++]); }
+    }
+    bptt_plan_free(plan);
+    bptt_graph_free(&graph);
+    return status;
+}
+
 void bptt_unit_free(bptt_unit *unit)
 {
     free(unit->header);

@@ -34,6 +34,32 @@ typedef struct bptt_counts {
     size_t work_count;
 } bptt_counts;
 
+enum { BPTT_PRODUCT_MAX = 48, BPTT_MAX_PRODUCTS = 32, BPTT_MAX_TILES = 16 };
+
+/* Register tile of a matrix product: rows x vectors accumulators. */
+typedef struct bptt_tile_size {
+    int rows, vectors;
+} bptt_tile_size;
+
+/* Tiles for spec.tuning: what was measured on a machine.  A product that is not named keeps the plan's own tile.  A tile shapes
+ * the order of a sum, so other tiles may give other last bits. */
+typedef struct bptt_tuning {
+    size_t count;
+    struct {
+        char product[BPTT_PRODUCT_MAX];
+        bptt_tile_size tile;
+    } of[BPTT_MAX_PRODUCTS];
+} bptt_tuning;
+
+/* A product of the plan that has a tile. */
+typedef struct bptt_product {
+    char name[BPTT_PRODUCT_MAX]; /* of its function in the emitted text */
+    int64_t rows, cols, depth;   /* of a call, most of the time */
+    double flop;                 /* of a chunk */
+    int tile_count;
+    bptt_tile_size tiles[BPTT_MAX_TILES]; /* the best of those that it may have; the first is the plan's own */
+} bptt_product;
+
 /* The emitted files as text, each ended by NUL; owned. */
 typedef struct bptt_unit {
     char *header;   /* NAME.h */
@@ -44,9 +70,13 @@ typedef struct bptt_unit {
 } bptt_unit;
 
 /* `simd`: 32-bit lanes for a spec that leaves it open (simd = 0).  `memory_limit`: bytes the struct may take.
- * Errors: BPTT_FAILED, with the spec's or the cell's file and line. */
+ * Errors: BPTT_FAILED, with the spec's or the cell's file and line; a tile of spec.tuning that its product cannot have. */
 bptt_status bptt_compile(const bptt_spec *spec, int simd, size_t memory_limit, bptt_unit *unit, bptt_error *error);
 void bptt_unit_free(bptt_unit *unit);
+
+/* Lists the products of the plan, BPTT_MAX_PRODUCTS at most; none under unroll = "full".  Does not look at spec.tuning. */
+bptt_status bptt_products(const bptt_spec *spec, int simd, size_t memory_limit, bptt_product *products, size_t *count,
+                          bptt_error *error);
 
 /* Prints one stage: "spec", "graph", "adjoint" or "plan". */
 bptt_status bptt_dump(const bptt_spec *spec, int simd, size_t memory_limit, const char *stage, FILE *out, bptt_error *error);

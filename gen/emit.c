@@ -216,6 +216,7 @@ static int fill(lua_State *L)
     set_integer(L, "turned_size", (int64_t)plan->turned_size);
     set_integer(L, "work_size", (int64_t)plan->work_size);
     set_integer(L, "moments", plan->moments);
+    set_boolean(L, "tuned", plan->spec->tuning != NULL);
     lua_newtable(L);
     for (int a = 0; a < plan->action_count; a++) {
         push_action(L, &plan->actions[a]);

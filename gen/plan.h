@@ -132,8 +132,15 @@ void bptt_plan_print(const bptt_plan *plan, FILE *out);
 bptt_status bptt_plan_lower(bptt_plan *plan, bptt_error *error);
 void bptt_plan_fuse(bptt_plan *plan);
 bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *error);
-bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error);
+bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error); /* obeys spec.tuning */
 void bptt_plan_count(bptt_plan *plan);
+
+/* Whether the emitted text runs the action as calls of a tile. */
+bool bptt_has_tile(const bptt_plan *plan, const bptt_action *action);
+/* Rows of C that a call of a product has, most of the time. */
+int64_t bptt_product_rows(const bptt_plan *plan, const bptt_action *action);
+/* The cheapest tiles of a product by the model of tile.c, at most `room` of them, in order; returns how many. */
+int bptt_plan_tiles(const bptt_plan *plan, const bptt_action *action, bptt_tile *tiles, int room);
 
 /* Rows of a slot. */
 int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot);

@@ -73,6 +73,7 @@ typedef struct bptt_spec {
     char digest[BPTT_DIGEST_SIZE]; /* 128-bit hash of the canonical text, hexadecimal */
     char *text;                    /* canonical text: a Lua spec with every field resolved, loads to this same spec; owned */
     char *source;                  /* path or name that messages begin with; owned */
+    struct bptt_tuning *tuning;    /* tiles to use (compile.h), NULL: the plan's own; no field: not in text or digest; owned */
 } bptt_spec;
 
 /* One "key=value" of the command line; value is Lua's constant syntax or a bare word: hidden=64, cell=rnn, clip={norm=1}. */

@@ -72,8 +72,10 @@ void bptt_spec_free(bptt_spec *spec)
 {
     free(spec->text);
     free(spec->source);
+    free(spec->tuning);
     spec->text = NULL;
     spec->source = NULL;
+    spec->tuning = NULL;
 }
 
 void bptt_spec_help(FILE *out)

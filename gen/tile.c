@@ -2,8 +2,11 @@
  *
  * The model: one step over the depth of an r x v tile costs r v multiply-adds and loads v vectors and r scalars; too few
  * accumulators leave the multiply-add pipeline waiting.  Sizes are known, so remainders are weighed too.  Depends on plan.h.
+ * Tiles that were measured on the machine (spec.tuning) go before the model's.
  */
 #include "plan.h"
+
+#include <string.h>
 
 enum { MAX_ROWS = 14, MAX_VECTORS = 8 }; /* what templates/kernels.lua has kernels for */
 
@@ -35,25 +38,7 @@ static double rows_cost(int64_t rows, int tile_rows, int vectors)
     return rest == 0 ? cost : cost + tile_cost((int)rest, vectors) + 0.5;
 }
 
-/* The cheapest tile for `rows` x `vectors` vectors; ties go to the larger one. */
-static bptt_tile choose_tile(const bptt_plan *plan, int64_t rows, int64_t vectors)
-{
-    bptt_tile best = {1, 0, 1, 0};
-    double best_cost = -1;
-    for (int v = 1; v <= MAX_VECTORS && v <= vectors; v++) {
-        for (int r = 1; r <= MAX_ROWS && r <= rows && r * v <= budget(plan); r++) {
-            const int64_t panels = vectors / v;
-            const double cost = (double)panels * rows_cost(rows, r, v) + rows_cost(rows, r, (int)(vectors % v));
-            if (best_cost >= 0 && cost > best_cost) { continue; }
-            best_cost = cost;
-            best = (bptt_tile){r, (int)(rows % r), v, (int)(vectors % v)};
-        }
-    }
-    return best;
-}
-
-/* Rows of C that a call of the action's product has, most of the time. */
-static int64_t usual_rows(const bptt_plan *plan, const bptt_action *action)
+int64_t bptt_product_rows(const bptt_plan *plan, const bptt_action *action)
 {
     if (action->kind == BPTT_GRADIENT) { return plan->params[action->param].rows; }
     switch (action->region) {
@@ -65,6 +50,64 @@ static int64_t usual_rows(const bptt_plan *plan, const bptt_action *action)
     default:
         return plan->spec->K * plan->spec->batch;
     }
+}
+
+static int64_t vectors_of(const bptt_plan *plan, const bptt_action *action)
+{
+    return (action->cols + plan->lanes - 1) / plan->lanes;
+}
+
+/* Whether there is a kernel, and registers and work for it. */
+static bool is_possible(const bptt_plan *plan, const bptt_action *action, int rows, int vectors)
+{
+    return rows >= 1 && rows <= MAX_ROWS && rows <= bptt_product_rows(plan, action) && vectors >= 1 && vectors <= MAX_VECTORS &&
+           vectors <= vectors_of(plan, action) && rows * vectors <= budget(plan);
+}
+
+static bptt_tile tile_of(const bptt_plan *plan, const bptt_action *action, int rows, int vectors)
+{
+    return (bptt_tile){rows, (int)(bptt_product_rows(plan, action) % rows), vectors, (int)(vectors_of(plan, action) % vectors)};
+}
+
+static double product_cost(const bptt_plan *plan, const bptt_action *action, const bptt_tile *tile)
+{
+    const int64_t rows = bptt_product_rows(plan, action), panels = vectors_of(plan, action) / tile->vectors;
+    return (double)panels * rows_cost(rows, tile->rows, tile->vectors) + rows_cost(rows, tile->rows, tile->rest_vectors);
+}
+
+int bptt_plan_tiles(const bptt_plan *plan, const bptt_action *action, bptt_tile *tiles, int room)
+{
+    double costs[BPTT_MAX_TILES];
+    int count = 0;
+    if (room > BPTT_MAX_TILES) { room = BPTT_MAX_TILES; }
+    for (int v = 1; v <= MAX_VECTORS; v++) {
+        for (int r = 1; r <= MAX_ROWS; r++) {
+            if (!is_possible(plan, action, r, v)) { continue; }
+            const bptt_tile tile = tile_of(plan, action, r, v);
+            const double cost = product_cost(plan, action, &tile);
+            int place = count;
+            while (place > 0 && costs[place - 1] >= cost) { place--; } /* of equals, the larger goes first */
+            if (place == room) { continue; }
+            if (count < room) { count++; }
+            memmove(tiles + place + 1, tiles + place, (size_t)(count - 1 - place) * sizeof *tiles);
+            memmove(costs + place + 1, costs + place, (size_t)(count - 1 - place) * sizeof *costs);
+            tiles[place] = tile;
+            costs[place] = cost;
+        }
+    }
+    return count;
+}
+
+/* --- the pass ------------------------------------------------------------------------------------------------------------------- */
+
+static bool is_product(const bptt_action *action)
+{
+    return action->kind == BPTT_PRODUCT || action->kind == BPTT_GRADIENT;
+}
+
+bool bptt_has_tile(const bptt_plan *plan, const bptt_action *action)
+{
+    return is_product(action) && plan->unroll != BPTT_UNROLL_FULL;
 }
 
 /* Steps that follow each other read the same matrix.  When it is too large for the first-level cache, the end that one step has
@@ -85,11 +128,41 @@ static double spelled_out(const bptt_plan *plan)
     const double batch = (double)plan->spec->batch, rows = (double)(plan->spec->K + plan->rest) * batch;
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
-        if (action->kind != BPTT_PRODUCT && action->kind != BPTT_GRADIENT) { continue; }
+        if (!is_product(action)) { continue; }
         const bool step = action->region == BPTT_REGION_STEP || action->region == BPTT_REGION_BACK;
         total += action->flop / 2 * (step ? batch : rows + batch);
     }
     return total;
+}
+
+static bptt_action *find_product(bptt_plan *plan, const char *name)
+{
+    for (int a = 0; a < plan->action_count; a++) {
+        if (bptt_has_tile(plan, &plan->actions[a]) && strcmp(plan->actions[a].name, name) == 0) { return &plan->actions[a]; }
+    }
+    return NULL;
+}
+
+/* The tiles come from a file, so each is looked at. */
+static bptt_status obey_tuning(bptt_plan *plan, bptt_error *error)
+{
+    const bptt_tuning *tuning = plan->spec->tuning;
+    for (size_t i = 0; i < tuning->count; i++) {
+        const char *name = tuning->of[i].product;
+        const bptt_tile_size *tile = &tuning->of[i].tile;
+        bptt_action *action = find_product(plan, name);
+        if (action == NULL) {
+            return bptt_fail(error, BPTT_FAILED,
+                             "%s: the tuning speaks of a product '%s' that is not there; run 'bptt tune' again",
+                             plan->spec->source, name);
+        }
+        if (!is_possible(plan, action, tile->rows, tile->vectors)) {
+            return bptt_fail(error, BPTT_FAILED, "%s: the tuning's tile %dx%d cannot be that of %s; run 'bptt tune' again",
+                             plan->spec->source, tile->rows, tile->vectors, name);
+        }
+        action->tile = tile_of(plan, action, tile->rows, tile->vectors);
+    }
+    return BPTT_OK;
 }
 
 bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error)
@@ -102,10 +175,9 @@ bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error)
     }
     for (int a = 0; a < plan->action_count; a++) {
         bptt_action *action = &plan->actions[a];
-        if (action->kind != BPTT_PRODUCT && action->kind != BPTT_GRADIENT) { continue; }
-        int64_t vectors = (action->cols + plan->lanes - 1) / plan->lanes;
-        action->tile = choose_tile(plan, usual_rows(plan, action), vectors);
+        if (!is_product(action)) { continue; }
+        (void)bptt_plan_tiles(plan, action, &action->tile, 1);
         action->alternates = should_alternate(plan, action);
     }
-    return BPTT_OK;
+    return plan->spec->tuning != NULL ? obey_tuning(plan, error) : BPTT_OK;
 }

@@ -196,9 +196,17 @@ void bptt_cache_discard(const char *folder)
     (void)rmdir(folder);
 }
 
+/* Measuring takes longer than compiling, and the file is small. */
+static bool is_tuning(const char *path)
+{
+    const size_t length = strlen(path), tail = strlen(BPTT_TUNING_SUFFIX);
+    return length >= tail && strcmp(path + length - tail, BPTT_TUNING_SUFFIX) == 0;
+}
+
 static void remove_if_old(const char *path)
 {
     struct stat info;
+    if (is_tuning(path)) { return; }
     if (lstat(path, &info) != 0 || time(NULL) - info.st_mtime < KEEP_SECONDS) { return; }
     if (S_ISDIR(info.st_mode)) {
         bptt_cache_discard(path);

@@ -5,6 +5,7 @@
  * and to load an object that is not whole or not the asked model's.
  */
 #include "backend_private.h"
+#include "machine.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,38 +111,9 @@ static bool choose_compiler(bptt_cc *cc, bptt_error *error)
 
 /* --- what identifies the result --------------------------------------------------------------------------------------------- */
 
-/* -march=native means another thing on another machine, and a home folder may be shared.  The lines that tell machines apart. */
-static char *describe_machine(void)
-{
-    static const char *const fields[] = {"vendor_id", "cpu family", "model", "stepping", "flags", "CPU ", "Features", "isa"};
-    char *description = NULL;
-    size_t length = 0;
-    FILE *out = open_memstream(&description, &length);
-    if (out == NULL) { return NULL; }
-    struct utsname system;
-    if (uname(&system) == 0) { (void)fprintf(out, "%s\n", system.machine); }
-    FILE *cpu = fopen("/proc/cpuinfo", "re");
-    char *line = NULL;
-    size_t size = 0;
-    /* The first processor's paragraph. */
-    while (cpu != NULL && getline(&line, &size, cpu) > 1) {
-        for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-            if (strncmp(line, fields[i], strlen(fields[i])) == 0) {
-                (void)fputs(line, out);
-                break;
-            }
-        }
-    }
-    free(line);
-    if (cpu != NULL) { (void)fclose(cpu); }
-    if (fclose(out) == 0) { return description; }
-    free(description);
-    return NULL;
-}
-
 static bptt_status write_recipe(bptt_cc *cc, bptt_error *error)
 {
-    char *machine = describe_machine();
+    char *machine = bptt_machine_describe(); /* -march=native means another thing on another one */
     const char **parts = calloc(4 + cc->words + FLAGS, sizeof *parts);
     bool done = false;
     if (machine != NULL && parts != NULL) {

@@ -1,4 +1,5 @@
-/* backend_private.h: what the backend_*.c files share.  Nobody else includes it, tests apart.
+/* backend_private.h: what the backend_*.c files share.  Nobody else includes it, tests and
+ * tuning.c (which keeps a file in the cache) apart.
  *
  *   backend.c          opens and closes programs, swaps
  *   backend_tcc.c      text to code by libtcc, in this process
@@ -107,7 +108,8 @@ void bptt_cache_discard(const char *folder);
 bptt_status bptt_cache_seal(const char *object, const char *recipe, bptt_error *error);
 /* Whether it is there, whole and made by `recipe`; *code_bytes is the size of its machine code. */
 bool bptt_cache_verify(const char *object, const char *recipe, size_t *code_bytes);
-/* Removes what nobody has used for a month. */
+#define BPTT_TUNING_SUFFIX ".tuning"
+/* Removes what nobody has used for a month, but for tunings. */
 void bptt_cache_sweep(const char *cache);
 
 /* 128-bit digest of some strings, hexadecimal, into 33 bytes; false: no memory. */

@@ -1,4 +1,4 @@
-/* machine.h: what several files of runtime/ want to know of the machine: a clock, its memory; and a generator of random numbers.
+/* machine.h: what several files of runtime/ want to know of the machine: a clock, its memory, its kind; and a generator of random numbers.
  *
  * Depends on the C library and POSIX alone.
  */
@@ -12,6 +12,9 @@
 double bptt_seconds(void);
 /* Bytes of memory that the machine has. */
 size_t bptt_machine_memory(void);
+/* Text that tells this kind of processor from others (a home folder with a cache in it may be shared).  NULL: no memory; the
+ * caller frees it. */
+char *bptt_machine_describe(void);
 
 /* SplitMix64 (Steele, Lea, Flood 2014): the next 64 random bits; any state may begin. */
 uint64_t bptt_random(uint64_t *state);

@@ -3,6 +3,7 @@
 
 #include "bench.h"
 #include "safetensors.h"
+#include "tuning.h"
 
 #include "../gen/compile.h"
 #include "../gen/suggest.h"
@@ -16,7 +17,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { GEN, TRAIN, EVAL, SAMPLE, INSPECT, GRAD, CHECK, BENCH, HELP, VERSION, COMMANDS };
+enum { GEN, TRAIN, EVAL, SAMPLE, INSPECT, GRAD, CHECK, BENCH, TUNE, HELP, VERSION, COMMANDS };
 
 static const bptt_command commands[COMMANDS] = {
     [GEN] =
@@ -76,12 +77,19 @@ static const bptt_command commands[COMMANDS] = {
          "steps, horizon, batch, us_per_chunk, tokens_per_s, gflops, ratio_to_generic, share_of_peak, roofline_us,\n"
          "share_of_roofline, compile_ms, code_bytes, cores that the process had while it was timed).\n",
          bptt_command_bench},
+    [TUNE] =
+        {"tune", "SPEC", "measure which register tiles are fastest on this machine",
+         "Tries, product by product, the tiles that the plan's model thinks best, in whole steps of training on tcc, and keeps\n"
+         "what is more than 1 % faster.  The choice goes to the cache, for specs of the same sizes on this kind of machine;\n"
+         "gen, train and bench use it with --tuned.  A tile changes the order of sums: the last bits of a result may\n"
+         "depend on it, so resume a training as it was begun, with --tuned or without.\n",
+         bptt_command_tune},
     [HELP] = {"help", "[COMMAND]", "this, one command's help, or the fields of a spec (bptt help spec)", "", bptt_command_help},
     [VERSION] = {"--version", NULL, "print the version", "", bptt_command_version},
 };
 
 #define C(command) (1u << (command))
-#define WITH_SPEC  (C(GEN) | C(TRAIN) | C(INSPECT) | C(GRAD) | C(CHECK) | C(BENCH))
+#define WITH_SPEC  (C(GEN) | C(TRAIN) | C(INSPECT) | C(GRAD) | C(CHECK) | C(BENCH) | C(TUNE))
 #define WITH_DATA  (C(TRAIN) | C(EVAL) | C(GRAD))
 #define WITH_MODEL (C(TRAIN) | C(EVAL) | C(SAMPLE) | C(GRAD))
 #define FIELD(f)   offsetof(bptt_options, f)
@@ -132,11 +140,15 @@ static const option options_table[] = {
     {"--count", "N", WHOLE, C(SAMPLE), FIELD(count), "symbols to draw", .brief = "-n", .maximum = MOST, .fallback = "300"},
     {"--temperature", "X", REAL, C(SAMPLE), FIELD(temperature), "0: always the likeliest", .maximum = 1e6, .fallback = "1"},
     {"--top-k", "K", WHOLE, C(SAMPLE), FIELD(top_k), "draw from the K likeliest alone", .minimum = 1, .maximum = MOST},
-    {"--seed", "N", WHOLE, C(SAMPLE) | C(CHECK) | C(BENCH), FIELD(seed), "of what is drawn", .maximum = MOST, .fallback = "1"},
+    {"--seed", "N", WHOLE, C(SAMPLE) | C(CHECK) | C(BENCH) | C(TUNE), FIELD(seed), "of what is drawn", .maximum = MOST,
+     .fallback = "1"},
     {"--seconds", "S", REAL, C(BENCH), FIELD(seconds), "measure each backend for about S seconds a row", .minimum = 1e-3,
      .maximum = 1e4, .fallback = "1"},
+    {"--seconds", "S", REAL, C(TUNE), FIELD(seconds), "measure for at most S seconds", .minimum = 1e-3, .maximum = 1e5,
+     .fallback = "10"},
     {"--suite", NULL, FLAG, C(BENCH), FIELD(suite), "the suite, as without SPEC", .group = 0},
     {"--rows", "NAMES", TEXT, C(BENCH), FIELD(rows), "rows of the suite, with commas", .words = bptt_suite_words},
+    {"--tuned", NULL, FLAG, C(GEN) | C(TRAIN) | C(BENCH), FIELD(tuned), "with the tiles that bptt tune measured", .group = 0},
     {"--backend", "WORD", WORD, C(TRAIN), FIELD(backend), "what runs the model", .words = bptt_backend_words, .fallback = "auto"},
     {"--backend", "WORD", WORD, WITH_MODEL & ~C(TRAIN), FIELD(backend), "what runs the model", .words = bptt_backend_words,
      .fallback = "tcc"},
@@ -432,7 +444,8 @@ bptt_status bptt_options_spec(const bptt_options *options, bptt_spec *spec, bptt
     if (bptt_st_like(options->operand)) {
         return bptt_fail(error, BPTT_FAILED, "%s: is a checkpoint; expected a spec", options->operand);
     }
-    return bptt_spec_load(options->operand, options->overrides, options->override_count, spec, error);
+    bptt_status status = bptt_spec_load(options->operand, options->overrides, options->override_count, spec, error);
+    return status == BPTT_OK && options->tuned ? bptt_tuning_load(spec, error) : status;
 }
 
 /* ---- help ---- */

@@ -33,6 +33,7 @@ typedef struct bptt_options {
     uint64_t top_k; /* 0: not given */
     bool json, quiet, suite;
     const char *rows; /* of the suite: "tiny,default" */
+    bool tuned;       /* with the tiles that `bptt tune` measured */
     int argc;         /* the whole command line, to say how to go on */
     char **argv;
 } bptt_options;
@@ -49,7 +50,7 @@ struct bptt_command {
 };
 
 bptt_run bptt_command_gen, bptt_command_train, bptt_command_eval, bptt_command_sample, bptt_command_inspect, bptt_command_grad,
-    bptt_command_check, bptt_command_bench, bptt_command_help, bptt_command_version;
+    bptt_command_check, bptt_command_bench, bptt_command_tune, bptt_command_help, bptt_command_version;
 
 /* Parses argv.  `--help`, `-h` and `--version` become the command help.  Errors: BPTT_USAGE; options->command is set as soon as it
  * is known, so that the message can name it.  Free in every case. */
@@ -58,7 +59,7 @@ void bptt_options_free(bptt_options *options);
 
 /* What data.h wants to know. */
 bptt_data_options bptt_options_data(const bptt_options *options);
-/* The operand as a spec: loads it with the overrides. */
+/* The operand as a spec: loads it with the overrides, and with its tuning for --tuned. */
 bptt_status bptt_options_spec(const bptt_options *options, bptt_spec *spec, bptt_error *error);
 
 #endif

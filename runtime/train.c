@@ -11,6 +11,7 @@
 #include "progress.h"
 #include "safetensors.h"
 #include "trainer.h"
+#include "tuning.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -83,7 +84,7 @@ static bptt_status read_spec(const bptt_options *options, bptt_spec *spec, bptt_
     status = bptt_spec_parse(stored.text, strlen(stored.text), options->resume, options->overrides, options->override_count, spec,
                              error);
     bptt_spec_free(&stored);
-    return status;
+    return status == BPTT_OK && options->tuned ? bptt_tuning_load(spec, error) : status;
 }
 
 /* Cuts the last part of the data off. */

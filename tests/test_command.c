@@ -197,7 +197,7 @@ static void tear_down(void)
 
 START_TEST(test_help)
 {
-    static const char *const commands[] = {"gen", "train", "eval", "sample", "inspect", "grad", "check", "bench"};
+    static const char *const commands[] = {"gen", "train", "eval", "sample", "inspect", "grad", "check", "bench", "tune"};
     OK("help");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) { printed_part(commands[i]); }
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
