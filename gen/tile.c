@@ -77,7 +77,7 @@ static double product_cost(const bptt_plan *plan, const bptt_action *action, con
 
 int bptt_plan_tiles(const bptt_plan *plan, const bptt_action *action, bptt_tile *tiles, int room)
 {
-    double costs[BPTT_MAX_TILES];
+    double costs[BPTT_MAX_TILES] = {0};
     int count = 0;
     if (room > BPTT_MAX_TILES) { room = BPTT_MAX_TILES; }
     for (int v = 1; v <= MAX_VECTORS; v++) {

@@ -1,8 +1,8 @@
 /* tune.c: `bptt tune`: which register tiles are fastest on this machine.
  *
  * Coordinate descent: a candidate (the plan's model names them, the likeliest first) replaces the tile of one product and runs whole
- * steps of training against the best choice so far, in turns on one memory, so that a busy machine slows both alike.  The median
- * of the rounds' ratios counts, and whoever wins must win twice.  Depends on backend.h and tuning.h.
+ * steps of training against the best choice so far, in turns on one memory, so that a busy machine slows both alike.  It must win
+ * almost every round, and do so twice.  Depends on backend.h and tuning.h.
  */
 #include "../gen/compile.h"
 #include "backend.h"
@@ -13,9 +13,10 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { ROUNDS = 9 };
-static const double CLEARLY = 0.99; /* a ratio of times below it is a win */
+static const double CLEARLY = 0.99; /* a ratio of times below it is a win, when but one round was lost: noise rarely does that */
 
 typedef struct tuner {
     bptt_spec spec;
@@ -32,15 +33,23 @@ typedef struct tuner {
 
 /* --- timing ----------------------------------------------------------------------------------------------------------------- */
 
+/* Of this process alone, so that others may run meanwhile. */
+static double cpu_seconds(void)
+{
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
 /* Seconds of a chunk: gradient and update. */
 static double time_chunks(const tuner *t, const bptt_model *model, int chunks)
 {
-    double start = bptt_seconds();
+    const double start = cpu_seconds();
     for (int i = 0; i < chunks; i++) {
         (void)model->gradient(model, t->memory, t->x, t->y, 0);
         (void)model->update(model, t->memory);
     }
-    return (bptt_seconds() - start) / chunks;
+    return (cpu_seconds() - start) / chunks;
 }
 
 static int ascending(const void *a, const void *b)
@@ -49,22 +58,9 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(const double *values, int count)
-{
-    double sorted[ROUNDS];
-    memcpy(sorted, values, (size_t)count * sizeof *values);
-    qsort(sorted, (size_t)count, sizeof *sorted, ascending);
-    return count % 2 == 1 ? sorted[count / 2] : 0.5 * (sorted[count / 2 - 1] + sorted[count / 2]);
-}
-
-/* Whether there is no point in more rounds. */
-static bool is_hopeless(const double *ratios, int rounds)
-{
-    return (rounds == 1 && ratios[0] > 1.15) || (rounds == 3 && median(ratios, 3) > 1.005);
-}
-
-/* Time of `model` by the time of `other`.  The state of training is that of the seed at the start, whatever ran before. */
-static double ratio(const tuner *t, const bptt_model *model, const bptt_model *other)
+/* Time of `model` by the time of `other`, the median of the rounds; 1 as soon as `model` has lost more than `losses` of them.  The
+ * state of training is that of the seed at the start, whatever ran before. */
+static double ratio(const tuner *t, const bptt_model *model, const bptt_model *other, int losses)
 {
     double ratios[ROUNDS];
     model->init(model, t->memory, t->spec.seed);
@@ -74,9 +70,10 @@ static double ratio(const tuner *t, const bptt_model *model, const bptt_model *o
         const double a = time_chunks(t, first ? model : other, t->chunks);
         const double b = time_chunks(t, first ? other : model, t->chunks);
         ratios[i] = first ? a / b : b / a;
-        if (is_hopeless(ratios, i + 1)) { return median(ratios, i + 1); }
+        if (ratios[i] >= 1 && losses-- == 0) { return 1; }
     }
-    return median(ratios, ROUNDS);
+    qsort(ratios, ROUNDS, sizeof *ratios, ascending);
+    return ratios[ROUNDS / 2];
 }
 
 /* --- the search ------------------------------------------------------------------------------------------------------------- */
@@ -99,7 +96,7 @@ static bptt_status try_tile(tuner *t, size_t p, int c, bptt_error *error)
     if (status != BPTT_OK) { return status; }
     t->tried++;
     for (int wins = 0; wins < 2; wins++) {
-        if (ratio(t, program.model, t->program.model) < CLEARLY) { continue; }
+        if (ratio(t, program.model, t->program.model, 1) < CLEARLY) { continue; }
         bptt_program_close(&program);
         return BPTT_OK;
     }
@@ -207,7 +204,7 @@ static bptt_status judge(tuner *t, double *gained, double *chunk, bptt_error *er
     bptt_status status = open_with(t, &before, &program, error);
     if (status != BPTT_OK) { return status; }
     const bool same = memcmp(&before, &t->best, sizeof before) == 0;
-    *gained = same ? 1 : ratio(t, t->program.model, program.model);
+    *gained = same ? 1 : ratio(t, t->program.model, program.model, ROUNDS);
     if (*gained >= 1) {
         t->best = before;
         *gained = 1;
@@ -240,10 +237,10 @@ static void print_report(const tuner *t, double gained, double chunk)
 
 static bptt_status tune(tuner *t, const bptt_options *options, bptt_error *error)
 {
-    char *path = NULL;
     double gained = 1, chunk = 0;
-    bptt_status status = bptt_tuning_path(&t->spec, &path, error); /* not after all the work */
-    if (status == BPTT_OK) { status = prepare(t, options, error); }
+    char *path = bptt_tuning_path(&t->spec, error); /* not after all the work */
+    if (path == NULL) { return BPTT_FAILED; }
+    bptt_status status = prepare(t, options, error);
     if (status == BPTT_OK) { status = search(t, error); }
     if (status == BPTT_OK) { status = judge(t, &gained, &chunk, error); }
     if (status == BPTT_OK) {

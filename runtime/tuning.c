@@ -59,26 +59,28 @@ static bptt_status make_key(const bptt_spec *spec, char key[HEXADECIMAL], bptt_e
     return made ? BPTT_OK : bptt_fail(error, BPTT_FAILED, "%s: no memory for a tuning", spec->source);
 }
 
-/* The key and the file of that name; the caller frees *path. */
-static bptt_status locate(const bptt_spec *spec, char key[HEXADECIMAL], char **path, bptt_error *error)
+/* The file of that key; NULL: *error says why.  The caller frees it. */
+static char *locate(const bptt_spec *spec, char key[HEXADECIMAL], bptt_error *error)
 {
-    *path = NULL;
-    bptt_status status = make_key(spec, key, error);
-    if (status != BPTT_OK) { return status; }
-    char *folder = bptt_cache_folder();
+    if (make_key(spec, key, error) != BPTT_OK) { return NULL; }
+    char *folder = bptt_cache_folder(), *path = NULL;
     if (folder == NULL) {
-        return bptt_fail(error, BPTT_FAILED,
-                         "no folder for a tuning: neither $XDG_CACHE_HOME/bptt nor ~/.cache/bptt is this user's alone to write");
+        (void)bptt_fail(error, BPTT_FAILED,
+                        "no folder for a tuning: neither $XDG_CACHE_HOME/bptt nor ~/.cache/bptt is this user's alone to write");
+        return NULL;
     }
-    if (asprintf(path, "%s/%s" BPTT_TUNING_SUFFIX, folder, key) < 0) { *path = NULL; }
+    if (asprintf(&path, "%s/%s" BPTT_TUNING_SUFFIX, folder, key) < 0) {
+        path = NULL;
+        (void)bptt_fail(error, BPTT_FAILED, "%s: no memory for a tuning", spec->source);
+    }
     free(folder);
-    return *path != NULL ? BPTT_OK : bptt_fail(error, BPTT_FAILED, "%s: no memory for a tuning", spec->source);
+    return path;
 }
 
-bptt_status bptt_tuning_path(const bptt_spec *spec, char **path, bptt_error *error)
+char *bptt_tuning_path(const bptt_spec *spec, bptt_error *error)
 {
     char key[HEXADECIMAL];
-    return locate(spec, key, path, error);
+    return locate(spec, key, error);
 }
 
 /* --- writing ---------------------------------------------------------------------------------------------------------------- */
@@ -102,9 +104,9 @@ static char *compose(const char *key, const bptt_tuning *tuning)
 bptt_status bptt_tuning_save(const bptt_spec *spec, const bptt_tuning *tuning, bptt_error *error)
 {
     char key[HEXADECIMAL], digest[HEXADECIMAL];
-    char *path = NULL;
-    bptt_status status = locate(spec, key, &path, error);
-    if (status != BPTT_OK) { return status; }
+    char *path = locate(spec, key, error);
+    if (path == NULL) { return BPTT_FAILED; }
+    bptt_status status;
     char *text = compose(key, tuning);
     if (text != NULL && bptt_digest((const char *[]){text}, 1, digest)) {
         const bptt_file_part parts[] = {{text, strlen(text)}, {digest, strlen(digest)}, {"\n", 1}};
@@ -167,9 +169,9 @@ static const char *what_to_tune(const bptt_spec *spec)
 static bptt_status load(bptt_spec *spec, bptt_error *error)
 {
     char key[HEXADECIMAL];
-    char *path = NULL;
-    bptt_status status = locate(spec, key, &path, error);
-    if (status != BPTT_OK) { return status; }
+    char *path = locate(spec, key, error);
+    if (path == NULL) { return BPTT_FAILED; }
+    bptt_status status;
     unsigned char *text = NULL;
     size_t length = 0;
     if (access(path, F_OK) != 0) {

@@ -8,8 +8,9 @@
 
 #include "../gen/compile.h"
 
-/* Where the tuning of a spec's sizes lies on this machine; the caller frees *path.  Fails where there is no safe cache folder. */
-bptt_status bptt_tuning_path(const bptt_spec *spec, char **path, bptt_error *error);
+/* Where the tuning of a spec's sizes lies on this machine, for the caller to free.  NULL: *error says why; there is no cache folder
+ * that only this user can write. */
+char *bptt_tuning_path(const bptt_spec *spec, bptt_error *error);
 bptt_status bptt_tuning_save(const bptt_spec *spec, const bptt_tuning *tuning, bptt_error *error);
 /* Sets spec->tuning.  When there is none or its file is damaged, the error says so and names `bptt tune`, and the spec has been
  * freed, as after a failure of bptt_spec_load. */

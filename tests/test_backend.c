@@ -306,7 +306,7 @@ END_TEST
 
 START_TEST(test_memory)
 {
-    static const size_t sizes[] = {1, 63, 64, 65, 100000};
+    static const size_t sizes[] = {1, 63, 64, 65, 100000, (1 << 23) - 1, 1 << 23, (1 << 23) + 1};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         bptt_model model = {.bytes = sizes[i]};
         unsigned char *memory = bptt_memory_new(&model);
