@@ -76,10 +76,13 @@ static void push_tile(lua_State *L, const bptt_tile *tile)
 static void push_action(lua_State *L, const bptt_action *action)
 {
     static const char *const fills[] = {"zero", "bias", "add"};
+    static const char *const cuts[] = {"none", "streams", "rows", "tensor"};
     lua_newtable(L);
     set_string(L, "kind", bptt_action_name(action->kind));
     set_string(L, "region", bptt_region_name(action->region));
     set_string(L, "fill", fills[action->fill]);
+    set_string(L, "cut", cuts[action->cut]);
+    set_integer(L, "unit", action->unit);
     set_string(L, "name", action->name);
     set_string(L, "note", action->note);
     set_boolean(L, "forward", action->forward);
@@ -212,6 +215,7 @@ static int fill(lua_State *L)
     set_integer(L, "chunks", plan->chunks);
     set_integer(L, "rest", plan->rest);
     set_integer(L, "block", plan->block);
+    set_integer(L, "threads", plan->threads);
     set_integer(L, "block_size", (int64_t)plan->block_size);
     set_integer(L, "turned_size", (int64_t)plan->turned_size);
     set_integer(L, "work_size", (int64_t)plan->work_size);

@@ -47,6 +47,8 @@ const bptt_field bptt_fields[] = {
      .spelling = true, .help = "which loops are spelled out"},
     {"simd", BPTT_KIND_LANES, AT(simd), .words = WORDS("auto", "1", "4", "8", "16"), .fallback = "\"auto\"", .spelling = true,
      .help = "32-bit lanes of a vector; auto is this machine's"},
+    {"threads", BPTT_KIND_INTEGER, AT(threads), 1, 64, .fallback = "1", .spelling = true,
+     .help = "threads that share the work, at most batch"},
     {0},
 };
 

@@ -30,6 +30,28 @@ static int moments_of(const bptt_spec *spec)
     }
 }
 
+int64_t bptt_plan_share(const bptt_plan *plan, int64_t n)
+{
+    return (n + plan->threads - 1) / plan->threads;
+}
+
+static bool sums_over_rows(const bptt_action *action)
+{
+    return action->kind == BPTT_GRADIENT || action->kind == BPTT_SCATTER || action->kind == BPTT_COLUMN_SUM;
+}
+
+/* The pass cut. */
+static void cut(bptt_plan *plan)
+{
+    for (int a = 0; a < plan->action_count && plan->threads > 1; a++) {
+        bptt_action *action = &plan->actions[a];
+        action->cut = sums_over_rows(action)               ? BPTT_CUT_TENSOR
+                      : action->region == BPTT_REGION_HEAD ? BPTT_CUT_ROWS
+                                                           : BPTT_CUT_STREAMS;
+        action->unit = action->kind == BPTT_GRADIENT ? action->tile.rows : plan->lanes;
+    }
+}
+
 bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int simd, size_t memory_limit, bptt_plan **result,
                            bptt_error *error)
 {
@@ -46,6 +68,7 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
     plan->unroll = spec->unroll != BPTT_UNROLL_AUTO               ? spec->unroll
                    : spec->K + plan->rest <= UNROLL_STEPS_AT_MOST ? BPTT_UNROLL_TIME
                                                                   : BPTT_UNROLL_NONE;
+    plan->threads = spec->threads > 1 ? (int)spec->threads : 1;
     plan->moments = moments_of(spec);
     plan->progress = plan->simd > 8 ? plan->simd / 2 : 4; /* three doubles, and whole vectors */
     bptt_status status = bptt_plan_lower(plan, error);
@@ -56,6 +79,7 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
         bptt_plan_free(plan);
         return status;
     }
+    cut(plan);
     bptt_plan_count(plan);
     *result = plan;
     return BPTT_OK;
@@ -108,6 +132,11 @@ void bptt_plan_print(const bptt_plan *plan, FILE *out)
             (long long)spec->hidden, (long long)spec->vocab, (long long)spec->T, (long long)spec->K, (long long)spec->batch,
             (long long)plan->chunks, (long long)(plan->rest > 0 ? plan->rest : spec->K),
             bptt_spec_word("unroll", (int)plan->unroll), plan->lanes);
+    if (plan->threads > 1) {
+        fprintf(out,
+                "threads: %d, with up to %lld sequences each; of a head block up to %lld rows; of sums ranges of a parameter\n",
+                plan->threads, (long long)bptt_plan_share(plan, spec->batch), (long long)bptt_plan_share(plan, plan->block));
+    }
     fprintf(out, "parameters: [inputs][outputs]\n");
     for (int p = 0; p < plan->graph->param_count; p++) {
         const bptt_tensor_plan *tensor = &plan->params[p];

@@ -5,6 +5,7 @@
  *   fuse            fuse.c     which values of a chain need no memory
  *   place           place.c    which slot holds a value, in which rows, where
  *   tile            tile.c     register tiles of every product
+ *   cut             plan.c     which part of the work (thread) does what
  *   count           count.c    FLOP and bytes of what came out
  *
  * Regions of one chunk, in order.  A slot row is one step of one sequence; a chunk has steps x B of them.
@@ -73,6 +74,14 @@ typedef struct bptt_element {
     bptt_ref out, a, b;
 } bptt_element;
 
+/* How the parts of the work (threads) divide an action.  No sum is cut, so no gradient depends on how many parts there are. */
+typedef enum {
+    BPTT_CUT_NONE,    /* threads = 1 */
+    BPTT_CUT_STREAMS, /* each part has sequences of its own and does all their steps: INPUT, STEP, BACK, and TAIL row by row */
+    BPTT_CUT_ROWS,    /* ranges of the rows of a HEAD block */
+    BPTT_CUT_TENSOR,  /* ranges of the parameter whose gradient is summed: of its rows, of its columns for a scatter or a bias */
+} bptt_cut;
+
 typedef struct bptt_action {
     bptt_action_kind kind;
     bptt_region region;
@@ -86,6 +95,8 @@ typedef struct bptt_action {
     bptt_ref out, in, adjoint;
     int64_t cols, depth; /* of a product: columns written, terms of a sum (-1: rows of the chunk) */
     bptt_tile tile;
+    bptt_cut cut;
+    int unit; /* CUT_TENSOR: rows or columns that stay together */
     bptt_element elements[BPTT_MAX_ELEMENTS];
     int element_count, temp_count;
     double flop;                     /* per row */
@@ -109,6 +120,7 @@ typedef struct bptt_plan {
     int real_size, simd, lanes; /* lanes: reals in a vector */
     int64_t chunks, rest;       /* chunks of a sequence; steps of the last one when not K, else 0 */
     int64_t block;              /* rows of a HEAD block */
+    int threads;                /* parts of the work */
     bptt_unroll unroll;         /* never AUTO */
     bptt_tensor_plan params[BPTT_MAX_PARAMS];
     size_t block_size, turned_size, work_size; /* reals */
@@ -142,6 +154,8 @@ int64_t bptt_product_rows(const bptt_plan *plan, const bptt_action *action);
 /* The cheapest tiles of a product by the model of tile.c, at most `room` of them, in order; returns how many. */
 int bptt_plan_tiles(const bptt_plan *plan, const bptt_action *action, bptt_tile *tiles, int room);
 
+/* `n` things in equal shares, one for each part of the work: the largest share. */
+int64_t bptt_plan_share(const bptt_plan *plan, int64_t n);
 /* Rows of a slot. */
 int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot);
 const char *bptt_region_name(bptt_region region);

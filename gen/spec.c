@@ -335,6 +335,8 @@ static bptt_status check_product(bptt_reader *r, const char *const *names)
 static bptt_status check_together(bptt_reader *r)
 {
     static const char *const horizon[] = {"K", "T", NULL};
+    static const char *const parts[] = {"threads", "batch", NULL};
+    static const char *const spelled[] = {"threads", "unroll", NULL};
     static const char *const products[][4] = {
         {"batch", "T", NULL},           {"hidden", "hidden", NULL},    {"hidden", "vocab", NULL},
         {"T", "batch", "hidden", NULL}, {"T", "batch", "vocab", NULL},
@@ -343,6 +345,16 @@ static bptt_status check_together(bptt_reader *r)
         blame(r, horizon);
         return bptt_reader_fail(r, NULL, "K = %lld is more than T = %lld, expected K from 1 to T", (long long)r->spec->K,
                                 (long long)r->spec->T);
+    }
+    if (r->spec->threads > r->spec->batch) {
+        blame(r, parts);
+        return bptt_reader_fail(r, NULL, "threads = %lld is more than batch = %lld, expected threads from 1 to batch",
+                                (long long)r->spec->threads, (long long)r->spec->batch);
+    }
+    if (r->spec->threads > 1 && r->spec->unroll == BPTT_UNROLL_FULL) {
+        blame(r, spelled);
+        return bptt_reader_fail(r, NULL, "threads = %lld with unroll = 'full', which is for one thread; expected unroll = 'time'",
+                                (long long)r->spec->threads);
     }
     for (size_t i = 0; i < sizeof products / sizeof products[0]; i++) {
         bptt_status status = check_product(r, products[i]);

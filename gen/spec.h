@@ -68,6 +68,7 @@ typedef struct bptt_spec {
     uint64_t seed;
     bptt_unroll unroll;
     int64_t simd;      /* 32-bit lanes that the layout is padded and tiled for: 1, 4, 8, 16; 0 = this machine's */
+    int64_t threads;   /* parts that the sequences of a batch and the sums over them are cut into, 1 <= threads <= B */
     int alphabet_size; /* 0: tokens are numbers; else V == alphabet_size and token i is the byte alphabet[i] */
     unsigned char alphabet[256];
     char digest[BPTT_DIGEST_SIZE]; /* 128-bit hash of the canonical text, hexadecimal */

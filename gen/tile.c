@@ -40,15 +40,15 @@ static double rows_cost(int64_t rows, int tile_rows, int vectors)
 
 int64_t bptt_product_rows(const bptt_plan *plan, const bptt_action *action)
 {
-    if (action->kind == BPTT_GRADIENT) { return plan->params[action->param].rows; }
+    if (action->kind == BPTT_GRADIENT) { return bptt_plan_share(plan, plan->params[action->param].rows); }
     switch (action->region) {
     case BPTT_REGION_STEP:
     case BPTT_REGION_BACK:
-        return plan->spec->batch;
+        return bptt_plan_share(plan, plan->spec->batch);
     case BPTT_REGION_HEAD:
-        return plan->block;
-    default:
-        return plan->spec->K * plan->spec->batch;
+        return bptt_plan_share(plan, plan->block);
+    default: /* with several threads row by row in time */
+        return bptt_plan_share(plan, plan->threads > 1 ? plan->spec->batch : plan->spec->K * plan->spec->batch);
     }
 }
 

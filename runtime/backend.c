@@ -9,6 +9,7 @@
 #include "backend_private.h"
 #include "generic.h"
 #include "machine.h"
+#include "team.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -27,8 +28,10 @@ typedef struct session {
     bptt_unit unit; /* freed as soon as nobody compiles */
     bptt_text text;
     bptt_code tcc, cc;
-    bptt_cc *compiler; /* NULL: not at work */
-    bptt_error notice; /* why it is not, when it should be */
+    bptt_cc *compiler;                      /* NULL: not at work */
+    bptt_error notice;                      /* why it is not, when it should be */
+    bptt_team *team;                        /* NULL: threads = 1 */
+    bptt_model models[BPTT_BACKEND_CC + 1]; /* the codes' own, with the team */
     uint32_t real_size;
     int simd;
 } session;
@@ -59,6 +62,7 @@ static void session_close(session *s)
     release_code(&s->cc);
     release_code(&s->tcc);
     bptt_unit_free(&s->unit);
+    bptt_team_free(s->team);
     free(s);
 }
 
@@ -78,13 +82,23 @@ static session *session_open(const bptt_spec *spec, bptt_error *error)
         return NULL;
     }
     s->text = (bptt_text){.name = s->name, .digest = s->digest, .header = s->unit.header, .source = s->unit.source};
+    if (spec->threads > 1) {
+        s->team = bptt_team_new((int)spec->threads, error);
+        if (s->team == NULL) {
+            session_close(s);
+            return NULL;
+        }
+    }
     return s;
 }
 
-static void session_run(const session *s, bptt_backend backend, bptt_program *program)
+static void session_run(session *s, bptt_backend backend, bptt_program *program)
 {
     const bptt_code *code = backend == BPTT_BACKEND_CC ? &s->cc : &s->tcc;
-    program->model = code->model;
+    bptt_model *model = &s->models[code == &s->cc ? BPTT_BACKEND_CC : BPTT_BACKEND_TCC];
+    *model = *code->model;
+    model->team = s->team;
+    program->model = model;
     program->backend = bptt_backend_words[backend];
     program->compile_ms = code->compile_ms;
     program->code_bytes = code->code_bytes;
@@ -198,6 +212,11 @@ bptt_status bptt_program_open(const bptt_spec *spec, bptt_backend backend, bptt_
     };
     memset(program, 0, sizeof *program);
     if (backend == BPTT_BACKEND_GENERIC) { return open_generic(spec, program, error); }
+    const int cpus = bptt_machine_cpus();
+    if (spec->threads > cpus) {
+        return bptt_fail(error, BPTT_FAILED, "threads = %d: this machine has %d CPU%s", (int)spec->threads, cpus,
+                         cpus > 1 ? "s" : "");
+    }
     session *s = session_open(spec, error);
     if (s == NULL) { return BPTT_FAILED; }
     bptt_status status = openers[backend](s, program, error);

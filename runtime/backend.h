@@ -9,6 +9,9 @@
  * set.  Objects are kept in $XDG_CACHE_HOME/bptt or ~/.cache/bptt.
  *
  * A program is code (shared by any number of memories); a memory is one model's struct.  Callers see bptt_model alone.
+ * A program of a spec with several threads has the team that does the parts of their work, for one memory at a time; generic has
+ * one thread.
+ *
  * Depends on gen/ (spec to text) and templates/abi.h.
  */
 #ifndef BPTT_BACKEND_H
@@ -34,7 +37,7 @@ typedef struct bptt_program {
 
 /* Opens `spec` on `backend`.  The caller owns *program and closes it with bptt_program_close.  SIGINT, SIGTERM and SIGHUP while
  * it waits for the compiler end that first, leave nothing behind and then do what they would have done; BPTT_STOPPED when the
- * caller's own handlers come back. */
+ * caller's own handlers come back.  Refuses more threads than there are CPUs. */
 bptt_status bptt_program_open(const bptt_spec *spec, bptt_backend backend, bptt_program *program, bptt_error *error);
 /* For auto, between chunks: replaces program->model by the compiled one when it is ready (memories stay valid as they are).
  * Returns true when it did; sets program->notice when it will never be. */

@@ -14,9 +14,9 @@
 
 bptt_status bptt_companion_open(bptt_companion *companion, const bptt_spec *spec, bptt_backend backend, bptt_error *error)
 {
-    static const bptt_override one_stream = {"batch", 5, "1"};
+    static const bptt_override one_stream[] = {{"batch", 5, "1"}, {"threads", 7, "1"}};
     *companion = (bptt_companion){.memory = NULL};
-    bptt_status status = bptt_spec_parse(spec->text, strlen(spec->text), spec->source, &one_stream, 1, &companion->spec, error);
+    bptt_status status = bptt_spec_parse(spec->text, strlen(spec->text), spec->source, one_stream, 2, &companion->spec, error);
     if (status != BPTT_OK) { return status; }
     status = bptt_program_open(&companion->spec, backend, &companion->program, error);
     if (status != BPTT_OK) {

@@ -50,6 +50,12 @@ char *bptt_machine_describe(void)
     return NULL;
 }
 
+int bptt_machine_cpus(void)
+{
+    const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    return cpus > 1 ? (int)cpus : 1;
+}
+
 uint64_t bptt_random(uint64_t *state)
 {
     uint64_t z = (*state += 0x9E3779B97F4A7C15u);

@@ -1,4 +1,4 @@
-/* machine.h: what several files of runtime/ want to know of the machine: a clock, its memory, its kind; and a generator of random numbers.
+/* machine.h: what several files of runtime/ want to know of the machine: a clock, its memory, CPUs and kind; and a generator of random numbers.
  *
  * Depends on the C library and POSIX alone.
  */
@@ -15,6 +15,8 @@ size_t bptt_machine_memory(void);
 /* Text that tells this kind of processor from others (a home folder with a cache in it may be shared).  NULL: no memory; the
  * caller frees it. */
 char *bptt_machine_describe(void);
+/* CPUs that are online, 1 or more. */
+int bptt_machine_cpus(void);
 
 /* SplitMix64 (Steele, Lea, Flood 2014): the next 64 random bits; any state may begin. */
 uint64_t bptt_random(uint64_t *state);

@@ -9,6 +9,9 @@
 #include "${name}.h"
 
 #include <math.h>
+% if threads > 1 then
+#include <pthread.h>
+% end
 #include <stdio.h>
 #include <stdlib.h>
 % if alphabet ~= "" then
@@ -52,6 +55,74 @@ static ${name}_token read_token(FILE *in)
 % end
 }
 
+% if threads > 1 then
+/* --- ${threads} threads: one for each part of the work, this one for the first --------------------------------------------------- */
+
+static struct {
+    bptt_team team;
+    void (*work)(void *job, int part);
+    void *job;
+    unsigned round; /* of work */
+    int left;       /* threads that have not done their part of it */
+} crew;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of the crew */
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+
+/* Returns, with the mutex held, when another round than *round has begun, or (NULL) when nothing of this one is left to do.  Looks
+ * often before it sleeps, since a round is short. */
+static void wait_for(const unsigned *round)
+{
+    enum { LOOKS = 2000 };
+    for (int looks = 0;; looks++) {
+        pthread_mutex_lock(&mutex);
+        if (round != NULL ? crew.round != *round : crew.left == 0) { return; }
+        if (looks >= LOOKS) { pthread_cond_wait(&changed, &mutex); }
+        pthread_mutex_unlock(&mutex);
+    }
+}
+
+static void *serve(void *argument)
+{
+    const int part = *(const int *)argument;
+    for (unsigned round = 0;; round++) {
+        wait_for(&round);
+        pthread_mutex_unlock(&mutex);
+        crew.work(crew.job, part);
+        pthread_mutex_lock(&mutex);
+        if (--crew.left == 0) { pthread_cond_broadcast(&changed); }
+        pthread_mutex_unlock(&mutex);
+    }
+    return NULL;
+}
+
+static void run(bptt_team *team, void (*work)(void *job, int part), void *job)
+{
+    (void)team;
+    pthread_mutex_lock(&mutex);
+    crew.work = work;
+    crew.job = job;
+    crew.left = ${NAME}_THREADS - 1;
+    crew.round++;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&mutex);
+    work(job, 0);
+    wait_for(NULL);
+    pthread_mutex_unlock(&mutex);
+}
+
+static void start_threads(void)
+{
+    static int parts[${NAME}_THREADS];
+    pthread_t thread;
+    for (int part = 1; part < ${NAME}_THREADS; part++) {
+        parts[part] = part;
+        if (pthread_create(&thread, NULL, serve, &parts[part]) != 0) { give_up("cannot start a thread"); }
+    }
+    crew.team.run = run;
+    model.threads.team = &crew.team;
+}
+
+% end
 /* The steps of each stream from `position` on.  Stream b is the b-th of BATCH equal parts of the file, so the state that
  * a sequence leaves is where the next one goes on.  Past the end of a stream there is no label. */
 static void read_sequence(FILE *in, long length, long position)
@@ -95,6 +166,9 @@ int main(int count, char **arguments)
     const long length = (ftell(in) / TOKEN_BYTES - 1) / BATCH; /* the last token of the file is a label only */
     if (length < 1) { give_up("the file is too short for ${spec.batch} streams"); }
     ${name}_init(&model, ${NAME}_SEED);
+% if threads > 1 then
+    start_threads();
+% end
     for (long epoch = 1; epoch <= epochs; epoch++) {
         printf("epoch %ld: loss %.4f nats a token\n", epoch, train_epoch(in, length));
         if (fflush(stdout) != 0) { give_up("cannot write"); }

@@ -48,40 +48,44 @@ static const real zeros[${H.needs_zeros}] = {0};
 % end
 /* --- a chunk --------------------------------------------------------------------------------------------------------------------- */
 
+% for _, streams in ipairs(H.stream_counts) do
 % for _, steps in ipairs(H.step_counts) do
-/* ${H.count_words(steps)} forward: every state of the chunk. */
-static void ${H.forward_name(steps)}(${name} *m, const ${name}_token *x${H.steps_parameter})
+/* ${H.count_words(steps, streams)} forward: every state of the chunk. */
+static void ${H.forward_name(steps, streams)}(${name} *m, const ${name}_token *x${H.steps_parameter})
 {
-% H.locals({"input", "step"}, steps)
-% H.rows_region("input", steps)
-% H.steps_region("step", steps)
+% H.forward(steps, streams)
 }
 
+% end
 % end
 % for _, rows in ipairs(H.head_rows) do
 /* The output layer over ${rows > 0 and rows .. " rows, the whole chunk" or "`rows` rows of the chunk, from `row` on"}: loss, and with it the gradients that need no time.  Every label's
  * gradient is multiplied by `scale`. */
-static double ${H.for_rows("head", rows)}(${name} *m, const ${name}_token *y${H.rows_parameter}, real scale)
+static double ${H.head_name("head", rows)}(${name} *m, const ${name}_token *y${H.rows_parameter}, real scale)
 {
 % H.head(true, rows)
 }
 
 /* The same, forward only. */
-static double ${H.for_rows("head_loss", rows)}(${name} *m, const ${name}_token *y${H.rows_parameter})
+static double ${H.head_name("head_loss", rows)}(${name} *m, const ${name}_token *y${H.rows_parameter})
 {
 % H.head(false, rows)
 }
 
 % end
+% for _, streams in ipairs(H.stream_counts) do
 % for _, steps in ipairs(H.step_counts) do
-/* ${H.count_words(steps)} back: the adjoint of every state, then the gradients that sum over time. */
-static void ${H.backward_name(steps)}(${name} *m, const ${name}_token *x${H.steps_parameter})
+/* ${H.count_words(steps, streams)} back: the adjoint of every state${threads == 1 and ", then the gradients that sum over time" or ""}. */
+static void ${H.backward_name(steps, streams)}(${name} *m${threads == 1 and ", const " .. name .. "_token *x" or ""}${H.steps_parameter})
 {
-% H.locals({"back", "tail"}, steps)
-% H.steps_region("back", steps)
-% H.rows_region("tail", steps)
+% H.backward(steps, streams)
 }
 
+% end
+% end
+% if threads > 1 then
+%   parts = {common = common, H = H}
+%   include("parts.c")
 % end
 % if spec.reduction == "mean" then
 /* Labels that count. */
@@ -180,7 +184,12 @@ double ${name}_update(${name} *m)
 
 void ${name}_refresh(${name} *m)
 {
+% if threads > 1 and turned_size > 0 then
+    job all = {.m = m};
+    (void)each(&all, refresh_part);
+% else
 % H.refresh()
+% end
 }
 
 double ${name}_train(${name} *m, const ${name}_token *x, const ${name}_token *y)
@@ -277,7 +286,11 @@ void ${name}_init(${name} *m, uint64_t seed)
 %   {"loss", "double", ", const uint32_t *x, const uint32_t *y, uint32_t chunk", ", x, y, chunk"}} do
 static ${f[2]} bptt_any_${f[1]}(const bptt_model *self, void *m${f[3]})
 {
+% if threads == 1 or f[1] == "init" or f[1] == "reset" then
     (void)self;
+% else
+    ((${name} *)m)->threads.team = self->team;
+% end
     ${f[2] == "double" and "return " or ""}${name}_${f[1]}(m${f[4]});
 }
 
@@ -312,6 +325,7 @@ const bptt_model ${name}_model = {
     .horizon = ${NAME}_HORIZON,
     .batch = ${NAME}_BATCH,
     .chunks = ${NAME}_CHUNKS,
+    .threads = ${threads},
     .bytes = sizeof(${name}),
     .parameters = ${NAME}_PARAMETERS,
     .block = ${block_size},

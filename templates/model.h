@@ -31,6 +31,9 @@ extern "C" {
 #define ${NAME}_HORIZON ${spec.K} /* K */
 #define ${NAME}_BATCH ${spec.batch} /* B */
 #define ${NAME}_CHUNKS ${chunks} /* chunks of a sequence */
+% if threads > 1 then
+#define ${NAME}_THREADS ${threads} /* parts of the work */
+% end
 #define ${NAME}_PARAMETERS ${parameters} /* without padding */
 #define ${NAME}_SEED ${spec.seed}u /* the spec's seed, for ${name}_init */
 
@@ -43,6 +46,10 @@ typedef uint32_t ${name}_token; /* below V; a label may be V or more: no loss th
 #define ${NAME}_ALIGNED
 #endif
 
+% if threads > 1 then
+struct bptt_team; /* below; without one the parts of the work are done one after the other, with the same results */
+
+% end
 /* The whole model, owned and placed by the caller: static, on a stack, in a heap.  Static, automatic and allocated
  * (aligned_alloc) memory must be aligned as declared, to ${math.max(16, 4 * simd)} bytes.
  * Weights are stored [inputs][outputs]${lanes > 1 and ", rows padded with zeros to a multiple of " .. lanes .. " reals" or ""}. */
@@ -61,7 +68,15 @@ typedef struct ${name} {
     ${name}_real turned[${turned_size}]; /* transposed copies of weights for the backward pass */
 % end
     ${name}_real work[${work_size}]; /* states and activations of a chunk */
+% if threads > 1 then
+    double progress[3]; /* updates done, beta1^updates, beta2^updates */
+    union {
+        struct bptt_team *team; /* who does the ${threads} parts of the work, supplied by the caller after ${name}_init */
+        double padding[${progress_size - 3}];
+    } threads;
+% else
     double progress[${progress_size}]; /* updates done, beta1^updates, beta2^updates; the rest is padding */
+% end
 } ${name};
 
 /* Parameters from the seed; moments and state to their start. */

@@ -5,7 +5,7 @@ return function(common)
 local H = {}
 local kernels, at, plus, name = common.kernels, common.at, common.plus, common.name
 local B = spec.batch
-local looped, spelled = unroll == "none", unroll == "full"
+local looped, spelled, parted = unroll == "none", unroll == "full", threads > 1
 
 H.largest = real_size == 4 and 0x1.fffffep127 or 0x1.fffffffffffffp1023
 function H.decimal(x) return (string.format("%.9g", x):gsub(",", ".")) end
@@ -29,7 +29,8 @@ H.constants = { -- in the order of templates/kernels/update.c
 local taken = {}
 for word in ([[auto break case char const continue default do double else enum extern float for goto if inline int long register
   restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x y t row rows steps loss scale
-  first probabilities real zeros forward head head_loss uniform cross_entropy softmax vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
+  first probabilities real zeros forward head head_loss backward squares uniform cross_entropy softmax job all begin each part skip
+  streams from to vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
   CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
   taken[word] = true
 end
@@ -52,30 +53,67 @@ H.step_counts = looped and {0} or rest > 0 and {spec.K, rest} or {spec.K}
 H.steps_parameter = looped and ", ptrdiff_t steps" or ""
 H.head_rows = {0} -- what the output layer's functions are made for; 0: any number, told when called
 if spelled then H.head_rows = rest > 0 and {spec.K * B, rest * B} or {spec.K * B} end
-H.rows_parameter = spelled and "" or ", ptrdiff_t row, ptrdiff_t rows"
+H.rows_parameter = spelled and "" or parted and ", ptrdiff_t row, ptrdiff_t skip, ptrdiff_t rows" or ", ptrdiff_t row, ptrdiff_t rows"
 local made = {}
-function H.for_rows(name, rows) -- the function's name for a number of rows
-  if not spelled then return name end
+local function for_rows(name, rows) -- the function's name for a number of rows
   local key = name .. "_of_" .. rows
   made[key] = made[key] or claim(key)
   return made[key]
 end
-function H.forward_name(steps) return looped and "forward_steps" or "forward_" .. steps end
-function H.backward_name(steps) return looped and "backward_steps" or "backward_" .. steps end
-function H.count_words(steps) return looped and "The steps" or steps == 1 and "One step" or steps .. " steps" end
+function H.head_name(name, rows) return spelled and for_rows(name, rows) or parted and name .. "_rows" or name end
+H.stream_counts = {B // threads} -- sequences that a part of the work has
+if B % threads > 0 then table.insert(H.stream_counts, 1, B // threads + 1) end
+local function of(name, steps, streams)
+  return name .. "_" .. (looped and "steps" or steps) .. (parted and "_of_" .. streams or "")
+end
+function H.forward_name(steps, streams) return of("forward", steps, streams) end
+function H.backward_name(steps, streams) return of("backward", steps, streams) end
+function H.count_words(steps, streams)
+  return (looped and "The steps" or steps == 1 and "One step" or steps .. " steps") ..
+    (parted and " of " .. streams .. (streams > 1 and " streams" or " stream") .. ", from `first` on," or "")
+end
+if parted then H.steps_parameter = H.steps_parameter .. ", ptrdiff_t first" end
 
-local function in_time(action) return action.region == "step" or action.region == "back" end
+local function in_time(action) return action.cut == "streams" or action.region == "step" or action.region == "back" end
 local function is_product(action) return action.kind == "product" or action.kind == "gradient" end
 local function is_tiled(action) return is_product(action) and not spelled end
 local function alternates(action) return action.alternates end
 local down_names = {}
-local function down_name(action)
-  down_names[action.name] = down_names[action.name] or claim(action.name .. "_down")
-  return down_names[action.name]
+local function down_name(name)
+  down_names[name] = down_names[name] or claim(name .. "_down")
+  return down_names[name]
 end
 local function starts_block(action) return action.region == "head" and action.fill == "zero" and not spelled end
 local function out_stride(action)
   return action.kind == "gradient" and params[action.param].stride or slots[action.out.slot].stride
+end
+
+-- The numbers of rows that a product is made for; 0: any.
+local function row_counts(action)
+  local counts, seen = {}, {}
+  local function add(list)
+    for _, rows in ipairs(list) do
+      if not seen[rows] then counts[#counts + 1], seen[rows] = rows, true end
+    end
+  end
+  if parted and action.cut == "streams" then add(H.stream_counts)
+  elseif spelled and not in_time(action) then add(H.head_rows)
+  else return {0} end
+  if action.forward then add {B} end -- predict
+  return counts
+end
+
+-- The rows of its tiles.
+local function tile_rows(action)
+  local list = {action.tile.rows}
+  local function add(rows)
+    if rows > 0 then list[#list + 1] = rows end
+  end
+  if action.cut == "streams" then
+    for _, rows in ipairs(row_counts(action)) do add(rows % action.tile.rows) end
+  elseif action.cut == "tensor" then add(params[action.param].rows % action.tile.rows)
+  else add(action.tile.rest_rows) end
+  return list
 end
 
 local use = {}
@@ -91,8 +129,7 @@ for _, action in ipairs(actions) do
   if is_tiled(action) then
     for _, v in ipairs {tile.vectors, tile.rest_vectors} do
       if v > 0 then
-        need("tile_" .. tile.rows .. "x" .. v)
-        if tile.rest_rows > 0 then need("tile_" .. tile.rest_rows .. "x" .. v) end
+        for _, rows in ipairs(tile_rows(action)) do need("tile_" .. rows .. "x" .. v) end
         if action.kind == "product" and not in_time(action) then need("tile_1x" .. v) end
       end
     end
@@ -139,7 +176,8 @@ local function product_parameters(action)
   local keep = spelled and "restrict " or "" -- sums that follow each other may then become vectors
   local text = string.format("real *%sc, const real *%sa, const real *%s", keep, keep, keep)
   if action.kind == "gradient" then
-    return text .. "d" .. (spelled and "" or ", ptrdiff_t rows") .. (starts_block(action) and ", int first" or "")
+    return text .. "d" .. (spelled and "" or ", ptrdiff_t rows") .. (starts_block(action) and ", int first" or "") ..
+      (parted and ", ptrdiff_t from, ptrdiff_t to" or "")
   end
   return text .. "w" .. (action.fill == "bias" and ", const real *" .. keep .. "bias" or "") .. ((in_time(action) or spelled) and "" or ", ptrdiff_t rows")
 end
@@ -171,14 +209,24 @@ local function tile_call(action, rows, vectors, i, j, down)
     a_step, b, ldb, depth)
 end
 
--- All rows of the columns from j on.
-local function panel(action, vectors, j, indent, down)
+-- All rows of the columns from j on; rows: how many, 0: the usual number.
+local function panel(action, rows, vectors, j, indent, down)
   local tile = action.tile
   local function line(text) write(indent, text, "\n") end
-  local fixed = action.kind == "gradient" and params[action.param].rows or in_time(action) and B or nil
+  if action.cut == "tensor" then
+    local rest = params[action.param].rows % tile.rows
+    line("ptrdiff_t i = from;")
+    line(string.format("for (; i + %d <= to; i += %d) {", tile.rows, tile.rows))
+    line("    " .. tile_call(action, tile.rows, vectors, "i", j))
+    line("}")
+    if rest > 0 then line("if (i < to) { " .. tile_call(action, rest, vectors, "i", j) .. " }") end
+    return
+  end
+  local fixed = action.kind == "gradient" and params[action.param].rows or in_time(action) and (rows > 0 and rows or B) or nil
   if fixed then
     local whole = fixed - fixed % tile.rows
-    if whole == tile.rows then
+    if whole == 0 then -- fewer than a tile
+    elseif whole == tile.rows then
       line(tile_call(action, tile.rows, vectors, "0", j, down))
     else
       line(string.format("for (ptrdiff_t i = 0; i < %d; i += %d) {", whole, tile.rows))
@@ -202,30 +250,30 @@ local function panel(action, vectors, j, indent, down)
   end
 end
 
-local function tiled_body(action, down)
+local function tiled_body(action, rows, down)
   local tile = action.tile
   local width = tile.vectors * lanes
   local vectors = (action.cols + lanes - 1) // lanes
   local whole = vectors // tile.vectors * width
-  local scoped = action.kind == "product" and not in_time(action) -- a panel declares names of its own
+  local scoped = action.cut == "tensor" or action.kind == "product" and not in_time(action) -- a panel declares names of its own
   local function most()
     if whole > width then
       write(down and string.format("    for (ptrdiff_t j = %d; j >= 0; j -= %d) {\n", whole - width, width)
         or string.format("    for (ptrdiff_t j = 0; j < %d; j += %d) {\n", whole, width))
-      panel(action, tile.vectors, "j", "        ", down)
+      panel(action, rows, tile.vectors, "j", "        ", down)
       write("    }\n")
     elseif scoped and tile.rest_vectors > 0 then
       write("    {\n")
-      panel(action, tile.vectors, "0", "        ", down)
+      panel(action, rows, tile.vectors, "0", "        ", down)
       write("    }\n")
     else
-      panel(action, tile.vectors, "0", "    ", down)
+      panel(action, rows, tile.vectors, "0", "    ", down)
     end
   end
   local function remaining()
     if tile.rest_vectors == 0 then return end
     if scoped then write("    {\n") end
-    panel(action, tile.rest_vectors, tostring(whole), scoped and "        " or "    ", down)
+    panel(action, rows, tile.rest_vectors, tostring(whole), scoped and "        " or "    ", down)
     if scoped then write("    }\n") end
   end
   if down then remaining() end
@@ -255,27 +303,23 @@ local function spell_rows(action, rows)
   end
 end
 
--- The numbers of rows that a product outside of time is called with.
-local function row_counts(action)
-  if not spelled or in_time(action) then return {0} end
-  local counts, seen = {}, {}
-  for _, rows in ipairs(H.head_rows) do counts[#counts + 1], seen[rows] = rows, true end
-  if action.forward and not seen[B] then counts[#counts + 1] = B end
-  return counts
+local function numbered_name(action, rows)
+  return row_counts(action)[1] > 0 and for_rows(action.name, rows) or action.name
 end
 
 local function define_product(action)
   for _, rows in ipairs(row_counts(action)) do
+    local name, parameters = numbered_name(action, rows), product_parameters(action)
     write(describe(action, rows))
-    write("static void ", rows > 0 and H.for_rows(action.name, rows) or action.name, "(", product_parameters(action), ")\n{\n")
-    if spelled then spell_rows(action, rows > 0 and rows or B) else tiled_body(action) end
+    write("static void ", name, "(", parameters, ")\n{\n")
+    if spelled then spell_rows(action, rows > 0 and rows or B) else tiled_body(action, rows) end
     write("}\n\n")
-  end
-  if alternates(action) then
-    write("/* The same from the last term to the first: begins with what the step before left in the cache. */\n")
-    write("static void ", down_name(action), "(", product_parameters(action), ")\n{\n")
-    tiled_body(action, true)
-    write("}\n\n")
+    if alternates(action) then
+      write("/* The same from the last term to the first: begins with what the step before left in the cache. */\n")
+      write("static void ", down_name(name), "(", parameters, ")\n{\n")
+      tiled_body(action, rows, true)
+      write("}\n\n")
+    end
   end
 end
 
@@ -401,10 +445,15 @@ local function product_call(action, p, weight, rows, time)
   local outside = not in_time(action)
   if outside and not spelled then list[#list + 1] = tostring(rows) end
   if action.kind == "gradient" and starts_block(action) then list[#list + 1] = "row == 0" end
-  local name, arguments = outside and H.for_rows(action.name, rows) or action.name, "(" .. table.concat(list, ", ") .. ");"
+  if action.cut == "tensor" then
+    list[#list + 1] = H.begin(params[action.param].rows, action.unit)
+    list[#list + 1] = H.begin(params[action.param].rows, action.unit, 1)
+  end
+  local name, arguments = numbered_name(action, rows), "(" .. table.concat(list, ", ") .. ");"
   if not alternates(action) then return {name .. arguments} end
-  if type(time) == "number" then return {(time % 2 == 1 and down_name(action) or name) .. arguments} end
-  return {"if (" .. time .. " % 2 == 1) {", "    " .. down_name(action) .. arguments, "} else {", "    " .. name .. arguments, "}"}
+  local down = down_name(name)
+  if type(time) == "number" then return {(time % 2 == 1 and down or name) .. arguments} end
+  return {"if (" .. time .. " % 2 == 1) {", "    " .. down .. arguments, "} else {", "    " .. name .. arguments, "}"}
 end
 
 local function chain_call(action, p, count)
@@ -421,8 +470,30 @@ local function chain_call(action, p, count)
   end)
 end
 
+H.line = math.max(lanes, 64 // real_size) -- reals that parts of the update do not divide: a line of a cache
+-- Where a part begins, or the next one, of n things in units.
+function H.begin(n, unit, next) return string.format("begin(%d, %d, part%s)", n, unit, next and " + 1" or "") end
+
+-- The columns of a part: each adds up its own.
+local function column_sums(action, sum, p, rows)
+  local param, d, ldd = params[action.param], p(action.adjoint), slots[action.adjoint.slot].stride
+  local lines = {"{", "    const ptrdiff_t from = " .. H.begin(param.stride, action.unit) .. ", to = " .. H.begin(param.stride, action.unit, 1) .. ";"}
+  if action.fill == "zero" then
+    lines[#lines + 1] = "    " .. (starts_block(action) and "if (row == 0) { " or param.rows > 1 and
+      string.format("for (ptrdiff_t i = 0; i < %d; i++) { ", param.rows) or "") ..
+      string.format("memset(%s + %sfrom, 0, (size_t)(to - from) * %d);", sum, param.rows > 1 and "i * " .. param.stride .. " + " or "", real_size) ..
+      ((starts_block(action) or param.rows > 1) and " }" or "")
+  end
+  lines[#lines + 1] = "    " .. (action.kind == "column_sum" and
+    string.format("bptt_column_sum(%s + from, %s + from, %d, %s, to - from);", sum, d, ldd, rows) or
+    string.format("bptt_scatter(%s + from, %d, %s + from, %d, x, %s, to - from);", sum, param.stride, d, ldd, rows))
+  lines[#lines + 1] = "}"
+  return lines
+end
+
 -- The gradient of a gather or of a bias: rows of the adjoint added up.
 local function row_sums(action, sum, p, rows)
+  if action.cut == "tensor" then return column_sums(action, sum, p, rows) end
   local param, d, ldd = params[action.param], p(action.adjoint), slots[action.adjoint.slot].stride
   local lines = by_rows(rows, param.stride, function(r, j, count, n)
     local from = plus(plus(d, tostring(r * ldd)), j)
@@ -457,7 +528,7 @@ local function calls(action, time, rows, backward)
     return by_rows(rows, param.stride, function(r, j, count, n)
       return string.format("bptt_gather%s(%s, %d, %s, %d, %s%s, %s, %d);", bias and "_bias" or "",
         plus(plus(p(action.out), tostring(r * stride(action.out))), j), stride(action.out), plus(weight, j), param.stride,
-        bias and plus(bias, j) .. ", " or "", plus("x", tostring(r)), count, n)
+        bias and plus(bias, j) .. ", " or "", plus(plus("x", at(time or 0, 0, B)), tostring(r)), count, n)
     end)
   elseif action.kind == "loss" and spelled then
     local terms = {}
@@ -481,8 +552,9 @@ local function in_regions(list)
   return set
 end
 
--- Declares what the actions of some regions touch.
-local function declare(chosen)
+-- Declares what the actions of some regions touch.  A part of the work has rows of its own: from stream `first` on of every slot,
+-- or from row `skip` on of what holds a block.
+local function declare(chosen, begin)
   local seen = {}
   local function once(key, ...)
     if not seen[key] then write("    ", table.concat {...}, "\n") end
@@ -491,7 +563,9 @@ local function declare(chosen)
   local function slot(ref)
     if not ref or not ref.slot then return end
     local s = slots[ref.slot]
-    once(s.variable, "real *const ", s.variable, " = ", plus("m->work", tostring(s.offset)), "; /* ", s.name,
+    local from = plus("m->work", tostring(s.offset))
+    if begin == "first" or begin == "skip" and s.kind == "block" then from = from .. " + " .. begin .. " * " .. s.stride end
+    once(s.variable, "real *const ", s.variable, " = ", from, "; /* ", s.name,
       s.later ~= "" and ", then " .. s.later or "", " [", s.rows, "][", s.stride, "] */")
   end
   for _, action in ipairs(chosen) do
@@ -523,7 +597,7 @@ end
 local function choose(regions, forward_only)
   local set, chosen = in_regions(regions), {}
   for _, action in ipairs(actions) do
-    if set[action.region] and (action.forward or not forward_only) then chosen[#chosen + 1] = action end
+    if set[action.region] and action.cut ~= "tensor" and (action.forward or not forward_only) then chosen[#chosen + 1] = action end
   end
   return chosen
 end
@@ -541,8 +615,8 @@ function H.locals(regions, steps)
   for _, action in ipairs(choose(regions)) do
     if is_made(action, steps) then chosen[#chosen + 1] = action end
   end
-  declare(chosen)
-  if not has_tokens(chosen) then write("    (void)x;\n") end
+  declare(chosen, parted and "first")
+  if not parted and not has_tokens(chosen) then write("    (void)x;\n") end
 end
 
 local function put(indent, lines)
@@ -561,9 +635,9 @@ function H.rows_region(region, steps)
   end
 end
 
-local function one_step(chosen, t, indent)
+local function one_step(chosen, t, streams, indent)
   for _, action in ipairs(chosen) do
-    local lines = calls(action, t, B)
+    local lines = calls(action, t, streams)
     if not action.into_previous then
       put(indent, lines)
     elseif type(t) == "number" then
@@ -576,38 +650,71 @@ local function one_step(chosen, t, indent)
   end
 end
 
-function H.steps_region(region, steps)
-  local chosen = choose {region}
+function H.steps_regions(regions, steps, streams)
+  local chosen = choose(regions)
+  local ahead = regions[#regions] == "step"
   if #chosen == 0 then return end
   local notes = {}
   if looped then
     for _, action in ipairs(chosen) do notes[#notes + 1] = action.note end
-    write("    for (ptrdiff_t t = ", region == "step" and "0; t < steps; t++" or "steps - 1; t >= 0; t--", ") {\n")
+    write("    for (ptrdiff_t t = ", ahead and "0; t < steps; t++" or "steps - 1; t >= 0; t--", ") {\n")
     write("        /* ", table.concat(notes, ", "), " */\n")
-    one_step(chosen, "t", "        ")
+    one_step(chosen, "t", streams, "        ")
     write("    }\n")
     return
   end
   local from, to, by = 0, steps - 1, 1
-  if region == "back" then from, to, by = to, from, -1 end
+  if not ahead then from, to, by = to, from, -1 end
   for t = from, to, by do
     notes = {}
     for _, action in ipairs(chosen) do
       if t > 0 or not action.into_previous then notes[#notes + 1] = note_at(action, t + 1) end
     end
     write("    /* t = ", t + 1, ": ", table.concat(notes, ", "), " */\n")
-    one_step(chosen, t, "    ")
+    one_step(chosen, t, streams, "    ")
   end
+end
+
+function H.forward(steps, streams)
+  H.locals({"input", "step"}, steps)
+  if parted then -- a part needs its own rows of the input alone
+    H.steps_regions({"input", "step"}, steps, streams)
+  else
+    H.rows_region("input", steps)
+    H.steps_regions({"step"}, steps, streams)
+  end
+end
+
+function H.backward(steps, streams)
+  H.locals({"back", "tail"}, steps)
+  H.steps_regions({"back"}, steps, streams)
+  if parted then H.steps_regions({"tail"}, steps, streams) else H.rows_region("tail", steps) end
 end
 
 function H.head(backward, rows)
   local chosen = choose({"head"}, not backward)
-  declare(chosen)
+  declare(chosen, parted and "skip")
   for _, action in ipairs(chosen) do
     write("    /* ", action.note, " */\n")
     put("    ", calls(action, not spelled and "row" or nil, spelled and rows or "rows", backward))
   end
   write("    return loss;\n")
+end
+
+-- A part's share of the gradients that a region sums up.
+function H.sums(region)
+  local chosen = {}
+  for _, action in ipairs(actions) do
+    if action.region == region and action.cut == "tensor" then chosen[#chosen + 1] = action end
+  end
+  write("    ", common.name, " *const m = j->m;\n")
+  if has_tokens(chosen) then write("    const ", common.name, "_token *const x = j->x;\n") end
+  write("    const ptrdiff_t ", region == "head" and "row = j->row, " or "", "rows = j->rows;\n")
+  declare(chosen)
+  for _, action in ipairs(chosen) do
+    write("    /* ", action.note, " */\n")
+    put("    ", calls(action, region == "head" and "row" or nil, "rows"))
+  end
 end
 
 -- Labels that count.
@@ -628,20 +735,36 @@ end
 -- Adds up the loss of the chunk's rows, all at once or in blocks.
 function H.call_heads(name, scale)
   if spelled and rest > 0 then
-    write("    loss = chunk + 1 < ", common.NAME, "_CHUNKS ? ", H.for_rows(name, H.head_rows[1]), "(m, y", scale, ") : ",
-      H.for_rows(name, H.head_rows[2]), "(m, y", scale, ");\n")
+    write("    loss = chunk + 1 < ", common.NAME, "_CHUNKS ? ", for_rows(name, H.head_rows[1]), "(m, y", scale, ") : ",
+      for_rows(name, H.head_rows[2]), "(m, y", scale, ");\n")
   elseif spelled then
-    write("    loss = ", H.for_rows(name, H.head_rows[1]), "(m, y", scale, ");\n")
+    write("    loss = ", for_rows(name, H.head_rows[1]), "(m, y", scale, ");\n")
   else
     write("    for (ptrdiff_t row = 0; row < rows; row += ", block, ") {\n        loss += ", name, "(m, y + row, row, rows - row < ", block,
       " ? rows - row : ", block, scale, ");\n    }\n")
   end
 end
 
+-- Calls a part's forward or backward function for the chunk's number of steps and the part's number of streams.
+function H.dispatch_part(named, tokens)
+  write("    const ptrdiff_t first = ", H.begin(B, 1), #H.stream_counts > 1 and ", streams = " .. H.begin(B, 1, true) .. " - first" or "", ";\n")
+  for _, streams in ipairs(H.stream_counts) do
+    for _, steps in ipairs(H.step_counts) do
+      local condition = {}
+      if #H.stream_counts > 1 then condition[1] = "streams == " .. streams end
+      if #H.step_counts > 1 then condition[#condition + 1] = "j->steps == " .. steps end
+      local call = named(steps, streams) .. "(j->m" .. tokens .. (looped and ", j->steps" or "") .. ", first);"
+      write("    ", #condition > 0 and "if (" .. table.concat(condition, " && ") .. ") { " .. call .. " }" or call, "\n")
+    end
+  end
+end
+
 -- Calls the forward or backward function for the chunk's number of steps.
 function H.dispatch(which)
   local named = which == "forward" and H.forward_name or H.backward_name
-  if looped then
+  if parted then
+    write("    ", which, "_parts(m, x, ", which == "forward" and "steps_of(chunk)" or "steps", ");\n")
+  elseif looped then
     write("    ", named(0), "(m, x, ", which == "forward" and "steps_of(chunk)" or "steps", ");\n")
   elseif rest == 0 then
     if which == "forward" and spec.carry then write("    (void)chunk;\n") end
@@ -672,32 +795,63 @@ end
 
 -- Sum of squares of all gradients, update of all parameters, second copies of weights.
 function H.sum_squares()
+  if parted then return "squares(m)" end
   local lines = by_vectors(block_size, function(j, n) return string.format("bptt_sum_squares(%s, %d)", plus("m->grad", j), n) end)
   return common.wrap(8, lines, " + ")
 end
 
-function H.update()
-  local function whole(from, to) -- all parameters from an offset to another
-    if from == to then return end
-    put("    ", by_vectors(to - from, function(j, n)
-      local at = tostring(from + tonumber(j))
-      return string.format("bptt_%s(%s, %s, %s, %s, %d, with);", o.kind, plus("m->param", at), plus("m->grad", at),
-        moments > 0 and plus("m->moment1", at) or "0", moments > 1 and plus("m->moment2", at) or "0", n)
-    end))
+-- What the update does: offset and reals of parameters side by side, or {p}, whose rows of tokens that did not occur stay.
+local function update_pieces()
+  local pieces, done = {}, 0
+  local function whole(to)
+    if to > done then pieces[#pieces + 1] = {offset = done, count = to - done} end
   end
-  local done = 0
   for _, p in ipairs(params) do
     if p.sparse then
-      whole(done, p.offset)
-      local at = tostring(p.offset)
-      write(string.format("    bptt_%s_rows(%s, %s, %s, %d, %d, with); /* %s: rows of tokens that did not occur stay */\n", o.kind,
-        plus("m->param", at), plus("m->grad", at), moments > 0 and plus("m->moment1", at) or "0", p.rows, p.stride, p.name))
+      whole(p.offset)
+      pieces[#pieces + 1] = {offset = p.offset, param = p}
       done = p.offset + p.rows * p.stride
     end
   end
-  whole(done, block_size)
+  whole(block_size)
+  return pieces
 end
 
+local function update_call(at, n)
+  return string.format("bptt_%s(%s, %s, %s, %s, %s, with);", o.kind, plus("m->param", at), plus("m->grad", at),
+    moments > 0 and plus("m->moment1", at) or "0", moments > 1 and plus("m->moment2", at) or "0", n)
+end
+
+local function update_rows_call(at, rows, p)
+  return string.format("bptt_%s_rows(%s, %s, %s, %s, %d, with);", o.kind, plus("m->param", at), plus("m->grad", at),
+    moments > 0 and plus("m->moment1", at) or "0", rows, p.stride)
+end
+
+function H.update()
+  if parted then return write("    update_parts(m, with);\n") end
+  for _, piece in ipairs(update_pieces()) do
+    local p = piece.param
+    if p then
+      write("    ", update_rows_call(tostring(piece.offset), p.rows, p), " /* ", p.name, ": rows of tokens that did not occur stay */\n")
+    else
+      put("    ", by_vectors(piece.count, function(j, n) return update_call(tostring(piece.offset + tonumber(j)), n) end))
+    end
+  end
+end
+
+-- A part's share of the update.
+function H.update_part()
+  for _, piece in ipairs(update_pieces()) do
+    local p, at = piece.param, plus("from", tostring(piece.offset))
+    local count, unit = piece.count, H.line
+    if p then count, unit, at = p.rows, 1, plus("from * " .. p.stride, tostring(piece.offset)) end
+    write("    {\n        const ptrdiff_t from = ", H.begin(count, unit), ", to = ", H.begin(count, unit, true), ";")
+    write(p and " /* " .. p.name .. ": rows of tokens that did not occur stay */" or "", "\n        ")
+    write(p and update_rows_call(at, "to - from", p) or update_call(at, "to - from"), "\n    }\n")
+  end
+end
+
+local SQUARE = 16 -- what bptt_transpose works in
 function H.refresh()
   for _, p in ipairs(params) do
     if p.turned and spelled then
@@ -706,6 +860,13 @@ function H.refresh()
           write(string.format("    m->turned[%d] = m->param[%d];\n", p.turned_offset + j * p.turned_stride + i, p.offset + i * p.stride + j))
         end
       end
+    elseif p.turned and parted then
+      local from = H.begin(p.rows, SQUARE)
+      write("    {\n")
+      write("        const ptrdiff_t from = ", from, ", to = ", H.begin(p.rows, SQUARE, true), "; /* ", p.name, " */\n")
+      write(string.format("        bptt_transpose(%s + from, %d, %s + from * %d, %d, to - from, %d);\n", plus("m->turned", tostring(p.turned_offset)),
+        p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.stride, p.cols))
+      write("    }\n")
     elseif p.turned then
       write(string.format("    bptt_transpose(%s, %d, %s, %d, %d, %d); /* %s */\n", plus("m->turned", tostring(p.turned_offset)),
         p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.rows, p.cols, p.name))

@@ -82,6 +82,7 @@ START_TEST(defaults)
                                 "    seed = 1,\n"
                                 "    unroll = \"auto\",\n"
                                 "    simd = \"auto\",\n"
+                                "    threads = 1,\n"
                                 "}\n");
     ck_assert_str_eq(spec.source, "s.lua");
     ck_assert_int_eq(spec.simd, 0);
@@ -97,7 +98,7 @@ START_TEST(every_field)
         good("return {name = 'a_1', cell = 'rnn', activation = 'relu', hidden = 65536, vocab = 'b\\0a\\255', T = 7.0, "
              "K = 3, batch = 2, dtype = 'f64', loss = 'cross_entropy', reduction = 'sum', carry = false, "
              "optimizer = {'adam', rate = 1, beta2 = 0.5}, clip = {value = 2}, init = {normal = 0.25}, "
-             "seed = math.maxinteger, unroll = 'none', simd = 16}");
+             "seed = math.maxinteger, unroll = 'none', simd = 16, threads = 2}");
     ck_assert_str_eq(spec.name, "a_1");
     ck_assert_int_eq(spec.activation, BPTT_RELU);
     ck_assert_int_eq(spec.hidden, 65536);
@@ -118,6 +119,7 @@ START_TEST(every_field)
     ck_assert(spec.seed == INT64_MAX);
     ck_assert_int_eq(spec.unroll, BPTT_UNROLL_NONE);
     ck_assert_int_eq(spec.simd, 16);
+    ck_assert_int_eq(spec.threads, 2);
     bptt_spec_free(&spec);
 }
 END_TEST
@@ -141,6 +143,7 @@ static const struct {
     {WITH("seed = 0"), "    seed = 0,\n"},
     {WITH("seed = 2^53"), "    seed = 9007199254740992,\n"},
     {WITH("simd = 1"), "    simd = 1,\n"},
+    {WITH("batch = 64, threads = 64"), "    threads = 64,\n"},
     {WITH("simd = 'auto'"), "    simd = \"auto\",\n"},
     {WITH("K = 6"), "    K = 6,\n"},
     {WITH("vocab = 'a\"\\\\\\n\\0010'"), "    vocab = \"a\\034\\092\\010\\0010\",\n"},
@@ -204,7 +207,7 @@ END_TEST
 
 #define ALL_FIELDS                                                                                                               \
     "name, cell, activation, hidden, vocab, T, K, batch, dtype, loss, reduction, carry, optimizer, clip, init, seed, unroll, "   \
-    "simd"
+    "simd, threads"
 #define OPTIMIZERS "\"sgd\", \"momentum\", \"adagrad\", \"rmsprop\" or \"adam\""
 
 static const struct {
@@ -254,6 +257,13 @@ static const struct {
     {WITH("simd = 0"), "s.lua:6: simd = 0: expected \"auto\", 1, 4, 8 or 16"},
     {WITH("simd = '4'"), "s.lua:6: simd = \"4\": expected \"auto\", 1, 4, 8 or 16"},
     /* K and sizes */
+    {WITH("threads = 0"), "s.lua:6: threads = 0: expected an integer from 1 to 64"},
+    {WITH("batch = 80, threads = 65"), "s.lua:6: threads = 65: expected an integer from 1 to 64"},
+    {WITH("threads = 'auto'"), "s.lua:6: threads = \"auto\": expected an integer from 1 to 64"},
+    {WITH("threads = 2"), "s.lua:6: threads = 2 is more than batch = 1, expected threads from 1 to batch"},
+    {WITH("batch = 3, threads = 4"), "s.lua:6: threads = 4 is more than batch = 3, expected threads from 1 to batch"},
+    {WITH("batch = 2, threads = 2, unroll = 'full'"),
+     "s.lua:6: threads = 2 with unroll = 'full', which is for one thread; expected unroll = 'time'"},
     {WITH("K = 7"), "s.lua:6: K = 7 is more than T = 6, expected K from 1 to T"},
     {WITH("K = 0"), "s.lua:6: K = 0: expected an integer from 1 to 65536"},
     {"return {name = 'a', vocab = 2147483647, T = 1,\nhidden = 65536}",
@@ -510,6 +520,9 @@ static const struct {
     {{"hidden=hidden.x", NULL}, "--set hidden=hidden.x: unknown name 'hidden'"},
     {{"hidden=(function() while true do end end)()", NULL},
      "--set hidden=(function() while true do end end)(): limit of 10000000 instructions exceeded (an endless loop?)"},
+    {{"threads=2", NULL}, "--set threads=2: threads = 2 is more than batch = 1, expected threads from 1 to batch"},
+    {{"batch=2", "threads=2", "unroll=full", NULL},
+     "--set threads=2: threads = 2 with unroll = 'full', which is for one thread; expected unroll = 'time'"},
     {{"K=7", NULL}, "--set K=7: K = 7 is more than T = 6, expected K from 1 to T"},
     {{"T=4", NULL}, "--set T=4: K = 5 is more than T = 4, expected K from 1 to T"},
     {{"name=while", NULL},
@@ -595,6 +608,7 @@ static void draw_spec(bptt_spec *spec)
     spec->init = (bptt_init){(bptt_init_kind)draw(2), draw_number(0, 2)};
     spec->seed = draw(1u << 31) << draw(33);
     spec->unroll = (bptt_unroll)draw(4);
+    spec->threads = spec->unroll == BPTT_UNROLL_FULL ? 1 : 1 + (int64_t)draw((uint64_t)spec->batch);
     spec->simd = (int64_t[]){0, 1, 4, 8, 16}[draw(5)];
     if (draw(2) != 0) { draw_alphabet(spec); }
 }
@@ -689,8 +703,11 @@ START_TEST(digest)
 {
     bptt_spec base = good(WITH(""));
     bptt_spec spelled = good(WITH("unroll = 'none', simd = 4"));
+    bptt_spec one = good(WITH("batch = 2")), two = good(WITH("batch = 2, threads = 2"));
     ck_assert_str_eq(base.digest, spelled.digest);
     ck_assert_str_ne(base.text, spelled.text);
+    ck_assert_str_eq(one.digest, two.digest);
+    ck_assert_str_ne(one.text, two.text);
     static const char *const others[] = {WITH("seed = 2"),      WITH("batch = 2"),         WITH("K = 5"),
                                          WITH("carry = false"), WITH("clip = false"),      WITH("name = 'b'"),
                                          WITH("vocab = 9"),     WITH("optimizer = 'sgd'"), WITH("dtype = 'f64'")};
@@ -701,6 +718,8 @@ START_TEST(digest)
     }
     bptt_spec_free(&base);
     bptt_spec_free(&spelled);
+    bptt_spec_free(&one);
+    bptt_spec_free(&two);
 }
 END_TEST
 

@@ -1128,6 +1128,7 @@ const bptt_model tiny_model = {
     .horizon = TINY_HORIZON,
     .batch = TINY_BATCH,
     .chunks = TINY_CHUNKS,
+    .threads = 1,
     .bytes = sizeof(tiny),
     .parameters = TINY_PARAMETERS,
     .block = 21,

@@ -120,6 +120,12 @@ typedef struct bptt_tensor {
     size_t offset;    /* reals from the start of the block */
 } bptt_tensor;
 
+/* Runs work(job, 0) ... work(job, threads - 1), at the same time if it can, and returns when all are done. */
+typedef struct bptt_team bptt_team;
+struct bptt_team {
+    void (*run)(bptt_team *team, void (*work)(void *job, int part), void *job);
+};
+
 typedef struct bptt_model bptt_model;
 struct bptt_model {
     uint32_t abi;       /* BPTT_ABI */
@@ -128,6 +134,7 @@ struct bptt_model {
     const char *digest;                            /* of the spec, hexadecimal */
     uint32_t hidden, vocab, steps, horizon, batch; /* H V T K B */
     uint32_t chunks;   /* chunks of a sequence, ceil(T / K); each has K steps, the last one those that remain */
+    uint32_t threads;  /* parts of the work; 0 or 1: it has none */
     size_t bytes;      /* size of the struct */
     size_t parameters; /* logical parameters, without padding */
     size_t block;      /* reals of a parameter-shaped block, with padding; padding is 0 and stays 0 */
@@ -139,6 +146,7 @@ struct bptt_model {
     size_t moment[2];   /* block reals each, for the first moment_count */
     size_t state;       /* carried state */
     size_t progress;    /* double[3]: updates done, beta1^updates, beta2^updates */
+    bptt_team *team;    /* does the parts of the functions below; NULL, as emitted: one after the other, with the same results */
 
     /* Parameters from the seed; moments, state and progress to their start. */
     void (*init)(const bptt_model *self, void *model, uint64_t seed);

@@ -1,0 +1,133 @@
+% local common, H = parts.common, parts.H
+% local name, NAME, plus = common.name, common.NAME, common.plus
+/* --- the parts of the work ------------------------------------------------------------------------------------------------------- */
+
+/* What the parts of a piece of work are told.  Each has its own place for what it adds up, and writes rows or columns that no other
+ * part touches meanwhile, so it does not matter when, or where, a part is done. */
+typedef struct job {
+    ${name} *m;
+    const ${name}_token *x, *y;
+    ptrdiff_t steps;     /* of the chunk */
+    ptrdiff_t row, rows; /* of the output layer: the first, and how many */
+    real scale;          /* of every label's gradient */
+    const real *with;    /* what the update takes */
+    double sums[${NAME}_THREADS];
+} job;
+
+/* Does all parts of a job, at the same time if there is a team.  Returns the sum of what they added up, in order. */
+static double each(job *all, void (*work)(void *all, int part))
+{
+    bptt_team *const team = all->m->threads.team;
+    double sum = 0;
+    if (team) { team->run(team, work, all); }
+    for (int part = 0; part < ${NAME}_THREADS; part++) {
+        if (!team) { work(all, part); }
+        sum += all->sums[part];
+    }
+    return sum;
+}
+
+/* Where a part begins, of n things that are handed out in units. */
+static ptrdiff_t begin(ptrdiff_t n, ptrdiff_t unit, int part)
+{
+    const ptrdiff_t first = (n + unit - 1) / unit * part / ${NAME}_THREADS * unit;
+    return first < n ? first : n;
+}
+
+static void forward_part(void *all, int part)
+{
+    const job *const j = all;
+% H.dispatch_part(H.forward_name, ", j->x + first")
+}
+
+static void forward_parts(${name} *m, const ${name}_token *x, ptrdiff_t steps)
+{
+    job all = {.m = m, .x = x, .steps = steps};
+    (void)each(&all, forward_part);
+}
+
+static void backward_part(void *all, int part)
+{
+    const job *const j = all;
+% H.dispatch_part(H.backward_name, "")
+}
+
+/* The gradients of what the recurrence used. */
+static void tail_part(void *all, int part)
+{
+    const job *const j = all;
+% H.sums("tail")
+}
+
+static void backward_parts(${name} *m, const ${name}_token *x, ptrdiff_t steps)
+{
+    job all = {.m = m, .x = x, .rows = steps * ${NAME}_BATCH, .steps = steps};
+    (void)each(&all, backward_part);
+    (void)each(&all, tail_part);
+}
+
+% for _, f in ipairs {{"head", ", j->scale"}, {"head_loss", ""}} do
+static void ${f[1]}_part(void *all, int part)
+{
+    job *const j = all;
+    const ptrdiff_t skip = begin(j->rows, 1, part), row = j->row + skip, rows = begin(j->rows, 1, part + 1) - skip;
+    j->sums[part] = ${f[1]}_rows(j->m, j->y + skip, row, skip, rows${f[2]});
+}
+
+% end
+/* The gradients of the output layer. */
+static void head_sums_part(void *all, int part)
+{
+    const job *const j = all;
+% H.sums("head")
+}
+
+static double head(${name} *m, const ${name}_token *y, ptrdiff_t row, ptrdiff_t rows, real scale)
+{
+    job all = {.m = m, .y = y, .row = row, .rows = rows, .scale = scale};
+    const double loss = each(&all, head_part);
+    (void)each(&all, head_sums_part);
+    return loss;
+}
+
+static double head_loss(${name} *m, const ${name}_token *y, ptrdiff_t row, ptrdiff_t rows)
+{
+    job all = {.m = m, .y = y, .row = row, .rows = rows};
+    return each(&all, head_loss_part);
+}
+
+static void squares_part(void *all, int part)
+{
+    job *const j = all;
+    const ptrdiff_t from = ${H.begin(block_size, H.line)}, to = ${H.begin(block_size, H.line, true)};
+    j->sums[part] = bptt_sum_squares(j->m->grad + from, to - from);
+}
+
+static double squares(${name} *m)
+{
+    job all = {.m = m};
+    return each(&all, squares_part);
+}
+
+static void update_part(void *all, int part)
+{
+    const job *const j = all;
+    ${name} *const m = j->m;
+    const real *const with = j->with;
+% H.update_part()
+}
+
+static void update_parts(${name} *m, const real *with)
+{
+    job all = {.m = m, .with = with};
+    (void)each(&all, update_part);
+}
+
+% if turned_size > 0 then
+static void refresh_part(void *all, int part)
+{
+    ${name} *const m = ((const job *)all)->m;
+% H.refresh()
+}
+
+% end
