@@ -93,6 +93,7 @@ static void push_action(lua_State *L, const bptt_action *action)
     set_integer(L, "bias", action->bias + 1);
     set_integer(L, "cols", action->cols);
     set_integer(L, "depth", action->depth);
+    set_integer(L, "terms", action->terms);
     set_ref(L, "out", &action->out);
     set_ref(L, "input", &action->in);
     set_ref(L, "adjoint", &action->adjoint);

@@ -94,6 +94,7 @@ typedef struct bptt_action {
     int bias; /* param, for FILL_BIAS; -1: none */
     bptt_ref out, in, adjoint;
     int64_t cols, depth; /* of a product: columns written, terms of a sum (-1: rows of the chunk) */
+    int64_t terms;       /* of a sum, added up before the next tile: what a cache holds of the panel; 0: all */
     bptt_tile tile;
     bptt_cut cut;
     int unit; /* CUT_TENSOR: rows or columns that stay together */

@@ -121,6 +121,18 @@ static bool should_alternate(const bptt_plan *plan, const bptt_action *action)
            plan->unroll != BPTT_UNROLL_FULL && bytes > FIRST_LEVEL_BYTES;
 }
 
+/* Tile after tile reads the same vectors of a panel.  A panel that the second-level cache does not hold is taken in stretches. */
+static int64_t choose_terms(const bptt_plan *plan, const bptt_action *action)
+{
+    enum { PANEL_BYTES = 327680, STRETCH_BYTES = 131072 };
+    const bool in_time = action->region == BPTT_REGION_STEP || action->region == BPTT_REGION_BACK;
+    if (in_time || plan->unroll == BPTT_UNROLL_FULL) { return 0; }
+    const int64_t rows = action->region == BPTT_REGION_HEAD ? plan->block : plan->spec->K * plan->spec->batch;
+    const int64_t depth = action->kind == BPTT_GRADIENT ? rows : action->depth;
+    const int64_t term_bytes = (int64_t)action->tile.vectors * plan->lanes * plan->real_size;
+    return depth * term_bytes > PANEL_BYTES ? STRETCH_BYTES / term_bytes : 0;
+}
+
 /* Multiply-adds that unroll = "full" spells out: each product once per number of rows it is called with. */
 static double spelled_out(const bptt_plan *plan)
 {
@@ -179,5 +191,9 @@ bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error)
         (void)bptt_plan_tiles(plan, action, &action->tile, 1);
         action->alternates = should_alternate(plan, action);
     }
-    return plan->spec->tuning != NULL ? obey_tuning(plan, error) : BPTT_OK;
+    if (plan->spec->tuning != NULL && obey_tuning(plan, error) != BPTT_OK) { return BPTT_FAILED; }
+    for (int a = 0; a < plan->action_count; a++) {
+        if (is_product(&plan->actions[a])) { plan->actions[a].terms = choose_terms(plan, &plan->actions[a]); }
+    }
+    return BPTT_OK;
 }

@@ -187,22 +187,22 @@ local function tile_call(action, rows, vectors, i, j, down)
   local ldc = out_stride(action)
   local where = i and plus(plus("c", i == "0" and "0" or i .. " * " .. ldc), j) or "to"
   local from, ldf = where, ldc
-  if action.fill == "bias" then
-    from, ldf = plus("bias", j), 0
-  elseif action.fill == "zero" then
-    from, ldf = "zeros", 0
-    if starts_block(action) and action.kind == "gradient" then
-      from, ldf = "first ? zeros : " .. where, "first ? 0 : " .. ldc
-    end
+  if action.fill ~= "add" then
+    from, ldf = action.fill == "bias" and plus("bias", j) or "zeros", 0
+    local once = {} -- when the sum begins here
+    if starts_block(action) and action.kind == "gradient" then once[#once + 1] = "first" end
+    if action.terms > 0 then once[#once + 1] = "p == 0" end
+    local condition = table.concat(once, " && ")
+    if condition ~= "" then from, ldf = condition .. " ? " .. from .. " : " .. where, condition .. " ? 0 : " .. ldc end
   end
   local a, b, a_row, a_step, ldb, depth
   if action.kind == "gradient" then
     a, a_row, a_step = plus("a", i), 1, slots[action.input.slot].stride
-    b, ldb, depth = plus("d", j), slots[action.adjoint.slot].stride, "rows"
+    b, ldb, depth = plus("d", j), slots[action.adjoint.slot].stride, action.terms > 0 and "depth" or "rows"
   else
     local p, lda = params[action.param], slots[action.input.slot].stride
     a, a_row, a_step = i and plus("a", i == "0" and "0" or i .. " * " .. lda) or "in", lda, 1
-    b, ldb, depth = plus("w", j), action.turned and p.turned_stride or p.stride, action.depth
+    b, ldb, depth = plus("w", j), action.turned and p.turned_stride or p.stride, action.terms > 0 and "depth" or action.depth
     if down then a, a_step, b, ldb = plus(a, tostring(depth - 1)), -1, plus(b, tostring((depth - 1) * ldb)), -ldb end
   end
   return string.format("bptt_tile_%dx%d(%s, %d, %s, %s, %s, %d, %d, %s, %d, %s);", rows, vectors, where, ldc, from, ldf, a, a_row,
@@ -250,35 +250,51 @@ local function panel(action, rows, vectors, j, indent, down)
   end
 end
 
+-- Opens the loop over stretches of the sums, if there is one; returns the indent of what is inside.
+local function open_stretches(action)
+  if action.terms == 0 then return "    " end
+  local n, terms = action.depth, action.terms
+  local a, b, stride = 1, "w", params[action.param].stride
+  if action.kind == "gradient" then
+    n, a, b, stride = "rows", slots[action.input.slot].stride, "d", slots[action.adjoint.slot].stride
+  elseif action.turned then stride = params[action.param].turned_stride end
+  write("    /* So many terms at a time as the cache holds of ", b, ". */\n")
+  write(string.format("    for (ptrdiff_t p = 0; p < %s; p += %d, a += %d, %s += %d) {\n", n, terms, terms * a, b, terms * stride))
+  write(string.format("        const ptrdiff_t depth = %s - p < %d ? %s - p : %d;\n", n, terms, n, terms))
+  return "        "
+end
+
 local function tiled_body(action, rows, down)
   local tile = action.tile
   local width = tile.vectors * lanes
   local vectors = (action.cols + lanes - 1) // lanes
   local whole = vectors // tile.vectors * width
   local scoped = action.cut == "tensor" or action.kind == "product" and not in_time(action) -- a panel declares names of its own
+  local indent = open_stretches(action)
   local function most()
     if whole > width then
-      write(down and string.format("    for (ptrdiff_t j = %d; j >= 0; j -= %d) {\n", whole - width, width)
-        or string.format("    for (ptrdiff_t j = 0; j < %d; j += %d) {\n", whole, width))
-      panel(action, rows, tile.vectors, "j", "        ", down)
-      write("    }\n")
+      write(indent, down and string.format("for (ptrdiff_t j = %d; j >= 0; j -= %d) {\n", whole - width, width)
+        or string.format("for (ptrdiff_t j = 0; j < %d; j += %d) {\n", whole, width))
+      panel(action, rows, tile.vectors, "j", indent .. "    ", down)
+      write(indent, "}\n")
     elseif scoped and tile.rest_vectors > 0 then
-      write("    {\n")
-      panel(action, rows, tile.vectors, "0", "        ", down)
-      write("    }\n")
+      write(indent, "{\n")
+      panel(action, rows, tile.vectors, "0", indent .. "    ", down)
+      write(indent, "}\n")
     else
-      panel(action, rows, tile.vectors, "0", "    ", down)
+      panel(action, rows, tile.vectors, "0", indent, down)
     end
   end
   local function remaining()
     if tile.rest_vectors == 0 then return end
-    if scoped then write("    {\n") end
-    panel(action, rows, tile.rest_vectors, tostring(whole), scoped and "        " or "    ", down)
-    if scoped then write("    }\n") end
+    if scoped then write(indent, "{\n") end
+    panel(action, rows, tile.rest_vectors, tostring(whole), scoped and indent .. "    " or indent, down)
+    if scoped then write(indent, "}\n") end
   end
   if down then remaining() end
   most()
   if not down then remaining() end
+  if action.terms > 0 then write("    }\n") end
 end
 
 -- unroll = "full": every multiply-add of `rows` rows spelled out, a sum a statement.
