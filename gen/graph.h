@@ -24,6 +24,7 @@ enum { BPTT_MAX_NODES = 4096, BPTT_MAX_PARAMS = 32, BPTT_MAX_STATES = 8, BPTT_SY
     X(SUB, "sub", ELEMENT, 2)                                                                                                    \
     X(MUL, "mul", ELEMENT, 2)                                                                                                    \
     X(NEG, "neg", ELEMENT, 1)                                                                                                    \
+    X(EXP, "exp", ELEMENT, 1)                                                                                                    \
     X(TANH, "tanh", ELEMENT, 1)                                                                                                  \
     X(TANH_ADJOINT, "tanh_adjoint", ELEMENT, 2) /* u (1 - v v), v = tanh */                                                      \
     X(SIGMOID, "sigmoid", ELEMENT, 1)                                                                                            \

@@ -135,6 +135,8 @@ bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt
         return status != BPTT_OK ? status : give(graph, adjoint, b, BPTT_OP_MUL, d, a, error);
     case BPTT_OP_NEG: /* y = -a:  da = -dy */
         return give(graph, adjoint, a, BPTT_OP_NEG, d, -1, error);
+    case BPTT_OP_EXP: /* y = exp a:  da = dy y */
+        return give(graph, adjoint, a, BPTT_OP_MUL, d, n, error);
     case BPTT_OP_TANH: /* y = tanh a:  da = dy (1 - y y) */
         return give(graph, adjoint, a, BPTT_OP_TANH_ADJOINT, d, n, error);
     case BPTT_OP_SIGMOID: /* y = 1 / (1 + exp(-a)):  da = dy y (1 - y) */

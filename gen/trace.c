@@ -229,7 +229,7 @@ static void add_values(lua_State *L, bptt_graph *graph, const bptt_spec *spec)
 {
     static const bptt_op activations[] = {
         [BPTT_TANH] = BPTT_OP_TANH, [BPTT_RELU] = BPTT_OP_RELU, [BPTT_SIGMOID] = BPTT_OP_SIGMOID};
-    static const bptt_op functions[] = {BPTT_OP_TANH, BPTT_OP_SIGMOID, BPTT_OP_RELU, BPTT_OP_CROSS_ENTROPY};
+    static const bptt_op functions[] = {BPTT_OP_EXP, BPTT_OP_TANH, BPTT_OP_SIGMOID, BPTT_OP_RELU, BPTT_OP_CROSS_ENTROPY};
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
         add_function(L, graph, bptt_op_name(functions[i]), operation, functions[i]);
     }

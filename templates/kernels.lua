@@ -14,6 +14,7 @@ kernels.elements = {
   sub = {2, "a - b"},
   mul = {2, "a * b"},
   neg = {1, "-a"},
+  exp = {1, "exp_of(a)"},
   tanh = {1, "tanh_of(a)"},
   tanh_adjoint = {2, "a * (splat((real)1) - b * b)"},
   sigmoid = {1, "sigmoid_of(a)"},

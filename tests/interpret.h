@@ -67,6 +67,8 @@ static inline double interpret_element(bptt_op op, double a, double b)
         return a * b;
     case BPTT_OP_NEG:
         return -a;
+    case BPTT_OP_EXP:
+        return exp(a);
     case BPTT_OP_TANH:
         return tanh(a);
     case BPTT_OP_TANH_ADJOINT:
