@@ -3,7 +3,7 @@
 #   make            build/bptt                                   make setup      installs the packages (Debian, Ubuntu)
 #   make demo       trains a character RNN for ten seconds       make check      all tests
 #   make install    PREFIX=/usr/local DESTDIR=                   make clean
-#   make golden     rewrites tests/golden after a change that was meant
+#   make golden     rewrites tests/golden after a change that was meant      make check-slow   exp, tanh of every float
 #   make counts     rewrites tests/counts.txt after a change of speed that was meant; make counts-check compares
 #   make lint       clang-format, clang-tidy, cppcheck           make asan, make valgrind   the tests under them
 #   make bench-peers, make bench-plot   ours beside oneDNN, OpenBLAS, PyTorch, numpy     make echo   the flags in effect
@@ -156,6 +156,10 @@ run-tests: tests
 	echo "suites: $$passed passed, $$failed failed"; [ $$failed = 0 ]
 RUN = $(suites) tests/readme.sh
 
+# tanh, exp and sigmoid of every float: minutes
+check-slow: $B/tests/slow_ulp
+	$B/tests/slow_ulp
+
 golden: $B/tests/test_emit
 	BPTT_UPDATE_GOLDEN=1 $B/tests/test_emit
 
@@ -209,7 +213,7 @@ bench-plot:
 	@gnuplot -e "folder='$B/bench'" tests/bench/plot.gp
 	@ls $B/bench/*.svg $B/bench/*.png
 
-.PHONY: all setup demo install clean echo check tests run-tests golden counts counts-check asan valgrind lint bench-peers bench-plot
+.PHONY: all setup demo install clean echo check tests run-tests check-slow golden counts counts-check asan valgrind lint bench-peers bench-plot
 .PRECIOUS: $B/kernels_%.c $B/%.o
 .DELETE_ON_ERROR:
 

@@ -39,8 +39,8 @@ static const char reserved[] =
     "carried model self carry_state steps_of count_labels "
     "STEPS BATCH VOCAB SIMD LANES KERNEL VECTOR_BYTES ROUND LARGEST CHAIN_RUN TOKEN_BYTES bits_of from_bits exp_of tanh_of "
     "sigmoid_of "
-    "if_less low_limit high_limit power_of_two unaligned_vec give_up read_token read_sequence train_epoch "
-    "first_weight first_weights forward_steps backward_steps sqrt_of load store splat reduce lane ";
+    "if_less scaled_exp power_of_two unaligned_vec give_up read_token read_sequence train_epoch "
+    "first_weight first_weights forward_steps backward_steps sqrt_of load store splat lane ";
 
 /* Each also with the suffixes f and l. */
 static const char math_names[] =

@@ -167,77 +167,89 @@ KERNEL real largest_lane(vec v)
 #define sqrt_of ${f32 and "sqrtf" or "sqrt"}
 
 /* --- exp, tanh, sigmoid ------------------------------------------------------------------------------------------------------
- * x = n ln 2 + r with |r| <= ln 2 / 2: exp(x) = 2^n exp(r).  Adding ROUND leaves n in the low bits of the sum. */
+ * At most 2 ulp from the truth (sigmoid: 2.25); bptt's tests try every float.  No sum has two products, so
+ * a compiler can fuse it in one way only.  The polynomials are minimax (Remez, then rounded) and are evaluated as trees, since a
+ * recurrence waits for their latency.  What is out of range is settled by the last selections, which wait for nothing else.  Adding
+ * ROUND rounds to an integer and leaves it in the low bits of the sum. */
 #define ROUND ((real)${f32 and "0x1.8p23" or "0x1.8p52"})
 
-KERNEL vec low_limit(vec x, real limit)
+/* 2^n for a normal result; only the low bits of n count. */
+KERNEL vec power_of_two(bits n)
 {
-    return if_less(x, splat(limit), splat(limit), x);
+    return from_bits((n + ${f32 and "127u" or "1023u"}) << ${f32 and 23 or 52});
 }
 
-KERNEL vec high_limit(vec x, real limit)
+% local exp_limit = f32 and "104" or "746"
+/* c exp(x) for x up to ${exp_limit}.  x = n ln 2 + r with |r| <= ln 2 / 2: c 2^n (1 + (r + r^2 p(r))), where 2^n is applied in two factors, so
+ * that results down to the smallest subnormal and up to infinity come out right. */
+KERNEL vec scaled_exp(vec x, real c)
 {
-    return if_less(splat(limit), x, splat(limit), x);
-}
-
-/* 2^n from ROUND + n, for a normal result. */
-KERNEL vec power_of_two(vec round_n)
-{
-    return from_bits((bits_of(round_n) + ${f32 and "127u" or "1023u"}) << ${f32 and 23 or 52});
-}
-
-/* exp(x) = 1 + r + r^2 P(r) up to 2^n: returns r and r^2 P(r) in *tail, ROUND + n in *round_n. */
-KERNEL vec reduce(vec x, vec *round_n, vec *tail)
-{
-    *round_n = x * splat((real)0x1.71547652b82fep0) + splat(ROUND);
-    const vec n = *round_n - splat(ROUND);
+    const vec round_n = x * splat((real)0x1.71547652b82fep0) + splat(ROUND), n = round_n - splat(ROUND);
+    const bits half = bits_of(round_n) >> 1;
 % if f32 then
-    const vec r = (x - n * splat(0x1.63p-1f)) - n * splat(-0x1.bd0106p-13f);
-    vec p = splat(0x1.a0d2cep-13f);
-    p = p * r + splat(0x1.6e879cp-10f);
-    p = p * r + splat(0x1.1112bap-7f);
-    p = p * r + splat(0x1.5554eep-5f);
-    p = p * r + splat(0x1.555554p-3f);
-    p = p * r + splat(0x1p-1f);
+    const vec r = (x - n * splat(0x1.62e4p-1f)) - n * splat(0x1.7f7d1cp-20f), r2 = r * r;
+    const vec p = (splat(0x1.fffffcp-2f) + r * splat(0x1.55548cp-3f)) +
+        r2 * ((splat(0x1.555858p-5f) + r * splat(0x1.123dep-7f)) + r2 * splat(0x1.6ac76p-10f));
 % else
-    const vec r = (x - n * splat(0x1.62e42feep-1)) - n * splat(0x1.a39ef35793c76p-33);
-    vec p = splat(0x1.6124613a86d09p-33);
-% for _, c in ipairs {"0x1.1eed8eff8d898p-29", "0x1.ae64567f544e4p-26", "0x1.27e4fb7789f5cp-22", "0x1.71de3a556c734p-19",
-%   "0x1.a01a01a01a01ap-16", "0x1.a01a01a01a01ap-13", "0x1.6c16c16c16c17p-10", "0x1.1111111111111p-7", "0x1.5555555555555p-5",
-%   "0x1.5555555555555p-3", "0x1p-1"} do
-    p = p * r + splat(${c});
+    const vec r = (x - n * splat(0x1.62e42feep-1)) - n * splat(0x1.a39ef35793c76p-33), r2 = r * r, r4 = r2 * r2;
+    const vec low = (splat(0x1.000000000000ap-1) + r * splat(0x1.55555555554fap-3)) +
+        r2 * (splat(0x1.5555555550833p-5) + r * splat(0x1.11111111278b8p-7));
+    const vec middle = (splat(0x1.6c16c1843aeap-10) + r * splat(0x1.a01a012bb7f4ep-13)) +
+        r2 * (splat(0x1.a01999dcdb11ap-16) + r * splat(0x1.71df2193b8b44p-19));
+    const vec p = low + r4 * (middle + r4 * (splat(0x1.28ada0730c044p-22) + r * splat(0x1.ad866cc1deef9p-26)));
 % end
-% end
-    *tail = r * r * p;
-    return r;
+    const vec scale = splat(c) * power_of_two(half);
+    const vec y = (scale + scale * (r + r2 * p)) * power_of_two(bits_of(round_n) - half);
+    return if_less(x, splat((real)-${exp_limit}), splat((real)0), y);
 }
 
-/* In two factors, so that results down to the smallest subnormal and up to infinity come out right. */
 KERNEL vec exp_of(vec x)
 {
-    vec round_n, tail;
-    const vec r = reduce(high_limit(low_limit(x, (real)${f32 and "-104" or "-746"}), (real)${f32 and "89" or "710"}), &round_n, &tail);
-    const vec n = round_n - splat(ROUND);
-    const vec round_half = n * splat((real)0.5) + splat(ROUND);
-    const vec rest = n - (round_half - splat(ROUND));
-    return (splat((real)1) + (r + tail)) * power_of_two(round_half) * power_of_two(rest + splat(ROUND));
+    return if_less(splat((real)${exp_limit}), x, splat((real)INFINITY), scaled_exp(x, (real)1));
 }
 
-/* tanh|x| = e / (e + 2) with e = exp(2|x|) - 1, which keeps its relative accuracy near 0. */
+% -- f32: steps of ln 2 / 2, n = 0 up to 3/4 of one; f64: steps of ln 2, n = 0 up to 13/16 of one (fewer operations and more accuracy
+% -- do not go together).  p of f32 is the best of its neighbours over all floats.
+% local fraction = f32 and 1 or 3
+/* tanh|x| by the addition theorem.  |x| = n step + r, s = exp(2 n step) is a power of two, tanh r = r / q with q = 1 + t p(t), t = r^2:
+ *     tanh|x| = up / down,   up = ((s - 1) q + (s + 1) r) / 2,   down = ((s + 1) q + (s - 1) r) / 2 = up + q - r.
+ * So an error of up is one of down too, and cancels where tanh is close to 1.  For n = 0, up is r and down is q, rounded once; n is 0
+ * until tanh has passed ${f32 and "1/4" or "1/2"}, since just below a power of two an error counts most.  n comes from rounding to ${f32 and "halves" or "eighths"} and clearing
+ * ${f32 and "that bit" or "those bits"}. */
 KERNEL vec tanh_of(vec x)
 {
+    const vec zero = splat((real)0), one = splat((real)1), half = splat((real)0.5), grid = splat(ROUND / (real)${1 << fraction});
     const bits sign = bits_of(x) & bits_of(splat((real)-0.0));
     const vec magnitude = from_bits(bits_of(x) ^ sign);
-    vec round_n, tail;
-    const vec r = reduce(high_limit(magnitude + magnitude, (real)${f32 and "24" or "48"}), &round_n, &tail);
-    const vec scale = power_of_two(round_n);
-    const vec e = scale * tail + (scale * r + (scale - splat((real)1)));
-    return from_bits(bits_of(e / (e + splat((real)2))) | sign);
+% if f32 then
+    const vec steps = magnitude * splat(0x1.715476p1f) + grid;
+% else
+    const vec steps = magnitude * splat(0x1.71547652b82fep0) + (grid + splat(0.125));
+% end
+    const vec grid_n = from_bits(bits_of(steps) & ~(${bits_type})${(1 << fraction) - 1}), n = grid_n - grid;
+% if f32 then
+    const vec half_s = from_bits((bits_of(grid_n) + 252u) << 22), less = half_s - half, more = half_s + half;
+    const vec r = magnitude - n * splat(0x1.62e43p-2f), t = r * r; /* n times it is exact where it matters, up to 8 */
+    const vec p = splat(0x1.55543ap-2f) + t * splat(-0x1.68e4c8p-6f);
+% else
+    const vec half_s = from_bits((bits_of(grid_n) + 4088u) << 50), less = half_s - half, more = half_s + half;
+    const vec close = magnitude - n * splat(0x1.62e42fefa39fp-1), t = close * close, t2 = t * t; /* close enough for p */
+    const vec r = close + n * splat(0x1.950d871319ffp-54);
+    const vec low = (splat(0x1.5555555555552p-2) + t * splat(-0x1.6c16c16c156fp-6)) +
+        t2 * (splat(0x1.1566abbea2c6p-9) + t * splat(-0x1.bbd777b36bd4ep-13));
+    const vec high = (splat(0x1.66a8837ab6b2ep-16) + t * splat(-0x1.226d888cd7118p-19)) +
+        t2 * (splat(0x1.d323d70e5989p-23) + t * splat(-0x1.4a7b6badb3af5p-26));
+    const vec p = low + (t2 * t2) * high;
+% end
+    const vec up = (less + more * r) + (less * t) * p;
+    const vec down = ((one - if_less(zero, n, r, zero)) + t * p) + if_less(zero, n, up, zero);
+    return from_bits(bits_of(if_less(splat((real)${f32 and "10" or "20"}), magnitude, one, up / down)) | sign);
 }
 
-/* exp(x) / (1 + exp(x)) for x < 0, else 1 / (1 + exp(-x)): neither overflows, both keep their relative accuracy. */
+/* With e = exp(-|x|): e / (1 + e) for x < 0, else 1 / (1 + e); neither overflows.  All times 1.5, where 1 + e rounds better than
+ * just above 1. */
 KERNEL vec sigmoid_of(vec x)
 {
-    const vec zero = splat((real)0), e = exp_of(if_less(x, zero, x, -x));
-    return if_less(x, zero, e, splat((real)1)) / (splat((real)1) + e);
+    const vec c = splat((real)1.5), e = scaled_exp(from_bits(bits_of(x) | bits_of(splat((real)-0.0))), (real)1.5);
+    return if_less(x, splat((real)0), e, c) / (c + e);
 }

@@ -179,69 +179,63 @@ KERNEL real largest_lane(vec v)
 #define sqrt_of sqrtf
 
 /* --- exp, tanh, sigmoid ------------------------------------------------------------------------------------------------------
- * x = n ln 2 + r with |r| <= ln 2 / 2: exp(x) = 2^n exp(r).  Adding ROUND leaves n in the low bits of the sum. */
+ * At most 2 ulp from the truth (sigmoid: 2.25); bptt's tests try every float.  No sum has two products, so
+ * a compiler can fuse it in one way only.  The polynomials are minimax (Remez, then rounded) and are evaluated as trees, since a
+ * recurrence waits for their latency.  What is out of range is settled by the last selections, which wait for nothing else.  Adding
+ * ROUND rounds to an integer and leaves it in the low bits of the sum. */
 #define ROUND ((real)0x1.8p23)
 
-KERNEL vec low_limit(vec x, real limit)
+/* 2^n for a normal result; only the low bits of n count. */
+KERNEL vec power_of_two(bits n)
 {
-    return if_less(x, splat(limit), splat(limit), x);
+    return from_bits((n + 127u) << 23);
 }
 
-KERNEL vec high_limit(vec x, real limit)
+/* c exp(x) for x up to 104.  x = n ln 2 + r with |r| <= ln 2 / 2: c 2^n (1 + (r + r^2 p(r))), where 2^n is applied in two factors, so
+ * that results down to the smallest subnormal and up to infinity come out right. */
+KERNEL vec scaled_exp(vec x, real c)
 {
-    return if_less(splat(limit), x, splat(limit), x);
+    const vec round_n = x * splat((real)0x1.71547652b82fep0) + splat(ROUND), n = round_n - splat(ROUND);
+    const bits half = bits_of(round_n) >> 1;
+    const vec r = (x - n * splat(0x1.62e4p-1f)) - n * splat(0x1.7f7d1cp-20f), r2 = r * r;
+    const vec p = (splat(0x1.fffffcp-2f) + r * splat(0x1.55548cp-3f)) +
+        r2 * ((splat(0x1.555858p-5f) + r * splat(0x1.123dep-7f)) + r2 * splat(0x1.6ac76p-10f));
+    const vec scale = splat(c) * power_of_two(half);
+    const vec y = (scale + scale * (r + r2 * p)) * power_of_two(bits_of(round_n) - half);
+    return if_less(x, splat((real)-104), splat((real)0), y);
 }
 
-/* 2^n from ROUND + n, for a normal result. */
-KERNEL vec power_of_two(vec round_n)
-{
-    return from_bits((bits_of(round_n) + 127u) << 23);
-}
-
-/* exp(x) = 1 + r + r^2 P(r) up to 2^n: returns r and r^2 P(r) in *tail, ROUND + n in *round_n. */
-KERNEL vec reduce(vec x, vec *round_n, vec *tail)
-{
-    *round_n = x * splat((real)0x1.71547652b82fep0) + splat(ROUND);
-    const vec n = *round_n - splat(ROUND);
-    const vec r = (x - n * splat(0x1.63p-1f)) - n * splat(-0x1.bd0106p-13f);
-    vec p = splat(0x1.a0d2cep-13f);
-    p = p * r + splat(0x1.6e879cp-10f);
-    p = p * r + splat(0x1.1112bap-7f);
-    p = p * r + splat(0x1.5554eep-5f);
-    p = p * r + splat(0x1.555554p-3f);
-    p = p * r + splat(0x1p-1f);
-    *tail = r * r * p;
-    return r;
-}
-
-/* In two factors, so that results down to the smallest subnormal and up to infinity come out right. */
 KERNEL vec exp_of(vec x)
 {
-    vec round_n, tail;
-    const vec r = reduce(high_limit(low_limit(x, (real)-104), (real)89), &round_n, &tail);
-    const vec n = round_n - splat(ROUND);
-    const vec round_half = n * splat((real)0.5) + splat(ROUND);
-    const vec rest = n - (round_half - splat(ROUND));
-    return (splat((real)1) + (r + tail)) * power_of_two(round_half) * power_of_two(rest + splat(ROUND));
+    return if_less(splat((real)104), x, splat((real)INFINITY), scaled_exp(x, (real)1));
 }
 
-/* tanh|x| = e / (e + 2) with e = exp(2|x|) - 1, which keeps its relative accuracy near 0. */
+/* tanh|x| by the addition theorem.  |x| = n step + r, s = exp(2 n step) is a power of two, tanh r = r / q with q = 1 + t p(t), t = r^2:
+ *     tanh|x| = up / down,   up = ((s - 1) q + (s + 1) r) / 2,   down = ((s + 1) q + (s - 1) r) / 2 = up + q - r.
+ * So an error of up is one of down too, and cancels where tanh is close to 1.  For n = 0, up is r and down is q, rounded once; n is 0
+ * until tanh has passed 1/4, since just below a power of two an error counts most.  n comes from rounding to halves and clearing
+ * that bit. */
 KERNEL vec tanh_of(vec x)
 {
+    const vec zero = splat((real)0), one = splat((real)1), half = splat((real)0.5), grid = splat(ROUND / (real)2);
     const bits sign = bits_of(x) & bits_of(splat((real)-0.0));
     const vec magnitude = from_bits(bits_of(x) ^ sign);
-    vec round_n, tail;
-    const vec r = reduce(high_limit(magnitude + magnitude, (real)24), &round_n, &tail);
-    const vec scale = power_of_two(round_n);
-    const vec e = scale * tail + (scale * r + (scale - splat((real)1)));
-    return from_bits(bits_of(e / (e + splat((real)2))) | sign);
+    const vec steps = magnitude * splat(0x1.715476p1f) + grid;
+    const vec grid_n = from_bits(bits_of(steps) & ~(uint32_t)1), n = grid_n - grid;
+    const vec half_s = from_bits((bits_of(grid_n) + 252u) << 22), less = half_s - half, more = half_s + half;
+    const vec r = magnitude - n * splat(0x1.62e43p-2f), t = r * r; /* n times it is exact where it matters, up to 8 */
+    const vec p = splat(0x1.55543ap-2f) + t * splat(-0x1.68e4c8p-6f);
+    const vec up = (less + more * r) + (less * t) * p;
+    const vec down = ((one - if_less(zero, n, r, zero)) + t * p) + if_less(zero, n, up, zero);
+    return from_bits(bits_of(if_less(splat((real)10), magnitude, one, up / down)) | sign);
 }
 
-/* exp(x) / (1 + exp(x)) for x < 0, else 1 / (1 + exp(-x)): neither overflows, both keep their relative accuracy. */
+/* With e = exp(-|x|): e / (1 + e) for x < 0, else 1 / (1 + e); neither overflows.  All times 1.5, where 1 + e rounds better than
+ * just above 1. */
 KERNEL vec sigmoid_of(vec x)
 {
-    const vec zero = splat((real)0), e = exp_of(if_less(x, zero, x, -x));
-    return if_less(x, zero, e, splat((real)1)) / (splat((real)1) + e);
+    const vec c = splat((real)1.5), e = scaled_exp(from_bits(bits_of(x) | bits_of(splat((real)-0.0))), (real)1.5);
+    return if_less(x, splat((real)0), e, c) / (c + e);
 }
 
 /* c[i][j] = from[i][j] + sum over p of a(i, p) b[p][j]: 1 rows of 2 x SIMD columns kept in registers.  a(i, p) is

@@ -1,0 +1,165 @@
+/* test_functions.c: tanh, exp and sigmoid of the precompiled kernels against libm: within the ulp that ulp.h promises.
+ *
+ * Depends on Check, ulp.h and oracle.h (random numbers).  A sample; tests/slow_ulp.c tries every float.
+ */
+#include "oracle.h"
+#include "ulp.h"
+
+#include <check.h>
+#include <float.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A loop test's number: function, size of a real, library. */
+enum { CASES = ULP_FUNCTIONS * 2 * ULP_LIBRARIES };
+
+typedef struct subject {
+    int function, real_size, simd;
+    ulp_kernel *kernel; /* NULL: not for this CPU */
+} subject;
+
+static subject subject_of(int i)
+{
+    subject s = {i % ULP_FUNCTIONS, i / ULP_FUNCTIONS % 2 == 0 ? 4 : 8, ulp_simd[i / ULP_FUNCTIONS / 2], NULL};
+    s.kernel = ulp_find(s.function, s.real_size, s.simd);
+    if (bptt_kernels(s.real_size, s.simd, &(size_t){0}) != NULL) { ck_assert_ptr_nonnull(s.kernel); }
+    return s;
+}
+
+/* The kernel's value at x, which is a float where the kernel's reals are.  A kernel computes whole vectors. */
+static double value_at(const subject *s, double x)
+{
+    union {
+        float f32[16];
+        double f64[16];
+    } in, out;
+    for (int i = 0; i < 16; i++) {
+        if (s->real_size == 4) {
+            in.f32[i] = (float)x;
+        } else {
+            in.f64[i] = x;
+        }
+    }
+    s->kernel(&out, &in, s->simd);
+    return s->real_size == 4 ? (double)out.f32[s->simd - 1] : out.f64[s->simd - 1];
+}
+
+static void assert_within(const subject *s, double x)
+{
+    x = s->real_size == 4 ? (double)(float)x : x;
+    const double y = value_at(s, x);
+    const double ulp = s->real_size == 4 ? ulp_error_f32((float)y, (double)ulp_truth_long(s->function, x))
+                                         : ulp_error_f64(y, ulp_truth_long(s->function, x));
+    if (!(ulp <= ulp_functions[s->function].limit)) { /* Check notes every assertion in a file, which takes longer */
+        ck_abort_msg("%s, %d bytes, simd %d: %.3f ulp at %a: %a", ulp_functions[s->function].name, s->real_size, s->simd, ulp, x,
+                     y);
+    }
+}
+
+/* x, its nearest neighbours, and -x with its own. */
+static void assert_around(const subject *s, double x)
+{
+    const double step = s->real_size == 4 ? (double)FLT_EPSILON : DBL_EPSILON;
+    for (int i = -8; i <= 8; i++) {
+        assert_within(s, x + x * step * i / 2);
+        assert_within(s, -x - x * step * i / 2);
+    }
+}
+
+START_TEST(every_exponent)
+{
+    const subject s = subject_of(_i);
+    if (s.kernel == NULL) { return; }
+    for (int exponent = s.real_size == 4 ? -149 : -1074; exponent < (s.real_size == 4 ? 128 : 1024); exponent++) {
+        const double x = ldexp(1, exponent);
+        assert_around(&s, x);
+        for (int i = 1; i < 16; i++) { assert_within(&s, (i % 2 == 0 ? -x : x) * (1 + i / 16.0)); }
+    }
+}
+END_TEST
+
+/* Where one piece of a function ends, the results become subnormal, 0 or infinity, or reach a power of two. */
+START_TEST(thresholds)
+{
+    static const double points[] = {10,
+                                    20,
+                                    104,
+                                    746,
+                                    0x1.62e42ep6,
+                                    0x1.62e42fefa39efp9,
+                                    0x1.5d589ep6,
+                                    0x1.9fe368p6,
+                                    0x1.74385446d71c3p9,
+                                    0x1.6232bdd7abcd2p9,
+                                    0.25541281188299536,
+                                    0.54930614433405489};
+    const subject s = subject_of(_i);
+    if (s.kernel == NULL) { return; }
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++) { assert_around(&s, points[i]); }
+    for (int i = 1; i < 480; i++) { assert_around(&s, i * 0.69314718055994531 / 16); }     /* pieces of tanh */
+    for (int i = 0; i < 1080; i++) { assert_around(&s, (i + 0.5) * 0.69314718055994531); } /* pieces of exp */
+}
+END_TEST
+
+START_TEST(random_inputs)
+{
+    static const double ranges[] = {0.6, 1.5, 12, 25, 110, 750};
+    const subject s = subject_of(_i);
+    if (s.kernel == NULL) { return; }
+    uint64_t random = oracle_seed() + (uint64_t)_i;
+    for (int i = 0; i < 120000; i++) {
+        const double unit = (double)(int64_t)oracle_random(&random) * 0x1p-63;
+        assert_within(&s, unit * ranges[i % 6]);
+    }
+}
+END_TEST
+
+START_TEST(special_values)
+{
+    static const double at_infinity[ULP_FUNCTIONS][2] = {
+        [ULP_TANH] = {-1, 1}, [ULP_EXP] = {0, (double)INFINITY}, [ULP_SIGMOID] = {0, 1}};
+    static const double at_zero[ULP_FUNCTIONS] = {[ULP_TANH] = 0, [ULP_EXP] = 1, [ULP_SIGMOID] = 0.5};
+    const subject s = subject_of(_i);
+    if (s.kernel == NULL) { return; }
+    const double infinity = (double)INFINITY, largest = s.real_size == 4 ? (double)FLT_MAX : DBL_MAX;
+    ck_assert(isnan(value_at(&s, (double)NAN)));
+    ck_assert(isnan(value_at(&s, -(double)NAN)));
+    for (int sign = 0; sign < 2; sign++) {
+        ck_assert_double_eq(value_at(&s, sign == 0 ? -infinity : infinity), at_infinity[s.function][sign]);
+        ck_assert_double_eq(value_at(&s, sign == 0 ? -largest : largest), at_infinity[s.function][sign]);
+        const double zero = value_at(&s, sign == 0 ? -0.0 : 0.0);
+        ck_assert_double_eq(zero, at_zero[s.function]);
+        ck_assert_int_eq(signbit(zero) != 0, sign == 0 && s.function == ULP_TANH);
+    }
+}
+END_TEST
+
+/* Users square tanh and subtract it from 1. */
+START_TEST(never_beyond_one)
+{
+    const subject s = subject_of(_i);
+    if (s.kernel == NULL || s.function == ULP_EXP) { return; }
+    for (double x = 5; x < 40; x += 0x1p-9) {
+        if (value_at(&s, x) > 1 || value_at(&s, -x) < (s.function == ULP_TANH ? -1 : 0)) { ck_abort_msg("beyond 1 at %a", x); }
+    }
+}
+END_TEST
+
+int main(void)
+{
+    printf("test_functions: seed %llu (BPTT_TEST_SEED)\n", (unsigned long long)oracle_seed());
+    Suite *suite = suite_create("functions");
+    TCase *functions = tcase_create("functions");
+    tcase_set_timeout(functions, 60);
+    tcase_add_loop_test(functions, every_exponent, 0, CASES);
+    tcase_add_loop_test(functions, thresholds, 0, CASES);
+    tcase_add_loop_test(functions, random_inputs, 0, CASES);
+    tcase_add_loop_test(functions, special_values, 0, CASES);
+    tcase_add_loop_test(functions, never_beyond_one, 0, CASES);
+    suite_add_tcase(suite, functions);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
