@@ -220,6 +220,29 @@ START_TEST(same_bytes_again)
 }
 END_TEST
 
+/* unroll = "full": between the first step of the network and its start, only the loop over the chunks of a sequence is left. */
+START_TEST(full_has_no_loops)
+{
+    static const bptt_optimizer_kind rules[] = {BPTT_SGD, BPTT_ADAGRAD, BPTT_ADAM};
+    bptt_spec spec;
+    oracle_random_spec(oracle_seed(), 3, &spec);
+    static char source[] = "full";
+    spec.source = source;
+    spec.hidden = 5, spec.vocab = 7, spec.T = 5, spec.K = 2 + _i, spec.batch = 1 + _i, spec.threads = 1;
+    spec.optimizer.kind = rules[_i];
+    spec.unroll = BPTT_UNROLL_FULL;
+    bptt_unit unit = emitted(&spec, 4);
+    const char *from = strstr(unit.source, "--- the steps of the network"), *to = strstr(unit.source, "--- start ---");
+    const char *over_chunks = strstr(unit.source, "for (uint32_t chunk = 0;");
+    ck_assert(from != NULL && to != NULL && over_chunks != NULL);
+    ck_assert_ptr_eq(strstr(from, "for ("), over_chunks);
+    const char *next = strstr(over_chunks + 1, "for (");
+    ck_assert(next == NULL || next > to);
+    ck_assert(strstr(from, "while (") == NULL || strstr(from, "while (") > to);
+    bptt_unit_free(&unit);
+}
+END_TEST
+
 static void check_private(const char *text)
 {
     char host[256] = "", folder[1024] = "";
@@ -328,6 +351,7 @@ int main(void)
     tcase_add_test(engine, template_errors);
     tcase_add_test(texts, golden);
     tcase_add_loop_test(texts, same_bytes_again, 0, RANDOM_SPECS);
+    tcase_add_loop_test(texts, full_has_no_loops, 0, 3);
     tcase_add_test(texts, nothing_private);
     tcase_add_test(texts, growth_with_time);
     tcase_add_test(texts, comma_locale);

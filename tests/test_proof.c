@@ -87,6 +87,7 @@ static bptt_spec small_spec(void)
                        .T = 8,
                        .K = 4,
                        .batch = 2,
+                       .threads = 1,
                        .dtype = BPTT_F64,
                        .carry = true,
                        .optimizer = {.kind = BPTT_SGD, .rate = 0.1},

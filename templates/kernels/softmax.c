@@ -35,7 +35,7 @@
 %   end)
         for (ptrdiff_t j = 0; j < padded; j += LANES) {
 %   each(n, function(i)
-            const vec e${i} = exp_of(load(o${i} + j) - splat(max${i}));
+            const vec e${i} = exp_down(load(o${i} + j) - splat(max${i}));
 %   end)
 %   each(n, function(i)
             sums${i} += e${i};

@@ -179,13 +179,11 @@ KERNEL vec power_of_two(bits n)
     return from_bits((n + ${f32 and "127u" or "1023u"}) << ${f32 and 23 or 52});
 }
 
-% local exp_limit = f32 and "104" or "746"
-/* c exp(x) for x up to ${exp_limit}.  x = n ln 2 + r with |r| <= ln 2 / 2: c 2^n (1 + (r + r^2 p(r))), where 2^n is applied in two factors, so
- * that results down to the smallest subnormal and up to infinity come out right. */
-KERNEL vec scaled_exp(vec x, real c)
+/* exp(r) - 1 = r + r^2 p(r), where x = n ln 2 + r with |r| <= ln 2 / 2; n is in the low bits of *round_n. */
+KERNEL vec growth(vec x, vec *round_n)
 {
-    const vec round_n = x * splat((real)0x1.71547652b82fep0) + splat(ROUND), n = round_n - splat(ROUND);
-    const bits half = bits_of(round_n) >> 1;
+    *round_n = x * splat((real)0x1.71547652b82fep0) + splat(ROUND);
+    const vec n = *round_n - splat(ROUND);
 % if f32 then
     const vec r = (x - n * splat(0x1.62e4p-1f)) - n * splat(0x1.7f7d1cp-20f), r2 = r * r;
     const vec p = (splat(0x1.fffffcp-2f) + r * splat(0x1.55548cp-3f)) +
@@ -198,8 +196,26 @@ KERNEL vec scaled_exp(vec x, real c)
         r2 * (splat(0x1.a01999dcdb11ap-16) + r * splat(0x1.71df2193b8b44p-19));
     const vec p = low + r4 * (middle + r4 * (splat(0x1.28ada0730c044p-22) + r * splat(0x1.ad866cc1deef9p-26)));
 % end
-    const vec scale = splat(c) * power_of_two(half);
-    const vec y = (scale + scale * (r + r2 * p)) * power_of_two(bits_of(round_n) - half);
+    return r + r2 * p;
+}
+
+/* exp(x) for x up to 0; 0 where that is about as small as a normal number can be. */
+KERNEL vec exp_down(vec x)
+{
+    vec round_n;
+    const vec more = growth(x, &round_n), scale = power_of_two(bits_of(round_n));
+    return if_less(x, splat((real)${f32 and "-87" or "-708"}), splat((real)0), scale + scale * more);
+}
+
+% local exp_limit = f32 and "104" or "746"
+/* c exp(x) for x up to ${exp_limit}.  2^n is applied in two factors, so that results down to the smallest subnormal and up to infinity come
+ * out right. */
+KERNEL vec scaled_exp(vec x, real c)
+{
+    vec round_n;
+    const vec more = growth(x, &round_n);
+    const bits half = bits_of(round_n) >> 1;
+    const vec scale = splat(c) * power_of_two(half), y = (scale + scale * more) * power_of_two(bits_of(round_n) - half);
     return if_less(x, splat((real)-${exp_limit}), splat((real)0), y);
 }
 

@@ -191,17 +191,33 @@ KERNEL vec power_of_two(bits n)
     return from_bits((n + 127u) << 23);
 }
 
-/* c exp(x) for x up to 104.  x = n ln 2 + r with |r| <= ln 2 / 2: c 2^n (1 + (r + r^2 p(r))), where 2^n is applied in two factors, so
- * that results down to the smallest subnormal and up to infinity come out right. */
-KERNEL vec scaled_exp(vec x, real c)
+/* exp(r) - 1 = r + r^2 p(r), where x = n ln 2 + r with |r| <= ln 2 / 2; n is in the low bits of *round_n. */
+KERNEL vec growth(vec x, vec *round_n)
 {
-    const vec round_n = x * splat((real)0x1.71547652b82fep0) + splat(ROUND), n = round_n - splat(ROUND);
-    const bits half = bits_of(round_n) >> 1;
+    *round_n = x * splat((real)0x1.71547652b82fep0) + splat(ROUND);
+    const vec n = *round_n - splat(ROUND);
     const vec r = (x - n * splat(0x1.62e4p-1f)) - n * splat(0x1.7f7d1cp-20f), r2 = r * r;
     const vec p = (splat(0x1.fffffcp-2f) + r * splat(0x1.55548cp-3f)) +
         r2 * ((splat(0x1.555858p-5f) + r * splat(0x1.123dep-7f)) + r2 * splat(0x1.6ac76p-10f));
-    const vec scale = splat(c) * power_of_two(half);
-    const vec y = (scale + scale * (r + r2 * p)) * power_of_two(bits_of(round_n) - half);
+    return r + r2 * p;
+}
+
+/* exp(x) for x up to 0; 0 where that is about as small as a normal number can be. */
+KERNEL vec exp_down(vec x)
+{
+    vec round_n;
+    const vec more = growth(x, &round_n), scale = power_of_two(bits_of(round_n));
+    return if_less(x, splat((real)-87), splat((real)0), scale + scale * more);
+}
+
+/* c exp(x) for x up to 104.  2^n is applied in two factors, so that results down to the smallest subnormal and up to infinity come
+ * out right. */
+KERNEL vec scaled_exp(vec x, real c)
+{
+    vec round_n;
+    const vec more = growth(x, &round_n);
+    const bits half = bits_of(round_n) >> 1;
+    const vec scale = splat(c) * power_of_two(half), y = (scale + scale * more) * power_of_two(bits_of(round_n) - half);
     return if_less(x, splat((real)-104), splat((real)0), y);
 }
 
@@ -547,10 +563,10 @@ KERNEL double bptt_cross_entropy(real *o, ptrdiff_t ldo, const uint32_t *y, ptrd
         vec sums2 = splat((real)0);
         vec sums3 = splat((real)0);
         for (ptrdiff_t j = 0; j < padded; j += LANES) {
-            const vec e0 = exp_of(load(o0 + j) - splat(max0));
-            const vec e1 = exp_of(load(o1 + j) - splat(max1));
-            const vec e2 = exp_of(load(o2 + j) - splat(max2));
-            const vec e3 = exp_of(load(o3 + j) - splat(max3));
+            const vec e0 = exp_down(load(o0 + j) - splat(max0));
+            const vec e1 = exp_down(load(o1 + j) - splat(max1));
+            const vec e2 = exp_down(load(o2 + j) - splat(max2));
+            const vec e3 = exp_down(load(o3 + j) - splat(max3));
             sums0 += e0;
             store(o0 + j, e0);
             sums1 += e1;
@@ -609,7 +625,7 @@ KERNEL double bptt_cross_entropy(real *o, ptrdiff_t ldo, const uint32_t *y, ptrd
         const double above0 = (double)max0 - (double)o0[label0];
         vec sums0 = splat((real)0);
         for (ptrdiff_t j = 0; j < padded; j += LANES) {
-            const vec e0 = exp_of(load(o0 + j) - splat(max0));
+            const vec e0 = exp_down(load(o0 + j) - splat(max0));
             sums0 += e0;
             store(o0 + j, e0);
         }
@@ -648,7 +664,7 @@ KERNEL void bptt_softmax(real *o, ptrdiff_t ldo, real *out, ptrdiff_t rows, ptrd
         const real max0 = largest_lane(most0);
         vec sums0 = splat((real)0);
         for (ptrdiff_t j = 0; j < padded; j += LANES) {
-            const vec e0 = exp_of(load(o0 + j) - splat(max0));
+            const vec e0 = exp_down(load(o0 + j) - splat(max0));
             sums0 += e0;
             store(o0 + j, e0);
         }
