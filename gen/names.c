@@ -39,8 +39,10 @@ static const char reserved[] =
     "carried model self carry_state steps_of count_labels "
     "STEPS BATCH VOCAB SIMD LANES KERNEL VECTOR_BYTES ROUND LARGEST CHAIN_RUN TOKEN_BYTES bits_of from_bits exp_of tanh_of "
     "sigmoid_of "
-    "if_less scaled_exp power_of_two unaligned_vec give_up read_token read_sequence train_epoch "
-    "first_weight first_weights forward_steps backward_steps sqrt_of load store splat lane ";
+    "if_less scaled_exp exp_down growth power_of_two unaligned_vec give_up read_token read_sequence train_epoch "
+    "first_weight first_weights forward_steps backward_steps sqrt_of load store splat lane_numbers sum_lanes largest_lane "
+    "zip_low zip_high SHUFFLE refresh_part update_parts update_part squares squares_part tail_part begin each job "
+    "transpose_square cross_entropy softmax ";
 
 /* Each also with the suffixes f and l. */
 static const char math_names[] =
@@ -52,7 +54,8 @@ static const char math_names[] =
     "islessgreater isunordered fpclassify signbit signgam NAN INFINITY HUGE_VAL HUGE_VALF HUGE_VALL MAXFLOAT ";
 
 /* Functions of the emitted file begin with these. */
-static const char *const stems[] = {"times_", "back_", "grad_", "gather_", "scatter_", "chain_", "forward_", "backward_"};
+static const char *const stems[] = {"times_", "back_",    "grad_",     "gather_", "scatter_",
+                                    "chain_", "forward_", "backward_", "head_"};
 
 static bool has_stem(const char *name, size_t length)
 {
