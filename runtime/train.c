@@ -348,8 +348,10 @@ static void report_text(const run *r, const bptt_evaluation *held_out)
         printf("nothing to do  already at step %" PRIu64 ", %.2f epochs (--steps and --epochs are totals)\n", cursor->step,
                epochs);
     } else {
-        printf("trained     %" PRIu64 " steps to step %" PRIu64 " (%.2f epochs) in %.2f s, %.0f tokens/s on %s\n", r->steps,
+        printf("trained     %" PRIu64 " steps to step %" PRIu64 " (%.2f epochs) in %.2f s, %.0f tokens/s on %s", r->steps,
                cursor->step, epochs, r->seconds, tokens_per_second(r), r->program.backend);
+        if (r->program.model->threads > 1) { printf(" with %u threads", (unsigned)r->program.model->threads); }
+        printf("\n");
         printf("training    loss %.5g nats, %.5g bits per character (mean of the last %" PRIu64 " steps)\n", recent_loss(r),
                bptt_bits(recent_loss(r)), recent_steps(r));
     }

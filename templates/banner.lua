@@ -23,7 +23,8 @@ for _, field in ipairs {
   {"cell", spec.cell}, {"activation", spec.activation}, {"reduction", spec.reduction}, {"carry", tostring(spec.carry)},
   {"optimizer", "'{" .. table.concat(optimizer, ", ") .. "}'"},
   {"clip", spec.clip == "none" and "none" or "'{" .. spec.clip .. "=" .. real(spec.limit) .. "}'"},
-  {"init", "'{" .. spec.init .. "=" .. real(spec.init_scale) .. "}'"}, {"seed", spec.seed}, {"simd", simd}, {"unroll", unroll}} do
+  {"init", "'{" .. spec.init .. "=" .. real(spec.init_scale) .. "}'"}, {"seed", spec.seed}, {"simd", simd}, {"unroll", unroll},
+  {"threads", threads > 1 and threads or nil}} do
   if field[2] ~= nil then command[#command + 1] = "--set " .. field[1] .. "=" .. tostring(field[2]) end
 end
 if tuned then command[#command + 1] = "--tuned" end
@@ -54,6 +55,9 @@ lines[#lines + 1] = "A sequence of T steps runs as chunks of K: a chunk runs for
 lines[#lines + 1] = "weights.  d/dW sum of losses s of the chunk keeps the paths from step t to step s with both in the chunk: K = T is exact."
 lines[#lines + 1] = string.format("  loss: cross entropy, %s over the chunk; optimizer %s, clip %s; state %s from sequence to sequence",
   spec.reduction, spec.optimizer.kind, spec.clip, spec.carry and "carried" or "zeroed")
+if threads > 1 then
+  lines[#lines + 1] = string.format("  %d parts of the work, which a team of threads may do at the same time; the results are the same", threads)
+end
 lines[#lines + 1] = string.format("  %d parameters, %d bytes in all, FLOP a chunk: %d forward, %d backward, %d update", parameters, struct_bytes,
   flop_forward, flop_backward, flop_update)
 return " * " .. table.concat(lines, "\n * "):gsub(" +\n", "\n")

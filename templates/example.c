@@ -56,43 +56,51 @@ static ${name}_token read_token(FILE *in)
 }
 
 % if threads > 1 then
-/* --- ${threads} threads: one for each part of the work, this one for the first --------------------------------------------------- */
+/* --- ${threads} threads, this one among them, for the parts of the work --------------------------------------------------- */
 
 static struct {
     bptt_team team;
     void (*work)(void *job, int part);
     void *job;
-    unsigned round; /* of work */
-    int left;       /* threads that have not done their part of it */
+    unsigned round;   /* of work */
+    int next, undone; /* the part that nobody has begun; how many are not done */
 } crew;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of the crew */
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 
-/* Returns, with the mutex held, when another round than *round has begun, or (NULL) when nothing of this one is left to do.  Looks
- * often before it sleeps, since a round is short. */
+/* Comes back, and has the mutex, when another round than *round has begun, or (NULL) when this one is done.  Looks often before it
+ * sleeps, since a round is short. */
 static void wait_for(const unsigned *round)
 {
     enum { LOOKS = 2000 };
     for (int looks = 0;; looks++) {
         pthread_mutex_lock(&mutex);
-        if (round != NULL ? crew.round != *round : crew.left == 0) { return; }
+        if (round != NULL ? crew.round != *round : crew.undone == 0) { return; }
         if (looks >= LOOKS) { pthread_cond_wait(&changed, &mutex); }
         pthread_mutex_unlock(&mutex);
     }
 }
 
-static void *serve(void *argument)
+/* Does parts while there are any; has the mutex before and after. */
+static void do_parts(void)
 {
-    const int part = *(const int *)argument;
-    for (unsigned round = 0;; round++) {
-        wait_for(&round);
+    while (crew.next < ${NAME}_THREADS) {
+        const int part = crew.next++;
         pthread_mutex_unlock(&mutex);
         crew.work(crew.job, part);
         pthread_mutex_lock(&mutex);
-        if (--crew.left == 0) { pthread_cond_broadcast(&changed); }
-        pthread_mutex_unlock(&mutex);
+        if (--crew.undone == 0) { pthread_cond_broadcast(&changed); }
     }
-    return NULL;
+}
+
+static void *serve(void *unused)
+{
+    for (unsigned round = 0;; pthread_mutex_unlock(&mutex)) {
+        wait_for(&round);
+        round = crew.round;
+        do_parts();
+    }
+    return unused;
 }
 
 static void run(bptt_team *team, void (*work)(void *job, int part), void *job)
@@ -101,22 +109,21 @@ static void run(bptt_team *team, void (*work)(void *job, int part), void *job)
     pthread_mutex_lock(&mutex);
     crew.work = work;
     crew.job = job;
-    crew.left = ${NAME}_THREADS - 1;
+    crew.next = 0;
+    crew.undone = ${NAME}_THREADS;
     crew.round++;
     pthread_cond_broadcast(&changed);
+    do_parts();
     pthread_mutex_unlock(&mutex);
-    work(job, 0);
     wait_for(NULL);
     pthread_mutex_unlock(&mutex);
 }
 
 static void start_threads(void)
 {
-    static int parts[${NAME}_THREADS];
     pthread_t thread;
-    for (int part = 1; part < ${NAME}_THREADS; part++) {
-        parts[part] = part;
-        if (pthread_create(&thread, NULL, serve, &parts[part]) != 0) { give_up("cannot start a thread"); }
+    for (int i = 1; i < ${NAME}_THREADS; i++) {
+        if (pthread_create(&thread, NULL, serve, NULL) != 0) { give_up("cannot start a thread"); }
     }
     crew.team.run = run;
     model.threads.team = &crew.team;

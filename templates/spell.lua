@@ -330,7 +330,7 @@ local function define_product(action)
     write("static void ", name, "(", parameters, ")\n{\n")
     if spelled then spell_rows(action, rows > 0 and rows or B) else tiled_body(action, rows) end
     write("}\n\n")
-    if alternates(action) then
+    if alternates(action) and (looped or spec.K > 1) and (not parted or rows ~= B) then -- there is a second step, predict has none
       write("/* The same from the last term to the first: begins with what the step before left in the cache. */\n")
       write("static void ", down_name(name), "(", parameters, ")\n{\n")
       tiled_body(action, rows, true)

@@ -31,7 +31,8 @@ static const char *const models[] = {
     "hidden = 6, vocab = 5, T = 6, K = 5, simd = 1, dtype = 'f64', activation = 'sigmoid', optimizer = 'adam', unroll = 'none'",
     "hidden = 8, vocab = 300, T = 4, batch = 4, simd = 8, dtype = 'f64', optimizer = 'sgd', reduction = 'sum', clip = {norm = 1}",
     "hidden = 4, vocab = 3, T = 4, K = 3, simd = 4, activation = 'relu', optimizer = 'rmsprop', carry = false, unroll = 'time'",
-    "hidden = 20, vocab = 12, T = 7, K = 3, batch = 5, threads = 3, optimizer = 'adam', simd = 8, unroll = 'time'",
+    "hidden = 90, vocab = 12, T = 7, K = 3, batch = 5, threads = 3, optimizer = 'adam', simd = 8, unroll = 'time'",
+    "hidden = 90, vocab = 5, T = 2, K = 1, batch = 2, optimizer = 'sgd'",
     "hidden = 9, vocab = 33, T = 5, batch = 2, threads = 2, dtype = 'f64', unroll = 'none', reduction = 'sum', carry = false",
     "hidden = 2, vocab = 70000, T = 3, K = 2, batch = 2, activation = 'sigmoid', optimizer = 'momentum', clip = {value = 5}",
 };
