@@ -8,12 +8,12 @@
 
 #include <string.h>
 
-enum { MAX_ROWS = 14, MAX_VECTORS = 8 }; /* what templates/kernels.lua has kernels for */
+enum { MAX_ROWS = 14, MAX_VECTORS = 8, MAX_ACCUMULATORS = 28 }; /* what templates/kernels.lua has kernels for */
 
-/* Accumulators that leave registers for the operands. */
-static int budget(const bptt_plan *plan)
+/* Vector registers of the machines that have vectors so wide. */
+static int registers(const bptt_plan *plan)
 {
-    return plan->simd == 16 ? 28 : 12;
+    return plan->simd == 16 ? 32 : 16;
 }
 
 static double larger(double a, double b)
@@ -57,11 +57,12 @@ static int64_t vectors_of(const bptt_plan *plan, const bptt_action *action)
     return (action->cols + plan->lanes - 1) / plan->lanes;
 }
 
-/* Whether there is a kernel, and registers and work for it. */
+/* Whether there is a kernel, work for it, and registers: for the accumulators, the vectors of a row and one operand. */
 static bool is_possible(const bptt_plan *plan, const bptt_action *action, int rows, int vectors)
 {
     return rows >= 1 && rows <= MAX_ROWS && rows <= bptt_product_rows(plan, action) && vectors >= 1 && vectors <= MAX_VECTORS &&
-           vectors <= vectors_of(plan, action) && rows * vectors <= budget(plan);
+           vectors <= vectors_of(plan, action) && rows * vectors <= MAX_ACCUMULATORS &&
+           rows * vectors + (rows > 1 ? vectors : 0) + 1 <= registers(plan); /* a single row uses each vector once */
 }
 
 static bptt_tile tile_of(const bptt_plan *plan, const bptt_action *action, int rows, int vectors)

@@ -36,6 +36,17 @@ extern ${kernels.signature(kernel, 110)};
 % end
 #endif
 
+% local apart = false
+% for _, action in ipairs(actions) do apart = apart or H.apart(action) end
+% if apart then
+/* For functions whose accumulators fill the registers: inlined into others, they would be spilled. */
+#if defined(__GNUC__) && !defined(BPTT_HOSTED)
+#define APART static __attribute__((noinline))
+#else
+#define APART static
+#endif
+
+% end
 % if H.needs_zeros > 0 then
 /* What a sum that starts from nothing starts from. */
 static const real zeros[${H.needs_zeros}] = {0};

@@ -323,11 +323,14 @@ local function numbered_name(action, rows)
   return row_counts(action)[1] > 0 and for_rows(action.name, rows) or action.name
 end
 
+-- A product over many rows is a function of its own: compilers that inline it into a large one spill its accumulators.
+function H.apart(action) return is_tiled(action) and not in_time(action) end
+
 local function define_product(action)
   for _, rows in ipairs(row_counts(action)) do
     local name, parameters = numbered_name(action, rows), product_parameters(action)
     write(describe(action, rows))
-    write("static void ", name, "(", parameters, ")\n{\n")
+    write(H.apart(action) and "APART " or "static ", "void ", name, "(", parameters, ")\n{\n")
     if spelled then spell_rows(action, rows > 0 and rows or B) else tiled_body(action, rows) end
     write("}\n\n")
     if alternates(action) and (looped or spec.K > 1) and (not parted or rows ~= B) then -- there is a second step, predict has none

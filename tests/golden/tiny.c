@@ -731,6 +731,13 @@ KERNEL void bptt_adagrad_rows(real *param, const real *grad, real *moment1, ptrd
 
 #endif
 
+/* For functions whose accumulators fill the registers: inlined into others, they would be spilled. */
+#if defined(__GNUC__) && !defined(BPTT_HOSTED)
+#define APART static __attribute__((noinline))
+#else
+#define APART static
+#endif
+
 /* What a sum that starts from nothing starts from. */
 static const real zeros[3] = {0};
 
@@ -743,7 +750,7 @@ static void times_W_hh(real *c, const real *a, const real *w)
 }
 
 /* o[t] = W_hy h[t] + b_y:  c[rows][3] from a[rows][2], w[2][3] */
-static void times_W_hy(real *c, const real *a, const real *w, const real *bias, ptrdiff_t rows)
+APART void times_W_hy(real *c, const real *a, const real *w, const real *bias, ptrdiff_t rows)
 {
     real *to = c;
     const real *in = a;
@@ -757,7 +764,7 @@ static void times_W_hy(real *c, const real *a, const real *w, const real *bias, 
 }
 
 /* dh[t] = W_hy' do[t]:  c[rows][2] from a[rows][3], w[3][2] */
-static void back_W_hy(real *c, const real *a, const real *w, ptrdiff_t rows)
+APART void back_W_hy(real *c, const real *a, const real *w, ptrdiff_t rows)
 {
     real *to = c;
     const real *in = a;
@@ -771,7 +778,7 @@ static void back_W_hy(real *c, const real *a, const real *w, ptrdiff_t rows)
 }
 
 /* dW_hy = sum over t of do[t] h[t]':  c[2][3] from a[rows][2], d[rows][3] */
-static void grad_W_hy(real *c, const real *a, const real *d, ptrdiff_t rows, int first)
+APART void grad_W_hy(real *c, const real *a, const real *d, ptrdiff_t rows, int first)
 {
     bptt_tile_2x3(c, 3, first ? zeros : c, first ? 0 : 3, a, 1, 2, d, 3, rows);
 }
@@ -783,7 +790,7 @@ static void back_W_hh(real *c, const real *a, const real *w)
 }
 
 /* dW_hh = sum over t of da[t] h[t-1]':  c[2][2] from a[rows][2], d[rows][2] */
-static void grad_W_hh(real *c, const real *a, const real *d, ptrdiff_t rows)
+APART void grad_W_hh(real *c, const real *a, const real *d, ptrdiff_t rows)
 {
     bptt_tile_2x2(c, 2, zeros, 0, a, 1, 2, d, 2, rows);
 }
