@@ -21,12 +21,13 @@ typedef struct figures {
 static figures figures_of(const bptt_limits *limits, const bptt_bench *b, const bptt_timing *timing)
 {
     const double flops = (b->counts.flop_forward + b->counts.flop_backward + b->counts.flop_update) / timing->seconds;
-    const double roofline = bptt_roofline_seconds(limits, &b->counts);
+    const double cores = strcmp(timing->backend, "generic") == 0 ? 1 : (double)b->spec.threads;
+    const double roofline = bptt_roofline_seconds(limits, &b->counts) / cores;
     return (figures){.us = timing->seconds * 1e6,
                      .tokens = (double)(b->spec.K * b->spec.batch) / timing->seconds,
                      .gflops = flops * 1e-9,
                      .ratio = b->timings[0].seconds / timing->seconds,
-                     .share = flops / limits->peak,
+                     .share = flops / (limits->peak * cores),
                      .roofline = roofline * 1e6,
                      .reached = roofline / timing->seconds};
 }
@@ -91,7 +92,7 @@ static void print_json(const char *name, const char *const *names, const bptt_li
 
 static void print_limits(const bptt_limits *limits, bptt_dtype dtype)
 {
-    printf("one step = forward, backward, clip, update of one chunk, %s, one core; the core's limits, measured now:\n",
+    printf("one step = forward, backward, clip, update of one chunk, %s; limits of one core, measured now:\n",
            bptt_spec_word("dtype", (int)dtype));
     printf("multiply-adds %.1f GFLOP/s; reads ", limits->peak * 1e-9);
     for (int l = 0; l < BPTT_LEVELS; l++) {
@@ -115,8 +116,10 @@ static void print_busy(const bptt_bench *benches, size_t count)
 static void print_spec_table(const bptt_limits *limits, const bptt_bench *b)
 {
     const bptt_spec *s = &b->spec;
-    printf("%s: H %lld, V %lld, T %lld, K %lld, B %lld\n", s->name, (long long)s->hidden, (long long)s->vocab, (long long)s->T,
+    printf("%s: H %lld, V %lld, T %lld, K %lld, B %lld", s->name, (long long)s->hidden, (long long)s->vocab, (long long)s->T,
            (long long)s->K, (long long)s->batch);
+    if (s->threads > 1) { printf(", %lld threads (generic: one); shares are of as many cores", (long long)s->threads); }
+    printf("\n");
     print_limits(limits, s->dtype);
     printf("%-8s %12s %12s %9s %10s %8s %8s %11s %11s\n", "backend", "us/chunk", "tokens/s", "GFLOP/s", "x generic", "of peak",
            "of roof", "compile ms", "code bytes");
