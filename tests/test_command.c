@@ -555,7 +555,7 @@ START_TEST(test_bench_suite)
     }
     cJSON_Delete(json);
     OK("bench --rows tiny --seconds 0.01 --set simd=4 --set dtype=f64");
-    printed_part("f64, one core");
+    printed_part("f64; limits of one core");
     printed_part("\ntiny       16    16   16   1 ");
 }
 END_TEST
