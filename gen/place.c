@@ -151,10 +151,23 @@ static int64_t choose_block(const bptt_plan *plan)
     return block < rows && plan->unroll != BPTT_UNROLL_FULL ? block : rows;
 }
 
+/* Parts of the work do not wait for each other between INPUT and STEP, nor between BACK and TAIL. */
+static bptt_region begins(const bptt_plan *plan, const bptt_slot *slot)
+{
+    if (plan->threads == 1) { return slot->first; }
+    return slot->first == BPTT_REGION_STEP ? BPTT_REGION_INPUT : slot->first == BPTT_REGION_TAIL ? BPTT_REGION_BACK : slot->first;
+}
+
+static bptt_region ends(const bptt_plan *plan, const bptt_slot *slot)
+{
+    if (plan->threads == 1) { return slot->last; }
+    return slot->last == BPTT_REGION_INPUT ? BPTT_REGION_STEP : slot->last == BPTT_REGION_BACK ? BPTT_REGION_TAIL : slot->last;
+}
+
 /* Spelled-out sums write no padding, so there nobody may leave some behind. */
 static bool lives_meet(const bptt_plan *plan, const bptt_slot *a, const bptt_slot *b)
 {
-    return plan->unroll == BPTT_UNROLL_FULL || (a->first <= b->last && b->first <= a->last);
+    return plan->unroll == BPTT_UNROLL_FULL || (begins(plan, a) <= ends(plan, b) && begins(plan, b) <= ends(plan, a));
 }
 
 /* First fit: the lowest offset at which `slot` meets no earlier slot that is alive with it. */

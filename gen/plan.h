@@ -74,7 +74,8 @@ typedef struct bptt_element {
     bptt_ref out, a, b;
 } bptt_element;
 
-/* How the parts of the work (threads) divide an action.  No sum is cut, so no gradient depends on how many parts there are. */
+/* How the parts of the work (threads) divide an action.  No sum is cut between parts; tiles and
+ * blocks follow the number of parts, so with another number the last bits may differ. */
 typedef enum {
     BPTT_CUT_NONE,    /* threads = 1 */
     BPTT_CUT_STREAMS, /* each part has sequences of its own and does all their steps: INPUT, STEP, BACK, and TAIL row by row */

@@ -118,8 +118,9 @@ static bool should_alternate(const bptt_plan *plan, const bptt_action *action)
     enum { FIRST_LEVEL_BYTES = 24576 };
     const bptt_tensor_plan *matrix = &plan->params[action->param];
     const double bytes = (double)matrix->rows * (double)matrix->stride * plan->real_size;
-    return action->kind == BPTT_PRODUCT && (action->region == BPTT_REGION_STEP || action->region == BPTT_REGION_BACK) &&
-           plan->unroll != BPTT_UNROLL_FULL && bytes > FIRST_LEVEL_BYTES;
+    const bool in_time = action->region == BPTT_REGION_STEP || action->region == BPTT_REGION_BACK;
+    const int64_t times = plan->spec->K - (action->into_previous ? 1 : 0);
+    return action->kind == BPTT_PRODUCT && in_time && times > 1 && plan->unroll != BPTT_UNROLL_FULL && bytes > FIRST_LEVEL_BYTES;
 }
 
 /* Tile after tile reads the same vectors of a panel.  A panel that the second-level cache does not hold is taken in stretches. */

@@ -166,11 +166,28 @@ static void give_notice(session *s, const bptt_error *reason, bptt_program *prog
     program->notice = s->notice.text;
 }
 
+/* Waits until the compiler has told its version, or will not.  A signal ends it first; false: one came. */
+static bool ask_compiler(session *s, bptt_cc_stage *stage, bptt_error *error)
+{
+    const double deadline = bptt_seconds() + version_ms * 1e-3;
+    bptt_signals signals;
+    bptt_signals_hold(&signals);
+    do {
+        *stage = bptt_cc_advance(s->compiler, signal_ms, &s->cc, error);
+    } while (*stage == BPTT_CC_ASKING && !bptt_signals_came() && bptt_seconds() < deadline);
+    const bool came = bptt_signals_came();
+    if (is_over(*stage) || came) { compiler_done(s); }
+    bptt_signals_release(&signals);
+    return !came;
+}
+
 static bptt_status open_auto(session *s, bptt_program *program, bptt_error *error)
 {
+    bptt_cc_stage stage = BPTT_CC_FAILED;
     s->compiler = bptt_cc_start(&s->text, true, error);
-    bptt_cc_stage stage = s->compiler != NULL ? bptt_cc_advance(s->compiler, version_ms, &s->cc, error) : BPTT_CC_FAILED;
-    if (is_over(stage)) { compiler_done(s); }
+    if (s->compiler != NULL && !ask_compiler(s, &stage, error)) {
+        return bptt_fail(error, BPTT_STOPPED, "cc: stopped by a signal, nothing was made");
+    }
     if (stage == BPTT_CC_READY) {
         session_run(s, BPTT_BACKEND_CC, program);
         return BPTT_OK;

@@ -6,6 +6,7 @@
 
 #include "json.h"
 #include "options.h"
+#include "tuning.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -201,6 +202,10 @@ static bptt_status measure_suite(const bptt_options *options, unsigned chosen, c
         if ((chosen >> row & 1u) == 0) { continue; }
         bptt_bench *b = &benches[*count];
         status = bptt_suite_spec(row, options->overrides, options->override_count, &b->spec, error);
+        if (status == BPTT_OK && options->tuned) {
+            status = bptt_tuning_load(&b->spec, error);
+            if (status != BPTT_OK) { bptt_spec_free(&b->spec); }
+        }
         if (status != BPTT_OK) { break; }
         names[(*count)++] = bptt_suite_words[row];
         if (*count == 1) {
@@ -225,8 +230,10 @@ static bptt_status bench_suite(const bptt_options *options, bptt_error *error)
     if (benches == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for a benchmark"); }
     status = measure_suite(options, chosen, names, benches, &count, &limits, error);
     if (status == BPTT_OK && options->json) { print_json("suite", names, &limits, benches, count); }
-    if (status == BPTT_OK && !options->json && benches[0].missing.text[0] != '\0') {
-        printf("cc not run: %s\n", benches[0].missing.text);
+    size_t without = 0; /* the first row that cc is missing from */
+    while (without + 1 < count && benches[without].missing.text[0] == '\0') { without++; }
+    if (status == BPTT_OK && !options->json && benches[without].missing.text[0] != '\0') {
+        printf("cc not run: %s\n", benches[without].missing.text);
     }
     if (status == BPTT_OK && !options->json) { print_busy(benches, count); }
     for (size_t i = 0; i < count; i++) { bptt_spec_free(&benches[i].spec); }

@@ -33,9 +33,10 @@ typedef struct tuner {
 
 /* --- timing ----------------------------------------------------------------------------------------------------------------- */
 
-/* Of this process alone, so that others may run meanwhile. */
-static double cpu_seconds(void)
+/* Of this thread alone, so that others may run meanwhile; with a team, of the clock on the wall, since a part may wait for another. */
+static double seconds_of(const bptt_model *model)
 {
+    if (model->threads > 1) { return bptt_seconds(); }
     struct timespec now = {0};
     (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
@@ -44,12 +45,12 @@ static double cpu_seconds(void)
 /* Seconds of a chunk: gradient and update. */
 static double time_chunks(const tuner *t, const bptt_model *model, int chunks)
 {
-    const double start = cpu_seconds();
+    const double start = seconds_of(model);
     for (int i = 0; i < chunks; i++) {
         (void)model->gradient(model, t->memory, t->x, t->y, 0);
         (void)model->update(model, t->memory);
     }
-    return (cpu_seconds() - start) / chunks;
+    return (seconds_of(model) - start) / chunks;
 }
 
 static int ascending(const void *a, const void *b)

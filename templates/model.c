@@ -136,7 +136,7 @@ static void forward(${name} *m, const ${name}_token *x, uint32_t chunk)
 
 double ${name}_loss(${name} *m, const ${name}_token *x, const ${name}_token *y, uint32_t chunk)
 {
-    const ptrdiff_t steps = steps_of(chunk), rows = steps * ${NAME}_BATCH;
+    const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
     double loss = 0;
     forward(m, x, chunk);
 % H.call_heads("head_loss", "")
@@ -151,7 +151,7 @@ double ${name}_loss(${name} *m, const ${name}_token *x, const ${name}_token *y, 
 
 double ${name}_gradient(${name} *m, const ${name}_token *x, const ${name}_token *y, uint32_t chunk)
 {
-    const ptrdiff_t steps = steps_of(chunk), rows = steps * ${NAME}_BATCH;
+    const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
 % if spec.reduction == "mean" then
     const ptrdiff_t labels = count_labels(y, rows);
     const double share = labels > 0 ? 1.0 / (double)labels : 0;
@@ -300,7 +300,7 @@ static ${f[2]} bptt_any_${f[1]}(const bptt_model *self, void *m${f[3]})
 % if threads == 1 or f[1] == "init" or f[1] == "reset" then
     (void)self;
 % else
-    ((${name} *)m)->threads.team = self->team;
+    if (self->team) { ((${name} *)m)->threads.team = self->team; }
 % end
     ${f[2] == "double" and "return " or ""}${name}_${f[1]}(m${f[4]});
 }

@@ -53,6 +53,7 @@ H.step_counts = looped and {0} or rest > 0 and {spec.K, rest} or {spec.K}
 H.steps_parameter = looped and ", ptrdiff_t steps" or ""
 H.head_rows = {0} -- what the output layer's functions are made for; 0: any number, told when called
 if spelled then H.head_rows = rest > 0 and {spec.K * B, rest * B} or {spec.K * B} end
+H.needs_rows = not spelled or spec.reduction == "mean"
 H.rows_parameter = spelled and "" or parted and ", ptrdiff_t row, ptrdiff_t skip, ptrdiff_t rows" or ", ptrdiff_t row, ptrdiff_t rows"
 local made = {}
 local function for_rows(name, rows) -- the function's name for a number of rows

@@ -33,6 +33,9 @@ static const char *const models[] = {
     "hidden = 4, vocab = 3, T = 4, K = 3, simd = 4, activation = 'relu', optimizer = 'rmsprop', carry = false, unroll = 'time'",
     "hidden = 90, vocab = 12, T = 7, K = 3, batch = 5, threads = 3, optimizer = 'adam', simd = 8, unroll = 'time'",
     "hidden = 90, vocab = 5, T = 2, K = 1, batch = 2, optimizer = 'sgd'",
+    "hidden = 90, vocab = 5, T = 4, K = 2, batch = 2, optimizer = 'sgd', unroll = 'time'",
+    "hidden = 90, vocab = 5, T = 4, K = 2, batch = 3, threads = 2, unroll = 'time'",
+    "hidden = 4, vocab = 4, T = 2, reduction = 'sum', unroll = 'full'",
     "hidden = 9, vocab = 33, T = 5, batch = 2, threads = 2, dtype = 'f64', unroll = 'none', reduction = 'sum', carry = false",
     "hidden = 2, vocab = 70000, T = 3, K = 2, batch = 2, activation = 'sigmoid', optimizer = 'momentum', clip = {value = 5}",
 };

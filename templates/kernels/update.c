@@ -29,7 +29,7 @@ ${signature(k)}
 ${signature(k)}
 {
     const bits sign = bits_of(splat((real)-0.0));
-    for (ptrdiff_t r = 0; r < rows; r++, param += cols, grad += cols, moment1 += ${rule == "sgd" and "0" or "cols"}) {
+    for (ptrdiff_t r = 0; r < rows; r++, param += cols, grad += cols${rule == "sgd" and "" or ", moment1 += cols"}) {
         vec sizes = splat((real)0);
         for (ptrdiff_t j = 0; j < cols; j += LANES) { sizes += from_bits(bits_of(load(grad + j)) & ~sign); }
         if (sum_lanes(sizes) == (real)0) { continue; }

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 /* glibc has these for vectors too (libmvec, 4 ulp at most), yet its headers say so under -ffast-math alone. */
@@ -16,10 +17,13 @@ extern float tanhf(float);
 
 float *peer_floats(size_t count)
 {
-    const size_t bytes = (count * sizeof(float) + 64) & ~(size_t)63;
-    float *floats = aligned_alloc(64, bytes);
-    if (floats != NULL) { memset(floats, 0, bytes); }
-    return floats;
+    enum { PAGE = 2 << 20, LARGE = 4 * PAGE }; /* large pages, as bptt gives its own models */
+    const size_t unit = count * sizeof(float) < LARGE ? 64 : PAGE;
+    const size_t bytes = (count * sizeof(float) + unit) / unit * unit;
+    float *floats = aligned_alloc(unit, bytes);
+    if (floats == NULL) { return NULL; }
+    if (unit == PAGE) { (void)madvise(floats, bytes, MADV_HUGEPAGE); }
+    return memset(floats, 0, bytes);
 }
 
 static bool open_block(const peer_net *net, peer_block *block)

@@ -146,7 +146,7 @@ struct bptt_model {
     size_t moment[2];   /* block reals each, for the first moment_count */
     size_t state;       /* carried state */
     size_t progress;    /* double[3]: updates done, beta1^updates, beta2^updates */
-    bptt_team *team;    /* does the parts of the functions below; NULL, as emitted: one after the other, with the same results */
+    bptt_team *team;    /* does the parts of gradient, update, loss and refresh; NULL, as emitted: one after the other, with the same results */
 
     /* Parameters from the seed; moments, state and progress to their start. */
     void (*init)(const bptt_model *self, void *model, uint64_t seed);
