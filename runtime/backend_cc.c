@@ -277,17 +277,25 @@ static bptt_status after_compile(bptt_cc *cc, bptt_code *code, bptt_error *error
 
 /* --- the machine ------------------------------------------------------------------------------------------------------------ */
 
-static double limit_ms(void)
+/* How long a compiler may take. */
+static bptt_status read_limit(double *limit_ms, bptt_error *error)
 {
+    enum { MOST = 86400 };
     const char *words = getenv("BPTT_CC_SECONDS");
     char *end = NULL;
-    double seconds = words != NULL ? strtod(words, &end) : 0;
-    bool usable = end != NULL && end != words && *end == '\0' && seconds > 0 && seconds <= 86400;
-    return (usable ? seconds : LIMIT_SECONDS) * 1e3;
+    const double seconds = words != NULL ? strtod(words, &end) : LIMIT_SECONDS;
+    if (words != NULL && (end == words || *end != '\0' || !(seconds > 0 && seconds <= MOST))) {
+        return bptt_fail(error, BPTT_FAILED, "BPTT_CC_SECONDS = %.40s: expected seconds, more than 0 and at most %d", words,
+                         MOST);
+    }
+    *limit_ms = seconds * 1e3;
+    return BPTT_OK;
 }
 
 bptt_cc *bptt_cc_start(const bptt_text *text, bool background, bptt_error *error)
 {
+    double limit_ms = 0;
+    if (read_limit(&limit_ms, error) != BPTT_OK) { return NULL; }
     bptt_cc *cc = calloc(1, sizeof *cc);
     if (cc == NULL) {
         (void)bptt_fail(error, BPTT_FAILED, "cc: no memory");
@@ -296,7 +304,7 @@ bptt_cc *bptt_cc_start(const bptt_text *text, bool background, bptt_error *error
     cc->text = text;
     cc->background = background;
     cc->started = bptt_clock_ms();
-    cc->limit_ms = limit_ms();
+    cc->limit_ms = limit_ms;
     cc->process.output = -1;
     if (choose_compiler(cc, error)) {
         cc->argv[cc->words] = "--version";

@@ -11,6 +11,7 @@
 #include "options.h"
 #include "tuning.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -29,6 +30,7 @@ typedef struct tuner {
     int chunks;           /* timed at once */
     double deadline;      /* of bptt_seconds */
     size_t tried, candidates;
+    bool diverged; /* an update was not made, so a time says nothing */
 } tuner;
 
 /* --- timing ----------------------------------------------------------------------------------------------------------------- */
@@ -43,12 +45,12 @@ static double seconds_of(const bptt_model *model)
 }
 
 /* Seconds of a chunk: gradient and update. */
-static double time_chunks(const tuner *t, const bptt_model *model, int chunks)
+static double time_chunks(tuner *t, const bptt_model *model, int chunks)
 {
     const double start = seconds_of(model);
     for (int i = 0; i < chunks; i++) {
         (void)model->gradient(model, t->memory, t->x, t->y, 0);
-        (void)model->update(model, t->memory);
+        t->diverged = !isfinite(model->update(model, t->memory)) || t->diverged;
     }
     return (seconds_of(model) - start) / chunks;
 }
@@ -61,7 +63,7 @@ static int ascending(const void *a, const void *b)
 
 /* Time of `model` by the time of `other`, the median of the rounds; 1 as soon as `model` has lost more than `losses` of them.  The
  * state of training is that of the seed at the start, whatever ran before. */
-static double ratio(const tuner *t, const bptt_model *model, const bptt_model *other, int losses)
+static double ratio(tuner *t, const bptt_model *model, const bptt_model *other, int losses)
 {
     double ratios[ROUNDS];
     model->init(model, t->memory, t->spec.seed);
@@ -244,6 +246,9 @@ static bptt_status tune(tuner *t, const bptt_options *options, bptt_error *error
     bptt_status status = prepare(t, options, error);
     if (status == BPTT_OK) { status = search(t, error); }
     if (status == BPTT_OK) { status = judge(t, &gained, &chunk, error); }
+    if (status == BPTT_OK && t->diverged) {
+        status = bptt_fail(error, BPTT_FAILED, "%s: training diverges, so its time says nothing; lower the rate", t->spec.source);
+    }
     if (status == BPTT_OK) {
         print_report(t, gained, chunk);
         status = bptt_tuning_save(&t->spec, &t->best, error);

@@ -1000,6 +1000,26 @@ START_TEST(test_signal_ends_the_compiler)
 }
 END_TEST
 
+START_TEST(test_bad_time_limit)
+{
+    static const char *const bad[] = {"0", "-1", "abc", "1s", "nan", "1e9", ""};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        set("BPTT_CC_SECONDS", bad[i]);
+        bptt_spec spec;
+        bptt_program program;
+        bptt_error error = {""};
+        static const char text[] = "return {name = 'net', hidden = 2, vocab = 2, T = 2}";
+        ck_assert_int_eq(bptt_spec_parse(text, sizeof text - 1, "t.lua", NULL, 0, &spec, &error), BPTT_OK);
+        ck_assert_int_eq(bptt_program_open(&spec, BPTT_BACKEND_CC, &program, &error), BPTT_FAILED);
+        char expected[128];
+        (void)snprintf(expected, sizeof expected, "BPTT_CC_SECONDS = %s: expected seconds, more than 0 and at most 86400",
+                       bad[i]);
+        ck_assert_ptr_nonnull(strstr(error.text, expected));
+        bptt_spec_free(&spec);
+    }
+}
+END_TEST
+
 /* A real compiler has temporary files of its own, in a folder that we take away with it. */
 START_TEST(test_closing_leaves_no_temporary_file)
 {
@@ -1392,6 +1412,7 @@ int main(void)
                                test_compiler_hangs,
                                test_closing_ends_the_compiler,
                                test_signal_ends_the_compiler,
+                               test_bad_time_limit,
                                test_closing_leaves_no_temporary_file,
                                test_object_is_private,
                                test_ignored_children,

@@ -511,6 +511,16 @@ START_TEST(test_training)
 }
 END_TEST
 
+START_TEST(test_diverged)
+{
+    ck_assert_int_eq(
+        bptt("tune net.lua --seconds 0.2 --set activation=relu --set \"optimizer={'sgd', rate=1e30}\" --set clip=\"'none'\""),
+        BPTT_FAILED);
+    ck_assert(holds("err", "training diverges"));
+    assert_file_is("out", "", 0);
+}
+END_TEST
+
 START_TEST(test_nowhere_to_keep_it)
 {
     ck_assert_int_eq(setenv("XDG_CACHE_HOME", "/dev/null/x", 1), 0);
@@ -539,7 +549,7 @@ int main(void)
                                   test_tiles_that_cannot_be};
     const TTest *const file[] = {test_kept,       test_whose_it_is, test_damaged_file,
                                  test_stale_file, test_no_cache,    test_never_swept};
-    const TTest *const command[] = {test_command, test_training, test_nowhere_to_keep_it};
+    const TTest *const command[] = {test_command, test_training, test_diverged, test_nowhere_to_keep_it};
     const char *seed = getenv("BPTT_TEST_SEED");
     if (seed != NULL) { test_seed = strtoull(seed, NULL, 10); }
     printf("seed %llu (BPTT_TEST_SEED)\n", (unsigned long long)test_seed);
