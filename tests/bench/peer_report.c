@@ -2,76 +2,24 @@
 #include "peer_report.h"
 
 #include "../../runtime/bench.h"
-#include "../../runtime/machine.h"
 
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* ---- the machine ---- */
 
-typedef float lanes __attribute__((vector_size(64)));
-
-/* Reads the buffer once; eight sums, or the latency of the addition would count. */
-static lanes read_once(const lanes *at, size_t count)
-{
-    lanes a = {0}, b = {0}, c = {0}, d = {0}, e = {0}, f = {0}, g = {0}, h = {0};
-    for (size_t i = 0; i + 8 <= count; i += 8) {
-        a += at[i];
-        b += at[i + 1];
-        c += at[i + 2];
-        d += at[i + 3];
-        e += at[i + 4];
-        f += at[i + 5];
-        g += at[i + 6];
-        h += at[i + 7];
-    }
-    return a + b + c + d + e + f + g + h;
-}
-
-/* Bytes per second that this core reads from a buffer of `bytes`, the best of some tries; 0: no memory. */
-static double read_bandwidth(size_t bytes)
-{
-    enum { TRIES = 15 };
-    const size_t count = bytes / sizeof(lanes), passes = 1 + ((size_t)64 << 20) / bytes;
-    lanes *buffer = aligned_alloc(sizeof(lanes), count * sizeof(lanes));
-    double best = 0;
-    lanes sum = {0};
-    if (buffer == NULL) { return 0; }
-    memset(buffer, 0, count * sizeof(lanes));
-    for (int i = 0; i < TRIES; i++) {
-        const double start = bptt_seconds();
-        for (size_t pass = 0; pass < passes; pass++) {
-            sum += read_once(buffer, count);
-            __asm__ volatile("" : : "r"(buffer) : "memory"); /* it may have changed: read it again */
-        }
-        const double rate = (double)(passes * count * sizeof(lanes)) / (bptt_seconds() - start);
-        best = rate > best ? rate : best;
-    }
-    free(buffer);
-    return sum[0] > 0 ? 0 : best; /* the sum is used, so it must be made */
-}
-
-/* The size of a cache, or what is common where the system does not know. */
-static size_t cache_bytes(int name, size_t common)
-{
-    const long bytes = sysconf(name);
-    return bytes > 0 ? (size_t)bytes : common;
-}
-
-static bptt_status write_machine(const char *folder, double peak, bptt_error *error)
+static bptt_status write_machine(const char *folder, const bptt_limits *limits, bptt_error *error)
 {
     char path[4096];
-    const size_t l1 = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10), l2 = cache_bytes(_SC_LEVEL2_CACHE_SIZE, 1 << 20);
-    const size_t l3 = cache_bytes(_SC_LEVEL3_CACHE_SIZE, 32 << 20);
     (void)snprintf(path, sizeof path, "%s/machine.csv", folder);
     FILE *file = fopen(path, "w");
     if (file == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: cannot be written", path); }
-    (void)fprintf(file, "what,giga_per_second\npeak,%.2f\n", peak * 1e-9);
-    (void)fprintf(file, "L1,%.1f\nL2,%.1f\nL3,%.1f\nmemory,%.1f\n", read_bandwidth(l1 / 2) * 1e-9, read_bandwidth(l2 / 2) * 1e-9,
-                  read_bandwidth(l3 / 4) * 1e-9, read_bandwidth(l3 * 4) * 1e-9);
+    (void)fprintf(file, "what,giga_per_second\npeak,%.2f\n", limits->peak * 1e-9);
+    for (int l = 0; l < BPTT_LEVELS; l++) {
+        (void)fprintf(file, "%s,%.1f\n", limits->levels[l].name, limits->levels[l].bandwidth * 1e-9);
+    }
     return fclose(file) == 0 ? BPTT_OK : bptt_fail(error, BPTT_FAILED, "%s: cannot be written", path);
 }
 
@@ -186,8 +134,10 @@ bptt_status peer_report_begin(peer_report *report, const char *folder, bptt_erro
 {
     char path[4096];
     (void)snprintf(path, sizeof path, "%s/peers.csv", folder);
-    report->peak = bptt_peak_flops(sizeof(float));
-    bptt_status status = write_machine(folder, report->peak, error);
+    bptt_limits limits = {0};
+    bptt_status status = bptt_limits_measure(sizeof(float), &limits, error);
+    report->peak = limits.peak;
+    if (status == BPTT_OK) { status = write_machine(folder, &limits, error); }
     if (status != BPTT_OK) { return status; }
     report->csv = fopen(path, "w");
     if (report->csv == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: cannot be written", path); }

@@ -89,12 +89,12 @@ do for [format in "svg png"] {
         set terminal svg size 1100,720 font "DejaVu Sans,14" background rgb "white"
     }
     set output folder."/roofline.".format
-    set title "whole training steps; a byte is one of the weights, gradients, moments and states, moved once a step"
+    set title "whole training steps; a byte is one that a call reads or writes: W_{hh} counts in every time step"
     set xlabel "FLOP per byte"
     set ylabel "GFLOP/s"
-    set xrange [0.9:500]
+    set xrange [0.4:200]
     set yrange [1:200]
-    set xtics (1, 2, 5, 10, 20, 50, 100, 200, 500)
+    set xtics (0.5, 1, 2, 5, 10, 20, 50, 100, 200)
     set ytics (1, 2, 5, 10, 20, 50, 100)
     set lmargin at screen 0.08
     set rmargin at screen 0.97
