@@ -40,20 +40,6 @@ static void add_work(bptt_counts *counts, double calls, double flop, double byte
     counts->bytes_moved += calls * bytes;
 }
 
-/* Rows of one call of an action. */
-static double rows_of(const bptt_plan *plan, const bptt_action *action)
-{
-    switch (action->region) {
-    case BPTT_REGION_STEP:
-    case BPTT_REGION_BACK:
-        return (double)plan->spec->batch;
-    case BPTT_REGION_HEAD:
-        return (double)plan->block;
-    default:
-        return (double)plan->spec->K * (double)plan->spec->batch;
-    }
-}
-
 /* The places that an action touches, each once; returns how many. */
 static int places_of(const bptt_action *action, bptt_ref places[3 + 3 * BPTT_MAX_ELEMENTS])
 {
@@ -86,7 +72,7 @@ static void count_action(bptt_plan *plan, const bptt_action *action)
 {
     bptt_ref places[3 + 3 * BPTT_MAX_ELEMENTS];
     const double steps = (double)plan->spec->K - (action->into_previous ? 1 : 0);
-    const double all = steps * (double)plan->spec->batch, rows = rows_of(plan, action);
+    const double all = steps * (double)plan->spec->batch, rows = (double)bptt_call_rows(plan, action);
     const int count = places_of(action, places);
     double reals = parameter_reals(plan, action, rows);
     if (action->fill == BPTT_FILL_BIAS && action->bias >= 0) { reals += (double)plan->params[action->bias].stride; }

@@ -217,6 +217,7 @@ static int fill(lua_State *L)
     set_integer(L, "rest", plan->rest);
     set_integer(L, "block", plan->block);
     set_integer(L, "threads", plan->threads);
+    set_integer(L, "line", plan->line);
     set_integer(L, "block_size", (int64_t)plan->block_size);
     set_integer(L, "turned_size", (int64_t)plan->turned_size);
     set_integer(L, "work_size", (int64_t)plan->work_size);

@@ -40,6 +40,20 @@ static bool sums_over_rows(const bptt_action *action)
     return action->kind == BPTT_GRADIENT || action->kind == BPTT_SCATTER || action->kind == BPTT_COLUMN_SUM;
 }
 
+int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action)
+{
+    const int64_t step = plan->spec->batch, chunk = plan->spec->K * step;
+    switch (action->region) {
+    case BPTT_REGION_STEP:
+    case BPTT_REGION_BACK:
+        return step;
+    case BPTT_REGION_HEAD:
+        return plan->block;
+    default: /* a part has its own streams alone, so it goes step by step */
+        return plan->threads > 1 && !sums_over_rows(action) ? step : chunk;
+    }
+}
+
 /* The pass cut. */
 static void cut(bptt_plan *plan)
 {
@@ -69,6 +83,7 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
                    : spec->K + plan->rest <= UNROLL_STEPS_AT_MOST ? BPTT_UNROLL_TIME
                                                                   : BPTT_UNROLL_NONE;
     plan->threads = spec->threads > 1 ? (int)spec->threads : 1;
+    plan->line = 64 / plan->real_size > plan->lanes ? 64 / plan->real_size : plan->lanes;
     plan->moments = moments_of(spec);
     plan->progress = plan->simd > 8 ? plan->simd / 2 : 4; /* three doubles, and whole vectors */
     bptt_status status = bptt_plan_lower(plan, error);

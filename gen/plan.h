@@ -123,6 +123,7 @@ typedef struct bptt_plan {
     int64_t chunks, rest;       /* chunks of a sequence; steps of the last one when not K, else 0 */
     int64_t block;              /* rows of a HEAD block */
     int threads;                /* parts of the work */
+    int line;                   /* reals that parts do not divide: a line of a cache, whole vectors */
     bptt_unroll unroll;         /* never AUTO */
     bptt_tensor_plan params[BPTT_MAX_PARAMS];
     size_t block_size, turned_size, work_size; /* reals */
@@ -158,6 +159,8 @@ int bptt_plan_tiles(const bptt_plan *plan, const bptt_action *action, bptt_tile 
 
 /* `n` things in equal shares, one for each part of the work: the largest share. */
 int64_t bptt_plan_share(const bptt_plan *plan, int64_t n);
+/* Rows of the slots that a call of an action works on, most of the time, by all parts together. */
+int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action);
 /* Rows of a slot. */
 int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot);
 const char *bptt_region_name(bptt_region region);

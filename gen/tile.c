@@ -40,16 +40,8 @@ static double rows_cost(int64_t rows, int tile_rows, int vectors)
 
 int64_t bptt_product_rows(const bptt_plan *plan, const bptt_action *action)
 {
-    if (action->kind == BPTT_GRADIENT) { return bptt_plan_share(plan, plan->params[action->param].rows); }
-    switch (action->region) {
-    case BPTT_REGION_STEP:
-    case BPTT_REGION_BACK:
-        return bptt_plan_share(plan, plan->spec->batch);
-    case BPTT_REGION_HEAD:
-        return bptt_plan_share(plan, plan->block);
-    default: /* with several threads row by row in time */
-        return bptt_plan_share(plan, plan->threads > 1 ? plan->spec->batch : plan->spec->K * plan->spec->batch);
-    }
+    const bool gradient = action->kind == BPTT_GRADIENT;
+    return bptt_plan_share(plan, gradient ? plan->params[action->param].rows : bptt_call_rows(plan, action));
 }
 
 static int64_t vectors_of(const bptt_plan *plan, const bptt_action *action)
@@ -111,6 +103,11 @@ bool bptt_has_tile(const bptt_plan *plan, const bptt_action *action)
     return is_product(action) && plan->unroll != BPTT_UNROLL_FULL;
 }
 
+static bool is_in_time(const bptt_action *action)
+{
+    return action->region == BPTT_REGION_STEP || action->region == BPTT_REGION_BACK;
+}
+
 /* Steps that follow each other read the same matrix.  When it is too large for the first-level cache, the end that one step has
  * just read is where the next one begins. */
 static bool should_alternate(const bptt_plan *plan, const bptt_action *action)
@@ -118,19 +115,17 @@ static bool should_alternate(const bptt_plan *plan, const bptt_action *action)
     enum { FIRST_LEVEL_BYTES = 24576 };
     const bptt_tensor_plan *matrix = &plan->params[action->param];
     const double bytes = (double)matrix->rows * (double)matrix->stride * plan->real_size;
-    const bool in_time = action->region == BPTT_REGION_STEP || action->region == BPTT_REGION_BACK;
     const int64_t times = plan->spec->K - (action->into_previous ? 1 : 0);
-    return action->kind == BPTT_PRODUCT && in_time && times > 1 && plan->unroll != BPTT_UNROLL_FULL && bytes > FIRST_LEVEL_BYTES;
+    return bptt_has_tile(plan, action) && action->kind == BPTT_PRODUCT && is_in_time(action) && times > 1 &&
+           bytes > FIRST_LEVEL_BYTES;
 }
 
 /* Tile after tile reads the same vectors of a panel.  A panel that the second-level cache does not hold is taken in stretches. */
 static int64_t choose_terms(const bptt_plan *plan, const bptt_action *action)
 {
     enum { PANEL_BYTES = 327680, STRETCH_BYTES = 131072 };
-    const bool in_time = action->region == BPTT_REGION_STEP || action->region == BPTT_REGION_BACK;
-    if (in_time || plan->unroll == BPTT_UNROLL_FULL) { return 0; }
-    const int64_t rows = action->region == BPTT_REGION_HEAD ? plan->block : plan->spec->K * plan->spec->batch;
-    const int64_t depth = action->kind == BPTT_GRADIENT ? rows : action->depth;
+    if (!bptt_has_tile(plan, action) || is_in_time(action)) { return 0; }
+    const int64_t depth = action->kind == BPTT_GRADIENT ? bptt_call_rows(plan, action) : action->depth;
     const int64_t term_bytes = (int64_t)action->tile.vectors * plan->lanes * plan->real_size;
     return depth * term_bytes > PANEL_BYTES ? STRETCH_BYTES / term_bytes : 0;
 }
@@ -143,8 +138,7 @@ static double spelled_out(const bptt_plan *plan)
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
         if (!is_product(action)) { continue; }
-        const bool step = action->region == BPTT_REGION_STEP || action->region == BPTT_REGION_BACK;
-        total += action->flop / 2 * (step ? batch : rows + batch);
+        total += action->flop / 2 * (is_in_time(action) ? batch : rows + batch);
     }
     return total;
 }
@@ -194,8 +188,6 @@ bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error)
         action->alternates = should_alternate(plan, action);
     }
     if (plan->spec->tuning != NULL && obey_tuning(plan, error) != BPTT_OK) { return BPTT_FAILED; }
-    for (int a = 0; a < plan->action_count; a++) {
-        if (is_product(&plan->actions[a])) { plan->actions[a].terms = choose_terms(plan, &plan->actions[a]); }
-    }
+    for (int a = 0; a < plan->action_count; a++) { plan->actions[a].terms = choose_terms(plan, &plan->actions[a]); }
     return BPTT_OK;
 }

@@ -116,6 +116,11 @@ static void compiler_done(session *s)
     s->compiler = NULL;
 }
 
+static bptt_status stopped(bptt_error *error)
+{
+    return bptt_fail(error, BPTT_STOPPED, "cc: stopped by a signal, nothing was made");
+}
+
 /* --- the backends ----------------------------------------------------------------------------------------------------------- */
 
 static bptt_status open_tcc(session *s, bptt_program *program, bptt_error *error)
@@ -140,7 +145,7 @@ static bptt_status wait_for_cc(session *s, bptt_program *program, bptt_error *er
     compiler_done(s);
     bptt_signals_release(&signals);
     if (stage == BPTT_CC_FAILED) { return BPTT_FAILED; }
-    if (stage != BPTT_CC_READY) { return bptt_fail(error, BPTT_STOPPED, "cc: stopped by a signal, nothing was made"); }
+    if (stage != BPTT_CC_READY) { return stopped(error); }
     session_run(s, BPTT_BACKEND_CC, program);
     return BPTT_OK;
 }
@@ -185,9 +190,7 @@ static bptt_status open_auto(session *s, bptt_program *program, bptt_error *erro
 {
     bptt_cc_stage stage = BPTT_CC_FAILED;
     s->compiler = bptt_cc_start(&s->text, true, error);
-    if (s->compiler != NULL && !ask_compiler(s, &stage, error)) {
-        return bptt_fail(error, BPTT_STOPPED, "cc: stopped by a signal, nothing was made");
-    }
+    if (s->compiler != NULL && !ask_compiler(s, &stage, error)) { return stopped(error); }
     if (stage == BPTT_CC_READY) {
         session_run(s, BPTT_BACKEND_CC, program);
         return BPTT_OK;

@@ -1,6 +1,6 @@
 /* bench_suite.c: the specs that `bptt bench` runs by default, by name.  See bench.h.
  *
- * From a net of a few vectors to one that fits no cache, batch 1 and more; the same rows as tests/bench compares with other systems.
+ * From a net of a few vectors to one that fits no cache, batch 1 and more; tests/bench compares the same rows with other systems.
  * Depends on spec.h.
  */
 #include "bench.h"

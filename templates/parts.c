@@ -99,7 +99,7 @@ static double head_loss(${name} *m, const ${name}_token *y, ptrdiff_t row, ptrdi
 static void squares_part(void *all, int part)
 {
     job *const j = all;
-    const ptrdiff_t from = ${H.begin(block_size, H.line)}, to = ${H.begin(block_size, H.line, true)};
+    const ptrdiff_t from = ${H.begin(block_size, line)}, to = ${H.begin(block_size, line, true)};
     j->sums[part] = bptt_sum_squares(j->m->grad + from, to - from);
 }
 

@@ -78,7 +78,6 @@ if parted then H.steps_parameter = H.steps_parameter .. ", ptrdiff_t first" end
 local function in_time(action) return action.cut == "streams" or action.region == "step" or action.region == "back" end
 local function is_product(action) return action.kind == "product" or action.kind == "gradient" end
 local function is_tiled(action) return is_product(action) and not spelled end
-local function alternates(action) return action.alternates end
 local down_names = {}
 local function down_name(name)
   down_names[name] = down_names[name] or claim(name .. "_down")
@@ -145,7 +144,7 @@ for _, action in ipairs(actions) do
     need("softmax")
   elseif action.kind == "chain" then
     for _, e in ipairs(action.elements) do need(e.op) end
-    if #action.elements > 1 then H.has_chain_function = true end
+    if #action.elements > 1 and not spelled then H.has_chain_function = true end
   end
 end
 if turned_size > 0 and not spelled then need("transpose") end
@@ -334,7 +333,7 @@ local function define_product(action)
     write(H.apart(action) and "APART " or "static ", "void ", name, "(", parameters, ")\n{\n")
     if spelled then spell_rows(action, rows > 0 and rows or B) else tiled_body(action, rows) end
     write("}\n\n")
-    if alternates(action) and (looped or spec.K > 1) and (not parted or rows ~= B) then -- there is a second step, predict has none
+    if action.alternates and (not parted or rows ~= B) then -- predict has one step
       write("/* The same from the last term to the first: begins with what the step before left in the cache. */\n")
       write("static void ", down_name(name), "(", parameters, ")\n{\n")
       tiled_body(action, rows, true)
@@ -369,20 +368,23 @@ local function define_chain(action)
   local places, index = chain_places(action)
   local function operand(ref)
     if ref.temp then return "t" .. ref.temp end
-    return index[ref.slot .. "/" .. ref.shift].variable .. " + j"
+    return index[ref.slot .. "/" .. ref.shift].variable .. (spelled and "" or " + j")
   end
   local list = {}
   for _, place in ipairs(places) do
     list[#list + 1] = (place.written and "real *" or "const real *") .. place.variable
   end
   write("/* ", action.note, " */\nstatic void ", action.name, "(", table.concat(list, ", "), ", ptrdiff_t n)\n{\n")
-  for i = 1, action.temps do write("    real t", i, "[CHAIN_RUN];\n") end
-  write("    for (ptrdiff_t j = 0; j < n; j += CHAIN_RUN) {\n")
-  write("        const ptrdiff_t run = n - j < CHAIN_RUN ? n - j : CHAIN_RUN;\n")
-  for _, e in ipairs(action.elements) do
-    write("        bptt_", e.op, "(", operand(e.out), ", ", operand(e.a), e.b and ", " .. operand(e.b) or "", ", run);\n")
+  for i = 1, action.temps do write("    real t", i, spelled and "[" .. lanes .. "];\n" or "[CHAIN_RUN];\n") end
+  local indent = spelled and "    " or "        "
+  if not spelled then
+    write("    for (ptrdiff_t j = 0; j < n; j += CHAIN_RUN) {\n")
+    write("        const ptrdiff_t run = n - j < CHAIN_RUN ? n - j : CHAIN_RUN;\n")
   end
-  write("    }\n}\n\n")
+  for _, e in ipairs(action.elements) do
+    write(indent, "bptt_", e.op, "(", operand(e.out), ", ", operand(e.a), e.b and ", " .. operand(e.b) or "", spelled and ", n);\n" or ", run);\n")
+  end
+  write(spelled and "}\n\n" or "    }\n}\n\n")
 end
 
 -- unroll = "full": a row of the output layer.
@@ -470,7 +472,7 @@ local function product_call(action, p, weight, rows, time)
     list[#list + 1] = H.begin(params[action.param].rows, action.unit, 1)
   end
   local name, arguments = numbered_name(action, rows), "(" .. table.concat(list, ", ") .. ");"
-  if not alternates(action) then return {name .. arguments} end
+  if not action.alternates then return {name .. arguments} end
   local down = down_name(name)
   if type(time) == "number" then return {(time % 2 == 1 and down or name) .. arguments} end
   return {"if (" .. time .. " % 2 == 1) {", "    " .. down .. arguments, "} else {", "    " .. name .. arguments, "}"}
@@ -490,7 +492,6 @@ local function chain_call(action, p, count)
   end)
 end
 
-H.line = math.max(lanes, 64 // real_size) -- reals that parts of the update do not divide: a line of a cache
 -- Where a part begins, or the next one, of n things in units.
 function H.begin(n, unit, next) return string.format("begin(%d, %d, part%s)", n, unit, next and " + 1" or "") end
 
@@ -863,7 +864,7 @@ end
 function H.update_part()
   for _, piece in ipairs(update_pieces()) do
     local p, at = piece.param, plus("from", tostring(piece.offset))
-    local count, unit = piece.count, H.line
+    local count, unit = piece.count, line
     if p then count, unit, at = p.rows, 1, plus("from * " .. p.stride, tostring(piece.offset)) end
     write("    {\n        const ptrdiff_t from = ", H.begin(count, unit), ", to = ", H.begin(count, unit, true), ";")
     write(p and " /* " .. p.name .. ": rows of tokens that did not occur stay */" or "", "\n        ")
@@ -871,7 +872,6 @@ function H.update_part()
   end
 end
 
-local SQUARE = 16 -- what bptt_transpose works in
 function H.refresh()
   for _, p in ipairs(params) do
     if p.turned and spelled then
@@ -881,9 +881,9 @@ function H.refresh()
         end
       end
     elseif p.turned and parted then
-      local from = H.begin(p.rows, SQUARE)
+      local from = H.begin(p.rows, line)
       write("    {\n")
-      write("        const ptrdiff_t from = ", from, ", to = ", H.begin(p.rows, SQUARE, true), "; /* ", p.name, " */\n")
+      write("        const ptrdiff_t from = ", from, ", to = ", H.begin(p.rows, line, true), "; /* ", p.name, " */\n")
       write(string.format("        bptt_transpose(%s + from, %d, %s + from * %d, %d, to - from, %d);\n", plus("m->turned", tostring(p.turned_offset)),
         p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.stride, p.cols))
       write("    }\n")

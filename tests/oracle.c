@@ -935,3 +935,12 @@ double oracle_vanishing_ratio(const oracle_net *net, const double *gradient, siz
     const size_t last = ORACLE_VANISHING_STEPS - 1;
     return gradient[oracle_index(net, "W_xh", last - k, 0)] / gradient[oracle_index(net, "W_xh", last, 0)];
 }
+
+bool oracle_is_spelled_out(const char *source)
+{
+    const char *from = strstr(source, "--- the steps of the network"), *to = strstr(source, "--- start ---");
+    const char *over_chunks = strstr(source, "for (uint32_t chunk = 0;");
+    if (from == NULL || to == NULL || over_chunks == NULL || strstr(from, "for (") != over_chunks) { return false; }
+    const char *next = strstr(over_chunks + 1, "for ("), *other = strstr(from, "while (");
+    return (next == NULL || next > to) && (other == NULL || other > to);
+}

@@ -114,6 +114,9 @@ void oracle_tokens(uint64_t *state, size_t count, size_t vocab, unsigned ignore_
 void oracle_random_spec(uint64_t seed, unsigned i, bptt_spec *spec);
 /* Number of edge cases at the start. */
 unsigned oracle_edge_count(void);
+
+/* Whether a text of unroll = "full" has no loop from the first step of the network to its start, but that over a sequence's chunks. */
+bool oracle_is_spelled_out(const char *source);
 /* One of each kind, at working rates. */
 extern const bptt_optimizer oracle_optimizers[BPTT_ADAM + 1];
 

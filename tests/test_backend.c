@@ -948,7 +948,7 @@ static void note_nothing(int number)
 }
 
 /* Opens with what the test's folder holds as the compiler.  `handling`: 0 as usual, 1 a handler that returns, 2 ignored. */
-static int open_under_signals(long handling)
+static int open_under_signals(bptt_backend backend, long handling)
 {
     static void (*const handlers[])(int) = {SIG_DFL, note_nothing, SIG_IGN};
     (void)signal(SIGINT, handlers[handling]);
@@ -957,19 +957,19 @@ static int open_under_signals(long handling)
     bptt_spec spec = spec_of(tiny);
     bptt_program program;
     bptt_error error = {""};
-    bptt_status status = bptt_program_open(&spec, BPTT_BACKEND_CC, &program, &error);
+    bptt_status status = bptt_program_open(&spec, backend, &program, &error);
     bool kept = signal(SIGINT, SIG_DFL) == handlers[handling];
     bptt_spec_free(&spec);
     if (status == BPTT_OK || !kept) { return 0; }
     return status == BPTT_STOPPED ? RETURNED_ERROR : RETURNED_LANDED;
 }
 
-static int status_after(int signal_number, long handling)
+static int status_after(bptt_backend backend, int signal_number, long handling)
 {
     (void)fflush(NULL);
     pid_t child = fork();
     ck_assert_int_ge(child, 0);
-    if (child == 0) { _exit(open_under_signals(handling)); }
+    if (child == 0) { _exit(open_under_signals(backend, handling)); }
     pid_t helper = script_pid();
     int status = 0;
     ck_assert_int_eq(kill(child, signal_number), 0);
@@ -986,17 +986,30 @@ START_TEST(test_signal_ends_the_compiler)
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     use_script(VERSION_FIRST HANG);
     for (size_t i = 0; i < 3; i++) {
-        int status = status_after(numbers[i], 0);
+        int status = status_after(BPTT_BACKEND_CC, numbers[i], 0);
         ck_assert(WIFSIGNALED(status));
         ck_assert_int_eq(WTERMSIG(status), numbers[i]);
     }
-    int status = status_after(SIGINT, 1);
+    int status = status_after(BPTT_BACKEND_CC, SIGINT, 1);
     ck_assert(WIFEXITED(status));
     ck_assert_int_eq(WEXITSTATUS(status), RETURNED_ERROR);
     set("BPTT_CC_SECONDS", "1");
-    status = status_after(SIGINT, 2);
+    status = status_after(BPTT_BACKEND_CC, SIGINT, 2);
     ck_assert(WIFEXITED(status));
     ck_assert_int_eq(WEXITSTATUS(status), RETURNED_LANDED); /* only its time was over */
+}
+END_TEST
+
+/* The same in the moment that auto waits for the compiler's version. */
+START_TEST(test_signal_while_auto_asks)
+{
+    use_script(HANG);
+    int status = status_after(BPTT_BACKEND_AUTO, SIGTERM, 0);
+    ck_assert(WIFSIGNALED(status));
+    ck_assert_int_eq(WTERMSIG(status), SIGTERM);
+    status = status_after(BPTT_BACKEND_AUTO, SIGINT, 1);
+    ck_assert(WIFEXITED(status));
+    ck_assert_int_eq(WEXITSTATUS(status), RETURNED_ERROR);
 }
 END_TEST
 
@@ -1412,6 +1425,7 @@ int main(void)
                                test_compiler_hangs,
                                test_closing_ends_the_compiler,
                                test_signal_ends_the_compiler,
+                               test_signal_while_auto_asks,
                                test_bad_time_limit,
                                test_closing_leaves_no_temporary_file,
                                test_object_is_private,

@@ -53,6 +53,7 @@ static void build(const bptt_spec *spec, const char *cell, int simd, built *b)
     text.kernels = bptt_kernels(b->plan != NULL ? b->plan->real_size : 8, simd, &text.kernel_count);
     if (status == BPTT_OK) { status = bptt_tcc_compile(&text, &b->code, &error); }
     ck_assert_msg(status == BPTT_OK, "%s\n%s", error.text, cell);
+    if (spec->unroll == BPTT_UNROLL_FULL) { ck_assert_msg(oracle_is_spelled_out(b->unit.source), "a loop is left in %s", cell); }
     b->memory = bptt_memory_new(b->code.model);
     ck_assert_ptr_nonnull(b->memory);
 }
@@ -211,9 +212,9 @@ static void check_case(const char *cell, const bptt_spec *spec, int simd, bool d
     enum { TOKENS = 64 };
     uint32_t x[TOKENS], y[TOKENS];
     char what[2000];
-    (void)snprintf(what, sizeof what, "%s-- H %lld V %lld T %lld K %lld B %lld simd %d unroll %s", cell, (long long)spec->hidden,
-                   (long long)spec->vocab, (long long)spec->T, (long long)spec->K, (long long)spec->batch, simd,
-                   bptt_spec_word("unroll", (int)spec->unroll));
+    (void)snprintf(what, sizeof what, "%s-- H %lld V %lld T %lld K %lld B %lld threads %lld simd %d unroll %s", cell,
+                   (long long)spec->hidden, (long long)spec->vocab, (long long)spec->T, (long long)spec->K,
+                   (long long)spec->batch, (long long)spec->threads, simd, bptt_spec_word("unroll", (int)spec->unroll));
     built b;
     build(spec, cell, simd, &b);
     fill(&b, random);
@@ -236,7 +237,10 @@ static void check_cell(const char *cell)
         bptt_spec spec = interpret_spec(sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3], sizes[i][4]);
         for (int unroll = BPTT_UNROLL_TIME; unroll <= BPTT_UNROLL_NONE; unroll++) {
             spec.unroll = (bptt_unroll)unroll;
+            spec.threads = 1;
             check_case(cell, &spec, simd[i], true, &random);
+            spec.threads = spec.batch - i / 2; /* 3: a stream each; 2: not the same number */
+            if (spec.threads > 1 && unroll != BPTT_UNROLL_FULL) { check_case(cell, &spec, simd[i], false, &random); }
         }
     }
 }
@@ -495,6 +499,7 @@ START_TEST(random_cell_is_right)
     const int64_t *size = sizes[pick(&c, 3)];
     bptt_spec spec = interpret_spec(size[0], size[1], size[2], size[3], size[4]);
     spec.unroll = (bptt_unroll)(BPTT_UNROLL_TIME + (int)pick(&c, 3));
+    spec.threads = spec.unroll == BPTT_UNROLL_FULL ? 1 : 1 + (int64_t)pick(&c, (unsigned)spec.batch);
     const int simd = (const int[]){1, 4, bptt_kernels_simd()}[pick(&c, 3)];
     built b;
     bptt_status status = plan_cell(&spec, c.text, simd, &b);

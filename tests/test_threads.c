@@ -203,6 +203,38 @@ START_TEST(test_timing_changes_no_bit)
 }
 END_TEST
 
+typedef struct counting_team {
+    bptt_team face;
+    int rounds;
+} counting_team;
+
+static void count_round(bptt_team *face, void (*work)(void *job, int part), void *job)
+{
+    ((counting_team *)(void *)face)->rounds++;
+    for (int part = 0; part < 2; part++) { work(job, part); }
+}
+
+/* A caller's own team stays with the model when bptt, which has none, drives it. */
+START_TEST(test_own_team_stays)
+{
+    const bptt_spec spec = spec_of(0, 2);
+    counting_team team = {.face = {count_round}};
+    struct fixture f;
+    open_fixture(&f, &spec, 2, &team.face);
+    uint32_t *tokens = calloc((size_t)(f.spec.K * f.spec.batch), sizeof *tokens);
+    ck_assert_ptr_nonnull(tokens);
+    f.model.init(&f.model, f.memory, 1);
+    (void)f.model.loss(&f.model, f.memory, tokens, tokens, 0);
+    const int rounds = team.rounds;
+    ck_assert_int_gt(rounds, 0);
+    f.model.team = NULL;
+    (void)f.model.loss(&f.model, f.memory, tokens, tokens, 0);
+    ck_assert_int_eq(team.rounds, 2 * rounds);
+    free(tokens);
+    close_fixture(&f);
+}
+END_TEST
+
 /* The first chunk, so that training has not yet driven rounding apart. */
 START_TEST(test_one_thread_gives_the_same)
 {
@@ -371,6 +403,7 @@ int main(void)
     tcase_add_test(tcase, test_team_without_work);
     tcase_add_loop_test(tcase, test_follows_the_oracle, 2, 5);
     tcase_add_loop_test(tcase, test_timing_changes_no_bit, 2, 4);
+    tcase_add_test(tcase, test_own_team_stays);
     tcase_add_loop_test(tcase, test_one_thread_gives_the_same, 2, 4);
     tcase_add_test(tcase, test_more_threads_than_cpus);
     tcase_add_test(tcase, test_programs_have_a_team);

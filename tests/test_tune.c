@@ -479,6 +479,8 @@ START_TEST(test_command)
     assert_same_files("one/net.c", "two/net.c");
     ck_assert_int_eq(bptt("gen net.lua --tuned --dump plan"), BPTT_OK);
     ck_assert_int_eq(bptt("bench net.lua --tuned --seconds 0.01"), BPTT_OK);
+    ck_assert_int_eq(bptt("bench --rows tiny --tuned --seconds 0.01"), BPTT_FAILED);
+    ck_assert(holds("err", "tiny: no tuning for these sizes"));
     ck_assert_int_eq(bptt("gen net.lua --tuned -o one --set hidden=41"), BPTT_FAILED);
     ck_assert_int_eq(bptt("tune net.lua" FULL " --seconds 0.1"), BPTT_OK);
     ck_assert(holds("out", "none: unroll = 'full'"));

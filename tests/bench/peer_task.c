@@ -1,6 +1,7 @@
 /* peer_task.c: sizes, first weights and tokens of a row.  See peer_task.h. */
 #include "peer_task.h"
 
+#include "../../runtime/bench.h"
 #include "../../runtime/file.h"
 #include "../../runtime/generate.h"
 #include "../../runtime/machine.h"
@@ -8,34 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-const peer_row peer_rows[] = {
-    {"tiny", 16, 16, 16, 1},
-    {"small", 32, 65, 25, 1},
-    {"classic", 100, 65, 25, 1},
-    {"default", 128, 65, 64, 1},
-    {"stream", 64, 65, 50, 8},
-    {"batch", 128, 65, 64, 32},
-    {"wide", 256, 65, 64, 32},
-    {"wider", 512, 65, 64, 32},
-    {"huge1", 1024, 65, 64, 1},
-    {"words", 1024, 10000, 20, 32},
-    {0},
-};
-
 enum { MOST_CHUNKS = 64, WORDS_SEEN = 40000, MOST_TEXT = 1 << 24 };
 
 /* ---- sizes ---- */
 
 /* At a rate of 0.1 the first steps are chaotic: after 20 of them rounding has moved the loss by up to 40 %.  At this rate all
  * systems agree, and a step takes as long. */
-static bptt_status make_spec(const peer_row *row, bptt_spec *spec, bptt_error *error)
+static bptt_status make_spec(size_t row, bptt_spec *spec, bptt_error *error)
 {
-    char text[512];
-    const int length = snprintf(text, sizeof text,
-                                "return {name = 'net', hidden = %d, vocab = %d, T = %d, batch = %d, carry = false, "
-                                "optimizer = {'adagrad', rate = 0.001}, clip = {norm = 5}}",
-                                row->hidden, row->vocab, row->steps, row->batch);
-    return bptt_spec_parse(text, (size_t)length, row->name, NULL, 0, spec, error);
+    static const bptt_override overrides[] = {{"carry", 5, "false"}, {"optimizer", 9, "{'adagrad', rate = 0.001}"}};
+    return bptt_suite_spec(row, overrides, sizeof overrides / sizeof overrides[0], spec, error);
 }
 
 static bptt_status count_work(peer_task *task, bptt_error *error)
@@ -140,20 +123,21 @@ static bptt_status cut(peer_task *task, const token_text *text, bptt_error *erro
 
 /* ---- open, close ---- */
 
-bptt_status peer_task_open(const peer_row *row, const char *text_path, peer_task *task, bptt_error *error)
+bptt_status peer_task_open(size_t row, const char *text_path, peer_task *task, bptt_error *error)
 {
-    const size_t H = (size_t)row->hidden, V = (size_t)row->vocab;
-    *task = (peer_task){.name = row->name, .hidden = H, .vocab = V, .steps = (size_t)row->steps, .batch = (size_t)row->batch};
+    *task = (peer_task){.name = bptt_suite_words[row]};
     bptt_status status = make_spec(row, &task->spec, error);
     if (status == BPTT_OK) { status = count_work(task, error); }
     if (status != BPTT_OK) { return status; }
-
+    const size_t H = task->hidden = (size_t)task->spec.hidden, V = task->vocab = (size_t)task->spec.vocab;
+    task->steps = (size_t)task->spec.T;
+    task->batch = (size_t)task->spec.batch;
     uint64_t state = 1;
     task->W_xh = draw(V * H, task->spec.init.scale, &state);
     task->W_hh = draw(H * H, task->spec.init.scale, &state);
     task->W_hy = draw(H * V, task->spec.init.scale, &state);
     if (task->W_xh == NULL || task->W_hh == NULL || task->W_hy == NULL) {
-        return bptt_fail(error, BPTT_FAILED, "no memory for the weights of %s", row->name);
+        return bptt_fail(error, BPTT_FAILED, "no memory for the weights of %s", task->name);
     }
     token_text text = {NULL, 0};
     status = V <= 256 ? read_text(text_path, V, &text, error) : draw_words(V, &text, error);

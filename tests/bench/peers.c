@@ -9,6 +9,7 @@
  */
 #include "peer_report.h"
 
+#include "../../runtime/bench.h"
 #include "../../runtime/backend.h"
 
 #include <math.h>
@@ -147,7 +148,7 @@ static bptt_status open_all(peer_match *m, const peer_report *report, bptt_error
     return BPTT_OK;
 }
 
-static bptt_status run_row(const peer_row *row, const settings *s, peer_report *report, bptt_error *error)
+static bptt_status run_row(size_t row, const settings *s, peer_report *report, bptt_error *error)
 {
     peer_match m = {.spread = 0};
     bptt_status status = peer_task_open(row, s->text, &m.task, error);
@@ -168,8 +169,8 @@ static bptt_status run_all(const settings *s, bptt_error *error)
     bptt_error ignored;
     for (int i = 0; i < PEER_MOST; i++) { report.shown[i] = listed(s->systems, peer_kinds[i].name); }
     bptt_status status = peer_report_begin(&report, s->out, error);
-    for (int i = 0; peer_rows[i].name != NULL && status == BPTT_OK; i++) {
-        if (listed(s->rows, peer_rows[i].name)) { status = run_row(&peer_rows[i], s, &report, error); }
+    for (size_t i = 0; bptt_suite_words[i] != NULL && status == BPTT_OK; i++) {
+        if (listed(s->rows, bptt_suite_words[i])) { status = run_row(i, s, &report, error); }
     }
     bptt_status end = peer_report_end(&report, status == BPTT_OK ? error : &ignored);
     return status != BPTT_OK ? status : end;
@@ -179,8 +180,8 @@ static bptt_status run_all(const settings *s, bptt_error *error)
 
 static bool known_row(const char *word, size_t length)
 {
-    for (const peer_row *row = peer_rows; row->name != NULL; row++) {
-        if (strlen(row->name) == length && memcmp(row->name, word, length) == 0) { return true; }
+    for (const char *const *name = bptt_suite_words; *name != NULL; name++) {
+        if (strlen(*name) == length && memcmp(*name, word, length) == 0) { return true; }
     }
     return false;
 }
