@@ -20,7 +20,7 @@ typedef struct bptt_work {
     double calls, flop, bytes;
 } bptt_work;
 
-enum { BPTT_MAX_WORKS = 132 };
+enum { BPTT_MAX_WORKS = 1028 };
 
 /* Exact counts of one chunk of K steps x B streams.  A multiply-add is two FLOP; one element of tanh, exp, ... counts as one. */
 typedef struct bptt_counts {
@@ -34,7 +34,7 @@ typedef struct bptt_counts {
     size_t work_count;
 } bptt_counts;
 
-enum { BPTT_PRODUCT_MAX = 48, BPTT_MAX_PRODUCTS = 32, BPTT_MAX_TILES = 16 };
+enum { BPTT_PRODUCT_MAX = 48, BPTT_MAX_PRODUCTS = 256, BPTT_MAX_TILES = 16 };
 
 /* Register tile of a matrix product: rows x vectors accumulators. */
 typedef struct bptt_tile_size {

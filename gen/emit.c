@@ -80,6 +80,7 @@ static void push_action(lua_State *L, const bptt_action *action)
     lua_newtable(L);
     set_string(L, "kind", bptt_action_name(action->kind));
     set_string(L, "region", bptt_region_name(action->region));
+    set_integer(L, "level", action->level);
     set_string(L, "fill", fills[action->fill]);
     set_string(L, "cut", cuts[action->cut]);
     set_integer(L, "unit", action->unit);
@@ -111,6 +112,8 @@ static void push_params(lua_State *L, const bptt_plan *plan)
         set_string(L, "name", plan->graph->nodes[param->node].name);
         set_string(L, "file", param->file);
         set_string(L, "twin", param->twin);
+        set_integer(L, "part", param->part);
+        set_integer(L, "parts", param->parts);
         set_integer(L, "rank", plan->graph->nodes[param->node].cols > 0 ? 2 : 1);
         set_integer(L, "rows", tensor->rows);
         set_integer(L, "cols", tensor->cols);
@@ -210,6 +213,7 @@ static int fill(lua_State *L)
     set_string(L, "version", BPTT_VERSION);
     set_string(L, "abi", "1");
     set_string(L, "unroll", bptt_spec_word("unroll", (int)plan->unroll));
+    set_integer(L, "levels", plan->levels);
     set_integer(L, "real_size", plan->real_size);
     set_integer(L, "simd", plan->simd);
     set_integer(L, "lanes", plan->lanes);

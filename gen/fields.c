@@ -22,10 +22,12 @@
 
 const bptt_field bptt_fields[] = {
     {"name", BPTT_KIND_NAME, AT(name), .help = "prefix of every emitted name"},
-    {"cell", BPTT_KIND_CHOICE, AT(cell), .words = WORDS("rnn"), .fallback = "\"rnn\"", .help = "recurrence"},
-    {"activation", BPTT_KIND_CHOICE, AT(activation), .words = WORDS("tanh", "relu", "sigmoid"), .fallback = "\"tanh\"",
-     .help = "phi in h_t = phi(a_t)"},
-    {"hidden", BPTT_KIND_INTEGER, AT(hidden), 1, 65536, .help = "hidden units, H"},
+    {"cell", BPTT_KIND_CHOICE, AT(cell), .words = WORDS("rnn", "gru", "lstm"), .fallback = "\"rnn\"", .help = "recurrence"},
+    {"activation", BPTT_KIND_CHOICE, AT(activation), .words = WORDS("tanh", "relu", "sigmoid", "identity"),
+     .fallback = "\"tanh\"", .help = "phi in h_t = phi(a_t) of cell rnn"},
+    {"hidden", BPTT_KIND_SIZES, AT(hidden), 1, 65536, .help = "hidden units, H, of every layer or of each"},
+    {"layers", BPTT_KIND_INTEGER, AT(layers), 1, BPTT_MAX_LAYERS, .fallback = "1",
+     .help = "cells on top of each other; a list of hidden sizes says it too"},
     {"vocab", BPTT_KIND_VOCAB, AT(vocab), 2, INT32_MAX, .help = "token ids, V"},
     {"T", BPTT_KIND_INTEGER, AT(T), 1, 65536, .help = "time steps of a sequence"},
     {"K", BPTT_KIND_INTEGER, AT(K), 1, 65536, .fallback = "T", .help = "truncation horizon, steps of a chunk, at most T"},
@@ -347,6 +349,40 @@ static bptt_status read_boolean(bptt_reader *r, lua_State *L, int index)
     return BPTT_OK;
 }
 
+static bptt_status read_sizes(bptt_reader *r, lua_State *L, int index)
+{
+    bptt_spec *spec = r->spec;
+    spec->size_count = 0;
+    if (!lua_istable(L, index)) { return read_integer(r, L, index); }
+    const lua_Unsigned count = lua_rawlen(L, index);
+    if (count < 1 || count > BPTT_MAX_LAYERS) { return unexpected(r, L, index); }
+    for (lua_Unsigned i = 0; i < count; i++) {
+        (void)lua_rawgeti(L, index, (lua_Integer)i + 1);
+        bptt_status status = read_integer(r, L, lua_gettop(L)); /* the last one stays in `hidden` */
+        if (status != BPTT_OK) { return status; }
+        spec->sizes[i] = spec->hidden;
+        lua_pop(L, 1);
+    }
+    spec->size_count = (int)count;
+    return BPTT_OK;
+}
+
+static void write_sizes(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    if (spec->size_count == 0) {
+        write_integer(field, spec, out);
+        return;
+    }
+    for (int i = 0; i < spec->size_count; i++) { (void)fprintf(out, "%s%lld", i == 0 ? "{" : ", ", (long long)spec->sizes[i]); }
+    (void)fputc('}', out);
+}
+
+static void expect_sizes(const bptt_field *field, char *text, size_t size)
+{
+    expect_integer(field, text, size);
+    bptt_append(text, size, ", or a list of up to %d, one a layer", BPTT_MAX_LAYERS);
+}
+
 static void write_boolean(const bptt_field *field, const bptt_spec *spec, FILE *out)
 {
     bool value;
@@ -594,6 +630,7 @@ static const struct kind {
     [BPTT_KIND_CHOICE] = {read_choice, write_choice, expect_words},
     [BPTT_KIND_LANES] = {read_lanes, write_lanes, expect_words},
     [BPTT_KIND_INTEGER] = {read_integer, write_integer, expect_integer},
+    [BPTT_KIND_SIZES] = {read_sizes, write_sizes, expect_sizes},
     [BPTT_KIND_BOOLEAN] = {read_boolean, write_boolean, expect_boolean},
     [BPTT_KIND_VOCAB] = {read_vocab, write_vocab, expect_vocab},
     [BPTT_KIND_OPTIMIZER] = {read_optimizer, write_optimizer, expect_optimizer},

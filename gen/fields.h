@@ -15,6 +15,7 @@ typedef enum {
     BPTT_KIND_CHOICE,    /* one of `words`, kept as an enum */
     BPTT_KIND_LANES,     /* one of `words`, kept as the number it spells, "auto" as 0 */
     BPTT_KIND_INTEGER,   /* min .. max */
+    BPTT_KIND_SIZES,     /* an integer, or a list of them, one a layer */
     BPTT_KIND_BOOLEAN,   /**/
     BPTT_KIND_VOCAB,     /* an integer, or an alphabet */
     BPTT_KIND_OPTIMIZER, /* one of `words`, or {word, rate = number, ...} */
@@ -35,7 +36,7 @@ typedef struct bptt_field {
 
 /* Ended by a row whose name is NULL; a field stands after those that its default names. */
 extern const bptt_field bptt_fields[];
-enum { BPTT_FIELD_COUNT = 19 };
+enum { BPTT_FIELD_COUNT = 20 };
 
 /* The spec under way. */
 typedef struct bptt_reader {

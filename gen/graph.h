@@ -8,7 +8,7 @@
 
 #include "spec.h"
 
-enum { BPTT_MAX_NODES = 4096, BPTT_MAX_PARAMS = 32, BPTT_MAX_STATES = 8, BPTT_SYMBOL_MAX = 24, BPTT_FILE_MAX = 48 };
+enum { BPTT_MAX_NODES = 8192, BPTT_MAX_PARAMS = 256, BPTT_MAX_STATES = 32, BPTT_SYMBOL_MAX = 28, BPTT_FILE_MAX = 56 };
 
 /* Every operation once: enum name, name in dumps and templates, kind, operands.  Its shape and adjoint rules are in ops.c. */
 #define BPTT_OPS(X)                                                                                                              \
@@ -59,6 +59,7 @@ typedef struct bptt_param {
     int gradient;             /* adjoint node, -1 before derive */
     char file[BPTT_FILE_MAX]; /* name in weight files */
     char twin[BPTT_FILE_MAX]; /* second bias there, "": none */
+    int part, parts;          /* it is this one, from 0, of so many blocks of outputs of the tensor there: a gate */
 } bptt_param;
 
 typedef struct bptt_state {

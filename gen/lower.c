@@ -1,24 +1,28 @@
-/* lower.c: the plan's passes hoist and gather, and the first half of fuse: graph nodes become actions in regions.
+/* lower.c: the plan's passes hoist and gather, and the first half of fuse: graph nodes become actions in phases.
  *
- * Hoist: a node runs outside the time loop unless it is on the way from state to state.  Gather: W times a token is a row of W'.
- * Fuse: neighbouring element-wise nodes become one chain.  A sum with a product, bias or carry in it is an accumulator: each term is
- * added to one slot, in the region where the term itself belongs.  Depends on plan.h; decides neither offsets nor tiles.
+ * Hoist: a node runs outside a level's time loop unless it is on the way from a state of that level to another.  Gather: W times a
+ * token is a row of W'.  Fuse: neighbouring element-wise nodes become one chain.  A sum with a product, bias or carry in it is an accumulator: each term is
+ * added to one slot, in the phase where the term itself belongs.  Depends on plan.h; decides neither offsets nor tiles.
  */
 #include "plan.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+/* Bit s: state s. */
+typedef uint32_t state_set;
+_Static_assert(BPTT_MAX_STATES <= 32, "a bit for every state");
+
 /* What the pass knows of each node while it works. */
 typedef struct facts {
-    bptt_region region;
-    int uses;       /* by other nodes, as next value, as outgoing carry, as a bias' gradient */
-    bool recurrent; /* depends on a state, or on a carry */
-    bool feeds;     /* a next state, or an outgoing carry, depends on it */
-    int root;       /* accumulator that it is a term of, else -1 */
-    int into;       /* it shares the slot of this later node, else -1 */
-    bool outgoing;  /* it is the outgoing carry of a state, or of several */
-    int slot;       /* -1 */
+    int phase;
+    int uses;           /* by other nodes, as next value, as outgoing carry, as a bias' gradient */
+    state_set from;     /* it depends on these states; an adjoint: on their carries */
+    state_set feeds;    /* the next values of these depend on it; an adjoint: their outgoing carries */
+    int root;           /* accumulator that it is a term of, else -1 */
+    int into;           /* it shares the slot of this later node, else -1 */
+    state_set outgoing; /* it is the outgoing carry of these */
+    int slot;           /* -1 */
     int shift;
 } facts;
 
@@ -26,6 +30,7 @@ typedef struct lowering {
     bptt_plan *plan;
     const bptt_graph *graph;
     facts *of;
+    int level[BPTT_MAX_STATES];   /* of each state */
     bool written[BPTT_MAX_SLOTS]; /* has the accumulator got its first term? */
     int bias[BPTT_MAX_SLOTS];     /* bias still to be added, -1 */
     bptt_error *error;
@@ -70,52 +75,109 @@ static void count_uses(lowering *l)
     for (int s = 0; s < g->state_count; s++) {
         use(l, g->states[s].next);
         use(l, g->states[s].outgoing);
-        if (g->states[s].outgoing >= 0) { l->of[g->states[s].outgoing].outgoing = true; }
+        if (g->states[s].outgoing >= 0) { l->of[g->states[s].outgoing].outgoing |= (state_set)1 << s; }
     }
     for (int p = 0; p < g->param_count; p++) { use(l, g->params[p].gradient); }
 }
 
-static void mark_feeds(lowering *l, int n)
-{
-    if (n >= 0) { l->of[n].feeds = true; }
-}
-
-/* Hoist: the region of every node. */
-static void find_regions(lowering *l)
+/* What depends on what, within one pass: what an adjoint reads of the forward step is there before the backward pass begins. */
+static void find_dependences(lowering *l)
 {
     const bptt_graph *g = l->graph;
     for (int n = 0; n < g->count; n++) {
         const bptt_node *node = node_at(l, n);
-        bool recurrent = node->op == BPTT_OP_STATE || node->op == BPTT_OP_CARRY;
+        if (node->op == BPTT_OP_STATE || node->op == BPTT_OP_CARRY) { l->of[n].from = (state_set)1 << node->symbol; }
         const int operands[2] = {node->a, node->b};
         for (int i = 0; i < 2; i++) {
-            /* What an adjoint reads of the forward step is there before the backward pass begins. */
-            bool same_pass = operands[i] >= 0 && is_adjoint(l, operands[i]) == is_adjoint(l, n);
-            recurrent = recurrent || (same_pass && l->of[operands[i]].recurrent);
+            if (operands[i] < 0 || is_adjoint(l, operands[i]) != is_adjoint(l, n)) { continue; }
+            l->of[n].from |= l->of[operands[i]].from;
         }
-        l->of[n].recurrent = recurrent;
     }
     for (int s = 0; s < g->state_count; s++) {
-        mark_feeds(l, g->states[s].next);
-        mark_feeds(l, g->states[s].outgoing);
+        l->of[g->states[s].next].feeds |= (state_set)1 << s;
+        if (g->states[s].outgoing >= 0) { l->of[g->states[s].outgoing].feeds |= (state_set)1 << s; }
     }
     for (int n = g->count - 1; n >= 0; n--) {
         const int operands[2] = {node_at(l, n)->a, node_at(l, n)->b};
-        for (int i = 0; i < 2 && l->of[n].feeds; i++) {
-            if (operands[i] >= 0 && is_adjoint(l, operands[i]) == is_adjoint(l, n)) { l->of[operands[i]].feeds = true; }
+        for (int i = 0; i < 2; i++) {
+            if (operands[i] < 0 || is_adjoint(l, operands[i]) != is_adjoint(l, n)) { continue; }
+            l->of[operands[i]].feeds |= l->of[n].feeds;
         }
     }
-    for (int n = 0; n < g->count; n++) {
-        facts *f = &l->of[n];
-        if (is_adjoint(l, n)) {
-            f->region = !f->recurrent ? BPTT_REGION_HEAD : f->feeds ? BPTT_REGION_BACK : BPTT_REGION_TAIL;
-        } else {
-            f->region = takes_token(l, n) ? BPTT_REGION_INPUT
-                        : !f->feeds       ? BPTT_REGION_HEAD
-                        : f->recurrent    ? BPTT_REGION_STEP
-                                          : BPTT_REGION_INPUT;
+}
+
+static bool has(state_set set, int s)
+{
+    return (set >> s & 1u) != 0;
+}
+
+/* Levels: one more than the highest of the states that a state depends on and that do not depend on it. */
+static bptt_status find_levels(lowering *l)
+{
+    const int count = l->graph->state_count;
+    state_set on[BPTT_MAX_STATES] = {0}; /* all that a state depends on, over any number of steps */
+    for (int s = 0; s < count; s++) { on[s] = l->of[l->graph->states[s].next].from; }
+    for (int by = 0; by < count; by++) {
+        for (int s = 0; s < count; s++) { on[s] |= has(on[s], by) ? on[by] : 0; }
+    }
+    int highest = 0;
+    for (int round = 0; round < count; round++) {
+        for (int s = 0; s < count; s++) {
+            for (int u = 0; u < count; u++) {
+                if (has(on[s], u) && !has(on[u], s) && l->level[s] <= l->level[u]) { l->level[s] = l->level[u] + 1; }
+            }
+            if (l->level[s] > highest) { highest = l->level[s]; }
         }
     }
+    l->plan->levels = highest + 1;
+    if (highest < BPTT_MAX_LEVELS) { return BPTT_OK; }
+    return bptt_fail(l->error, BPTT_FAILED, "%s: %d layers of states, at most %d are possible", l->graph->source, highest + 1,
+                     BPTT_MAX_LEVELS);
+}
+
+/* Of the states in the set, which has some. */
+static int highest_level(const lowering *l, state_set set)
+{
+    int level = 0;
+    for (int s = 0; s < l->graph->state_count; s++) {
+        if (has(set, s) && l->level[s] > level) { level = l->level[s]; }
+    }
+    return level;
+}
+
+static int lowest_level(const lowering *l, state_set set)
+{
+    int level = l->plan->levels - 1;
+    for (int s = 0; s < l->graph->state_count; s++) {
+        if (has(set, s) && l->level[s] < level) { level = l->level[s]; }
+    }
+    return level;
+}
+
+static bool reaches_level(const lowering *l, state_set set, int level)
+{
+    for (int s = 0; s < l->graph->state_count; s++) {
+        if (has(set, s) && l->level[s] == level) { return true; }
+    }
+    return false;
+}
+
+/* Hoist: the phase of a node. */
+static int phase_of(const lowering *l, int n)
+{
+    const facts *f = &l->of[n];
+    const bptt_plan *plan = l->plan;
+    const int head = bptt_phase(plan, BPTT_REGION_HEAD, 0);
+    if (is_adjoint(l, n)) {
+        if (f->from == 0) { return head; }
+        const int level = lowest_level(l, f->from);
+        return bptt_phase(plan, reaches_level(l, f->feeds, level) ? BPTT_REGION_BACK : BPTT_REGION_TAIL, level);
+    }
+    if (takes_token(l, n)) { return bptt_phase(plan, BPTT_REGION_INPUT, 0); }
+    if (f->feeds == 0) { return head; }
+    const int level = highest_level(l, f->from);
+    if (f->from != 0 && reaches_level(l, f->feeds, level)) { return bptt_phase(plan, BPTT_REGION_STEP, level); }
+    return bptt_phase(plan, BPTT_REGION_INPUT, lowest_level(l, f->feeds));
 }
 
 /* Marks the terms of the sum at `n` as belonging to accumulator `root`. */
@@ -192,8 +254,6 @@ static int add_slot(lowering *l, int n)
     }
     slot->kind = BPTT_ROWS_CHUNK; /* until the pass place knows better */
     slot->cols = node->rows;
-    slot->first = BPTT_REGION_TAIL;
-    slot->last = BPTT_REGION_INPUT;
     l->bias[plan->slot_count] = -1;
     return plan->slot_count++;
 }
@@ -276,7 +336,7 @@ static bptt_ref ref_of(const lowering *l, int n)
     return (bptt_ref){BPTT_REF_SLOT, l->of[n].slot, l->of[n].shift};
 }
 
-static bptt_action *add_action(lowering *l, bptt_action_kind kind, bptt_region region, int n)
+static bptt_action *add_action(lowering *l, bptt_action_kind kind, int phase, int n)
 {
     bptt_plan *plan = l->plan;
     if (plan->action_count == BPTT_MAX_ACTIONS) {
@@ -284,7 +344,9 @@ static bptt_action *add_action(lowering *l, bptt_action_kind kind, bptt_region r
         return NULL;
     }
     bptt_action *action = &plan->actions[plan->action_count++];
-    *action = (bptt_action){.kind = kind, .region = region, .forward = !is_adjoint(l, n), .param = -1, .bias = -1};
+    *action = (bptt_action){.kind = kind, .forward = !is_adjoint(l, n), .param = -1, .bias = -1};
+    action->region = bptt_phase_region(plan, phase);
+    action->level = bptt_phase_level(plan, phase);
     return action;
 }
 
@@ -294,11 +356,11 @@ static const char *symbol(const lowering *l, int n, char *text, size_t size)
 }
 
 /* One term of accumulator `root` that is a product: a gather where its operand is a token. */
-static bptt_status lower_product(lowering *l, int n, int root, bptt_region region)
+static bptt_status lower_product(lowering *l, int n, int root, int phase)
 {
     const bptt_node *node = node_at(l, n), *operand = node_at(l, node->b);
     const bool gather = operand->op == BPTT_OP_INPUT, turned = node->op == BPTT_OP_MATVEC_T;
-    bptt_action *action = add_action(l, gather ? BPTT_GATHER : BPTT_PRODUCT, region, n);
+    bptt_action *action = add_action(l, gather ? BPTT_GATHER : BPTT_PRODUCT, phase, n);
     if (action == NULL) { return BPTT_FAILED; }
     int slot = l->of[root].slot;
     action->param = node_at(l, node->a)->symbol;
@@ -332,13 +394,14 @@ static bptt_status lower_product(lowering *l, int n, int root, bptt_region regio
 }
 
 /* Appends to the chain that the last action is, when it runs over the same rows; else begins one. */
-static bptt_status lower_element(lowering *l, bptt_region region, int n, bool previous, bptt_element element, const char *note)
+static bptt_status lower_element(lowering *l, int phase, int n, bool previous, bptt_element element, const char *note)
 {
     bptt_plan *plan = l->plan;
     bptt_action *last = plan->action_count > 0 ? &plan->actions[plan->action_count - 1] : NULL;
-    if (last == NULL || last->kind != BPTT_CHAIN || last->region != region || last->into_previous != previous ||
-        last->forward != !is_adjoint(l, n) || last->cols != node_at(l, n)->rows || last->element_count == BPTT_MAX_ELEMENTS) {
-        last = add_action(l, BPTT_CHAIN, region, n);
+    if (last == NULL || last->kind != BPTT_CHAIN || bptt_phase(plan, last->region, last->level) != phase ||
+        last->into_previous != previous || last->forward != !is_adjoint(l, n) || last->cols != node_at(l, n)->rows ||
+        last->element_count == BPTT_MAX_ELEMENTS) {
+        last = add_action(l, BPTT_CHAIN, phase, n);
         if (last == NULL) { return BPTT_FAILED; }
         last->cols = node_at(l, n)->rows;
         last->into_previous = previous;
@@ -361,7 +424,7 @@ static void describe_element(const lowering *l, int n, char *note, size_t size)
 }
 
 /* A term of an accumulator that is a value of its own: out += value. */
-static bptt_status lower_added_value(lowering *l, int n, int root, bptt_region region)
+static bptt_status lower_added_value(lowering *l, int n, int root, int phase)
 {
     int slot = l->of[root].slot;
     char note[160], label[2][64];
@@ -373,25 +436,30 @@ static bptt_status lower_added_value(lowering *l, int n, int root, bptt_region r
                          node_at(l, root)->line);
     }
     bptt_element element = {BPTT_OP_ADD, ref_of(l, root), ref_of(l, root), ref_of(l, n)};
-    return lower_element(l, region, root, previous, element, note);
+    return lower_element(l, phase, root, previous, element, note);
 }
 
-/* Terms of one accumulator that belong in `region`: its products, or else the values that are added to them. */
-static bptt_status lower_terms(lowering *l, int n, int root, bptt_region region, bool products)
+/* Where a carry is handed to step t - 1: no other phase knows a step before. */
+static int handing_phase(const lowering *l, int n)
+{
+    return bptt_phase(l->plan, BPTT_REGION_BACK, highest_level(l, l->of[n].outgoing));
+}
+
+/* Terms of one accumulator that belong in `phase`: its products, or else the values that are added to them. */
+static bptt_status lower_terms(lowering *l, int n, int root, int phase, bool products)
 {
     const bptt_node *node = node_at(l, n);
     if (node->op == BPTT_OP_ADD && l->of[n].root == root) {
-        bptt_status status = lower_terms(l, node->a, root, region, products);
-        return status != BPTT_OK ? status : lower_terms(l, node->b, root, region, products);
+        bptt_status status = lower_terms(l, node->a, root, phase, products);
+        return status != BPTT_OK ? status : lower_terms(l, node->b, root, phase, products);
     }
     if (is_product(l, n) && l->of[n].root == root) {
-        /* HEAD works on blocks of rows and knows no step before: what goes to t - 1 waits for BACK. */
-        const bptt_region own = is_direct_carry(l, root) ? BPTT_REGION_BACK : l->of[n].region;
-        return products && own == region ? lower_product(l, n, root, region) : BPTT_OK;
+        const int own = is_direct_carry(l, root) ? handing_phase(l, root) : l->of[n].phase;
+        return products && own == phase ? lower_product(l, n, root, phase) : BPTT_OK;
     }
     if (!has_value(l, n) || n == root) { return BPTT_OK; } /* a bias, a carry */
-    const bptt_region own = is_direct_carry(l, root) ? BPTT_REGION_BACK : l->of[root].region;
-    return !products && own == region ? lower_added_value(l, n, root, region) : BPTT_OK;
+    const int own = is_direct_carry(l, root) ? handing_phase(l, root) : l->of[root].phase;
+    return !products && own == phase ? lower_added_value(l, n, root, phase) : BPTT_OK;
 }
 
 /* A bias is added with the first term of its sum. */
@@ -410,13 +478,22 @@ static bptt_status find_bias(lowering *l, int n, int root)
     return BPTT_OK;
 }
 
-/* The carries' slots start at zero where nothing else is written first. */
-static bptt_status zero_carries(lowering *l)
+/* Does something that is handed to step t - 1 go into the carry of a state before its own level is reached? */
+static bool is_early_carry(const lowering *l, int s)
+{
+    const int n = l->graph->states[s].outgoing;
+    return n >= 0 && highest_level(l, l->of[n].outgoing) > l->level[s];
+}
+
+/* The carries' slots start at zero where nothing else is written first: at the end of `phase`, the one before their level's. */
+static bptt_status zero_carries(lowering *l, int phase)
 {
     for (int s = 0; s < l->graph->state_count; s++) {
-        int carry = l->graph->states[s].carry, home = l->of[carry].root;
-        if (l->written[l->of[home].slot]) { continue; } /* a term of HEAD came first */
-        bptt_action *action = add_action(l, BPTT_ZERO, BPTT_REGION_HEAD, carry);
+        const int carry = l->graph->states[s].carry, home = l->of[carry].root;
+        const bool last = bptt_phase(l->plan, BPTT_REGION_BACK, l->level[s]) == phase + 1;
+        const bool early = phase == bptt_phase(l->plan, BPTT_REGION_HEAD, 0) && is_early_carry(l, s);
+        if (l->written[l->of[home].slot] || (!last && !early)) { continue; } /* another term came first, or will */
+        bptt_action *action = add_action(l, BPTT_ZERO, phase, carry);
         if (action == NULL) { return BPTT_FAILED; }
         action->out = ref_of(l, home);
         action->cols = node_at(l, home)->rows;
@@ -429,10 +506,11 @@ static bptt_status zero_carries(lowering *l)
 static bptt_status lower_loss(lowering *l, int n)
 {
     const bptt_node *node = node_at(l, n);
-    if (l->of[node->a].uses != 2 || l->of[n].region != BPTT_REGION_HEAD) {
+    const int head = bptt_phase(l->plan, BPTT_REGION_HEAD, 0);
+    if (l->of[node->a].uses != 2 || l->of[n].phase != head) {
         return bptt_fail(l->error, BPTT_FAILED, "%s: logits may be used by the loss alone", l->graph->source);
     }
-    bptt_action *action = add_action(l, BPTT_LOSS, BPTT_REGION_HEAD, n);
+    bptt_action *action = add_action(l, BPTT_LOSS, head, n);
     if (action == NULL) { return BPTT_FAILED; }
     action->in = ref_of(l, node->a);
     action->cols = node_at(l, node->a)->rows;
@@ -444,19 +522,27 @@ static bptt_status lower_loss(lowering *l, int n)
     return BPTT_OK;
 }
 
-/* Gradient terms of one parameter that belong in `region`. */
-static bptt_status lower_gradient(lowering *l, int p, int n, bptt_region region, bool *first)
+/* A sum over rows runs when all of them are there. */
+static int summing_phase(const lowering *l, int n, bool scatter)
+{
+    const int phase = l->of[n].phase;
+    const bptt_region region = bptt_phase_region(l->plan, phase);
+    const bool wait = region == BPTT_REGION_BACK || (scatter && region == BPTT_REGION_HEAD);
+    return wait ? bptt_phase(l->plan, BPTT_REGION_TAIL, bptt_phase_level(l->plan, phase)) : phase;
+}
+
+/* Gradient terms of one parameter that belong in `phase`. */
+static bptt_status lower_gradient(lowering *l, int p, int n, int phase, bool *first)
 {
     const bptt_node *node = node_at(l, n), *param = node_at(l, l->graph->params[p].node);
     if (param->cols > 0 && node->op == BPTT_OP_ADD) {
-        bptt_status status = lower_gradient(l, p, node->a, region, first);
-        return status != BPTT_OK ? status : lower_gradient(l, p, node->b, region, first);
+        bptt_status status = lower_gradient(l, p, node->a, phase, first);
+        return status != BPTT_OK ? status : lower_gradient(l, p, node->b, phase, first);
     }
     /* A bias' gradient is the adjoint itself, summed over rows when that is complete. */
     const bool matrix = param->cols > 0, scatter = matrix && takes_token(l, n);
-    bptt_region own = l->of[n].region == BPTT_REGION_BACK || scatter ? BPTT_REGION_TAIL : l->of[n].region;
-    if (own != region) { return BPTT_OK; }
-    bptt_action *action = add_action(l, !matrix ? BPTT_COLUMN_SUM : scatter ? BPTT_SCATTER : BPTT_GRADIENT, region, n);
+    if (summing_phase(l, n, scatter) != phase) { return BPTT_OK; }
+    bptt_action *action = add_action(l, !matrix ? BPTT_COLUMN_SUM : scatter ? BPTT_SCATTER : BPTT_GRADIENT, phase, n);
     if (action == NULL) { return BPTT_FAILED; }
     action->param = p;
     action->cols = param->rows;
@@ -475,47 +561,47 @@ static bptt_status lower_gradient(lowering *l, int p, int n, bptt_region region,
 }
 
 /* A value of its own that is also the outgoing carry is added to the carry of step t - 1. */
-static bptt_status lower_outgoing(lowering *l, int n, bptt_region region)
+static bptt_status lower_outgoing(lowering *l, int n, int phase)
 {
-    if (!l->of[n].outgoing || is_direct_carry(l, n) || region != BPTT_REGION_BACK) { return BPTT_OK; }
+    if (l->of[n].outgoing == 0 || is_direct_carry(l, n) || phase != handing_phase(l, n)) { return BPTT_OK; }
     char note[160], label[64];
     (void)snprintf(note, sizeof note, "carry to t-1 += %s", symbol(l, n, label, sizeof label));
     bptt_status status = BPTT_OK;
     for (int s = 0; s < l->graph->state_count && status == BPTT_OK; s++) {
         if (l->graph->states[s].outgoing != n) { continue; }
         bptt_ref to = home_of_carry(l, s, -1);
-        status = lower_element(l, region, n, true, (bptt_element){BPTT_OP_ADD, to, to, ref_of(l, n)}, note);
+        status = lower_element(l, phase, n, true, (bptt_element){BPTT_OP_ADD, to, to, ref_of(l, n)}, note);
     }
     return status;
 }
 
-static bptt_status lower_node(lowering *l, int n, bptt_region region)
+static bptt_status lower_node(lowering *l, int n, int phase)
 {
     const bptt_node *node = node_at(l, n);
     bptt_status status = BPTT_OK;
-    if (node->op == BPTT_OP_CROSS_ENTROPY && l->of[n].region == region) {
+    if (node->op == BPTT_OP_CROSS_ENTROPY && l->of[n].phase == phase) {
         status = lower_loss(l, n);
     } else if (l->of[n].root == n) {
-        status = lower_terms(l, n, n, region, true);
-        if (status == BPTT_OK) { status = lower_terms(l, n, n, region, false); }
-    } else if (bptt_op_kind_of(node->op) == BPTT_KIND_ELEMENT && has_value(l, n) && l->of[n].region == region) {
+        status = lower_terms(l, n, n, phase, true);
+        if (status == BPTT_OK) { status = lower_terms(l, n, n, phase, false); }
+    } else if (bptt_op_kind_of(node->op) == BPTT_KIND_ELEMENT && has_value(l, n) && l->of[n].phase == phase) {
         char note[160];
         describe_element(l, n, note, sizeof note);
         bptt_element element = {node->op, ref_of(l, n), ref_of(l, node->a), {BPTT_REF_NONE, 0, 0}};
         if (node->b >= 0) { element.b = ref_of(l, node->b); }
-        status = lower_element(l, region, n, false, element, note);
+        status = lower_element(l, phase, n, false, element, note);
     }
-    return status == BPTT_OK ? lower_outgoing(l, n, region) : status;
+    return status == BPTT_OK ? lower_outgoing(l, n, phase) : status;
 }
 
-/* Everything of one region; node order is an order of execution. */
-static bptt_status lower_region(lowering *l, bptt_region region, bool *first_gradient)
+/* Everything of one phase; node order is an order of execution. */
+static bptt_status lower_phase(lowering *l, int phase, bool *first_gradient)
 {
     bptt_status status = BPTT_OK;
-    for (int n = 0; n < l->graph->count && status == BPTT_OK; n++) { status = lower_node(l, n, region); }
-    if (region == BPTT_REGION_HEAD && status == BPTT_OK) { status = zero_carries(l); }
+    for (int n = 0; n < l->graph->count && status == BPTT_OK; n++) { status = lower_node(l, n, phase); }
+    if (status == BPTT_OK) { status = zero_carries(l, phase); }
     for (int p = 0; p < l->graph->param_count && status == BPTT_OK; p++) {
-        status = lower_gradient(l, p, l->graph->params[p].gradient, region, &first_gradient[p]);
+        status = lower_gradient(l, p, l->graph->params[p].gradient, phase, &first_gradient[p]);
     }
     return status;
 }
@@ -568,16 +654,19 @@ static bptt_status lower_all(lowering *l)
     bool first_gradient[BPTT_MAX_PARAMS];
     for (int p = 0; p < BPTT_MAX_PARAMS; p++) { first_gradient[p] = true; }
     count_uses(l);
-    find_regions(l);
+    find_dependences(l);
+    bptt_status status = find_levels(l);
+    if (status != BPTT_OK) { return status; }
+    for (int n = 0; n < l->graph->count; n++) { l->of[n].phase = phase_of(l, n); }
     find_accumulators(l);
     share_slots(l);
-    bptt_status status = check_operands(l);
+    status = check_operands(l);
     if (status == BPTT_OK) { status = give_slots(l); }
     for (int n = 0; n < l->graph->count && status == BPTT_OK; n++) {
         if (l->of[n].root == n && has_value(l, n)) { status = find_bias(l, n, n); }
     }
-    for (int r = BPTT_REGION_INPUT; r <= BPTT_REGION_TAIL && status == BPTT_OK; r++) {
-        status = lower_region(l, (bptt_region)r, first_gradient);
+    for (int phase = 0; phase < bptt_phase_count(l->plan) && status == BPTT_OK; phase++) {
+        status = lower_phase(l, phase, first_gradient);
     }
     return status;
 }

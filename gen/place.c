@@ -80,14 +80,16 @@ static void find_sparse(bptt_plan *plan)
 /* --- slots ----------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct usage {
-    unsigned regions; /* bit r: touched in region r */
-    bool shifted;     /* some step touches another step's rows */
+    uint64_t phases; /* bit p: touched in phase p */
+    bool shifted;    /* some step touches another step's rows */
 } usage;
 
-static void touch(usage *of, const bptt_ref *ref, bptt_region region)
+_Static_assert(4 * BPTT_MAX_LEVELS + 1 < 64, "a bit for every phase");
+
+static void touch(usage *of, const bptt_ref *ref, int phase)
 {
     if (ref->kind != BPTT_REF_SLOT) { return; }
-    of[ref->index].regions |= 1u << region;
+    of[ref->index].phases |= (uint64_t)1 << phase;
     of[ref->index].shifted = of[ref->index].shifted || ref->shift != 0;
 }
 
@@ -95,34 +97,37 @@ static void find_usage(const bptt_plan *plan, usage *of)
 {
     for (int i = 0; i < plan->action_count; i++) {
         const bptt_action *action = &plan->actions[i];
-        touch(of, &action->out, action->region);
-        touch(of, &action->in, action->region);
-        touch(of, &action->adjoint, action->region);
+        const int phase = bptt_phase(plan, action->region, action->level);
+        touch(of, &action->out, phase);
+        touch(of, &action->in, phase);
+        touch(of, &action->adjoint, phase);
         for (int e = 0; e < action->element_count; e++) {
-            touch(of, &action->elements[e].out, action->region);
-            touch(of, &action->elements[e].a, action->region);
-            touch(of, &action->elements[e].b, action->region);
+            touch(of, &action->elements[e].out, phase);
+            touch(of, &action->elements[e].a, phase);
+            touch(of, &action->elements[e].b, phase);
         }
     }
 }
 
-static void choose_rows(bptt_slot *slot, const usage *of)
+static void choose_rows(const bptt_plan *plan, bptt_slot *slot, const usage *of)
 {
-    for (int r = BPTT_REGION_TAIL; r >= BPTT_REGION_INPUT; r--) {
-        if ((of->regions >> r & 1u) != 0) { slot->first = (bptt_region)r; }
+    const int phases = bptt_phase_count(plan);
+    for (int p = phases - 1; p >= 0; p--) {
+        if ((of->phases >> p & 1u) != 0) { slot->first = p; }
     }
-    for (int r = BPTT_REGION_INPUT; r <= BPTT_REGION_TAIL; r++) {
-        if ((of->regions >> r & 1u) != 0) { slot->last = (bptt_region)r; }
+    for (int p = 0; p < phases; p++) {
+        if ((of->phases >> p & 1u) != 0) { slot->last = p; }
     }
     if (slot->kind == BPTT_ROWS_STATE) { /* lives from chunk to chunk */
-        slot->first = BPTT_REGION_INPUT;
-        slot->last = BPTT_REGION_TAIL;
+        slot->first = 0;
+        slot->last = phases - 1;
         return;
     }
+    const bptt_region region = bptt_phase_region(plan, slot->first);
     const bool single = slot->first == slot->last && !of->shifted;
-    slot->kind = single && slot->first == BPTT_REGION_HEAD                                        ? BPTT_ROWS_BLOCK
-                 : single && (slot->first == BPTT_REGION_STEP || slot->first == BPTT_REGION_BACK) ? BPTT_ROWS_STEP
-                                                                                                  : BPTT_ROWS_CHUNK;
+    slot->kind = single && region == BPTT_REGION_HEAD                                   ? BPTT_ROWS_BLOCK
+                 : single && (region == BPTT_REGION_STEP || region == BPTT_REGION_BACK) ? BPTT_ROWS_STEP
+                                                                                        : BPTT_ROWS_CHUNK;
 }
 
 /* As many blocks as blocks of `most` rows make, but all of a size, so that every part has the same to do in the last one. */
@@ -151,17 +156,19 @@ static int64_t choose_block(const bptt_plan *plan)
     return block < rows && plan->unroll != BPTT_UNROLL_FULL ? block : rows;
 }
 
-/* Parts of the work do not wait for each other between INPUT and STEP, nor between BACK and TAIL. */
-static bptt_region begins(const bptt_plan *plan, const bptt_slot *slot)
+/* Parts of the work do not wait for each other on the way to HEAD, nor after it. */
+static int begins(const bptt_plan *plan, const bptt_slot *slot)
 {
-    if (plan->threads == 1) { return slot->first; }
-    return slot->first == BPTT_REGION_STEP ? BPTT_REGION_INPUT : slot->first == BPTT_REGION_TAIL ? BPTT_REGION_BACK : slot->first;
+    const int head = bptt_phase(plan, BPTT_REGION_HEAD, 0);
+    if (plan->threads == 1 || slot->first == head) { return slot->first; }
+    return slot->first < head ? 0 : head + 1;
 }
 
-static bptt_region ends(const bptt_plan *plan, const bptt_slot *slot)
+static int ends(const bptt_plan *plan, const bptt_slot *slot)
 {
-    if (plan->threads == 1) { return slot->last; }
-    return slot->last == BPTT_REGION_INPUT ? BPTT_REGION_STEP : slot->last == BPTT_REGION_BACK ? BPTT_REGION_TAIL : slot->last;
+    const int head = bptt_phase(plan, BPTT_REGION_HEAD, 0);
+    if (plan->threads == 1 || slot->last == head) { return slot->last; }
+    return slot->last < head ? head - 1 : bptt_phase_count(plan) - 1;
 }
 
 /* Spelled-out sums write no padding, so there nobody may leave some behind. */
@@ -213,12 +220,12 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
     find_usage(plan, of);
     for (int s = 0; s < plan->slot_count; s++) {
         plan->slots[s].stride = padded(plan, plan->slots[s].cols);
-        choose_rows(&plan->slots[s], &of[s]);
+        choose_rows(plan, &plan->slots[s], &of[s]);
     }
     plan->block = choose_block(plan);
     for (int s = 0; s < plan->slot_count; s++) {
         bptt_slot *slot = &plan->slots[s];
-        slot->size = of[s].regions == 0 ? 0 : area(bptt_slot_row_count(plan, slot), slot->stride);
+        slot->size = of[s].phases == 0 ? 0 : area(bptt_slot_row_count(plan, slot), slot->stride);
         place_slot(plan, s);
     }
     round_struct(plan);

@@ -12,6 +12,39 @@ const char *bptt_region_name(bptt_region region)
     return names[region];
 }
 
+int bptt_phase_count(const bptt_plan *plan)
+{
+    return 4 * plan->levels + 1;
+}
+
+int bptt_phase(const bptt_plan *plan, bptt_region region, int level)
+{
+    const int head = 2 * plan->levels;
+    switch (region) {
+    case BPTT_REGION_INPUT:
+    case BPTT_REGION_STEP:
+        return 2 * level + (region == BPTT_REGION_STEP);
+    case BPTT_REGION_HEAD:
+        return head;
+    default:
+        return head + 1 + 2 * (plan->levels - 1 - level) + (region == BPTT_REGION_TAIL);
+    }
+}
+
+bptt_region bptt_phase_region(const bptt_plan *plan, int phase)
+{
+    const int head = 2 * plan->levels;
+    if (phase == head) { return BPTT_REGION_HEAD; }
+    if (phase < head) { return phase % 2 == 0 ? BPTT_REGION_INPUT : BPTT_REGION_STEP; }
+    return (phase - head) % 2 == 1 ? BPTT_REGION_BACK : BPTT_REGION_TAIL;
+}
+
+int bptt_phase_level(const bptt_plan *plan, int phase)
+{
+    const int head = 2 * plan->levels;
+    return phase == head ? 0 : phase < head ? phase / 2 : plan->levels - 1 - (phase - head - 1) / 2;
+}
+
 const char *bptt_action_name(bptt_action_kind kind)
 {
     static const char *const names[] = {"gather", "product", "chain", "loss", "zero", "gradient", "scatter", "column_sum"};
@@ -109,28 +142,38 @@ void bptt_plan_free(bptt_plan *plan)
 
 /* --- the printed plan ----------------------------------------------------------------------------------------------------------- */
 
+/* "step", or "step 1" where there are levels. */
+static const char *phase_text(const bptt_plan *plan, int phase, char text[32])
+{
+    const bptt_region region = bptt_phase_region(plan, phase);
+    if (plan->levels == 1 || region == BPTT_REGION_HEAD) { return bptt_region_name(region); }
+    (void)snprintf(text, 32, "%s %d", bptt_region_name(region), bptt_phase_level(plan, phase));
+    return text;
+}
+
 static void print_slots(const bptt_plan *plan, FILE *out)
 {
     static const char *const kinds[] = {"K+1 steps", "K steps", "block", "one step"};
     fprintf(out, "slots: reals of the workspace\n");
     for (int s = 0; s < plan->slot_count; s++) {
         const bptt_slot *slot = &plan->slots[s];
+        char first[32], last[32];
         if (slot->size == 0) { continue; }
         fprintf(out, "  %2d %-12s %-9s rows %-6lld cols %-5lld stride %-5lld at %-8zu size %-8zu %s..%s\n", s, slot->name,
                 kinds[slot->kind], (long long)bptt_slot_row_count(plan, slot), (long long)slot->cols, (long long)slot->stride,
-                slot->offset, slot->size, bptt_region_name(slot->first), bptt_region_name(slot->last));
+                slot->offset, slot->size, phase_text(plan, slot->first, first), phase_text(plan, slot->last, last));
     }
 }
 
 static void print_actions(const bptt_plan *plan, FILE *out)
 {
-    int region = -1;
+    char text[32];
+    int last = -1;
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
-        if ((int)action->region != region) {
-            region = (int)action->region;
-            fprintf(out, "%s:\n", bptt_region_name(action->region));
-        }
+        const int phase = bptt_phase(plan, action->region, action->level);
+        if (phase != last) { fprintf(out, "%s:\n", phase_text(plan, phase, text)); }
+        last = phase;
         fprintf(out, "  %-10s %s", bptt_action_name(action->kind), action->note);
         if (action->kind == BPTT_PRODUCT || action->kind == BPTT_GRADIENT) {
             fprintf(out, "   [tile %d+%d x %d+%d]", action->tile.rows, action->tile.rest_rows, action->tile.vectors,

@@ -9,11 +9,14 @@
  *   count           count.c    FLOP and bytes of what came out
  *
  * Regions of one chunk, in order.  A slot row is one step of one sequence; a chunk has steps x B of them.
- *   INPUT   all rows at once: what does not depend on the state
+ *   INPUT   all rows at once: what does not depend on the states of the level
  *   STEP    t = 0, 1, ...: the recurrence
  *   HEAD    blocks of rows: what the recurrence does not wait for (logits, loss), forward and back
  *   BACK    t = ..., 1, 0: the adjoint of the recurrence
- *   TAIL    all rows at once: gradients of what the recurrence used
+ *   TAIL    all rows at once: gradients of what the recurrence used, adjoints of what it was given
+ * States that depend on each other have one level, and depend otherwise on lower levels alone: a layer of cells is a level.  A level
+ * runs over all steps before the next one begins: INPUT 0, STEP 0, INPUT 1, STEP 1, ..., HEAD, ..., BACK 1, TAIL 1, BACK 0, TAIL 0.
+ * A place in that order is a phase.
  */
 #ifndef BPTT_PLAN_H
 #define BPTT_PLAN_H
@@ -21,7 +24,7 @@
 #include "compile.h"
 #include "graph.h"
 
-enum { BPTT_MAX_SLOTS = 64, BPTT_MAX_ACTIONS = 128, BPTT_MAX_ELEMENTS = 16 };
+enum { BPTT_MAX_SLOTS = 384, BPTT_MAX_ACTIONS = 768, BPTT_MAX_ELEMENTS = 16, BPTT_MAX_LEVELS = 15 };
 
 typedef enum { BPTT_REGION_INPUT, BPTT_REGION_STEP, BPTT_REGION_HEAD, BPTT_REGION_BACK, BPTT_REGION_TAIL } bptt_region;
 
@@ -39,7 +42,7 @@ typedef struct bptt_slot {
     bptt_slot_rows kind;
     int64_t cols, stride; /* reals of a row, without and with padding */
     size_t size, offset;  /* reals, in the workspace */
-    bptt_region first, last;
+    int first, last;      /* phases */
 } bptt_slot;
 
 typedef enum { BPTT_REF_NONE, BPTT_REF_SLOT, BPTT_REF_TEMP } bptt_ref_kind;
@@ -86,6 +89,7 @@ typedef enum {
 typedef struct bptt_action {
     bptt_action_kind kind;
     bptt_region region;
+    int level;          /* of STEP and BACK, and of what prepares or ends them; 0 in HEAD */
     bool forward;       /* also part of a pass without gradients */
     bool into_previous; /* writes step t-1: not done at t = 0 */
     int param;          /* matrix or bias that it reads, or whose gradient it writes; -1: none */
@@ -119,6 +123,7 @@ typedef struct bptt_tensor_plan {
 typedef struct bptt_plan {
     const bptt_spec *spec;
     const bptt_graph *graph;
+    int levels;
     int real_size, simd, lanes; /* lanes: reals in a vector */
     int64_t chunks, rest;       /* chunks of a sequence; steps of the last one when not K, else 0 */
     int64_t block;              /* rows of a HEAD block */
@@ -164,6 +169,11 @@ int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action);
 /* Rows of a slot. */
 int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot);
 const char *bptt_region_name(bptt_region region);
+/* Where a region of a level comes in the order of execution, from 0; and back. */
+int bptt_phase(const bptt_plan *plan, bptt_region region, int level);
+bptt_region bptt_phase_region(const bptt_plan *plan, int phase);
+int bptt_phase_level(const bptt_plan *plan, int phase);
+int bptt_phase_count(const bptt_plan *plan);
 const char *bptt_action_name(bptt_action_kind kind);
 
 #endif

@@ -257,7 +257,8 @@ static int offer_fields(lua_State *L)
     bptt_reader *r = lua_touserdata(L, 1);
     for (size_t i = 0; i < BPTT_FIELD_COUNT; i++) {
         int64_t value;
-        if (bptt_fields[i].kind != BPTT_KIND_INTEGER || !r->given[i]) { continue; }
+        const bool whole = bptt_fields[i].kind == BPTT_KIND_INTEGER || bptt_fields[i].kind == BPTT_KIND_SIZES;
+        if (!whole || !r->given[i]) { continue; }
         memcpy(&value, (const char *)r->spec + bptt_fields[i].offset, sizeof value);
         lua_pushinteger(L, value);
         lua_setglobal(L, bptt_fields[i].name);
@@ -332,6 +333,23 @@ static bptt_status check_product(bptt_reader *r, const char *const *names)
     return bptt_reader_fail(r, NULL, "%s = %s reals take %.0f bytes, expected at most %.0f", terms, values, bytes, byte_limit);
 }
 
+/* As many layers as sizes; the last size counts where `hidden` is one number. */
+static bptt_status check_layers(bptt_reader *r)
+{
+    static const char *const names[] = {"layers", "hidden", NULL};
+    bptt_spec *spec = r->spec;
+    const bptt_field *layers = find_field("layers", strlen("layers"));
+    if (spec->size_count == 0) { return BPTT_OK; }
+    if (!r->given[layers - bptt_fields]) { spec->layers = spec->size_count; }
+    if (spec->layers != spec->size_count) {
+        blame(r, names);
+        return bptt_reader_fail(r, NULL, "layers = %lld, but hidden has %d sizes, expected as many", (long long)spec->layers,
+                                spec->size_count);
+    }
+    if (spec->layers == 1) { spec->size_count = 0; }
+    return BPTT_OK;
+}
+
 static bptt_status check_together(bptt_reader *r)
 {
     static const char *const horizon[] = {"K", "T", NULL};
@@ -341,6 +359,7 @@ static bptt_status check_together(bptt_reader *r)
         {"batch", "T", NULL},           {"hidden", "hidden", NULL},    {"hidden", "vocab", NULL},
         {"T", "batch", "hidden", NULL}, {"T", "batch", "vocab", NULL},
     };
+    if (check_layers(r) != BPTT_OK) { return r->status; }
     if (r->spec->K > r->spec->T) {
         blame(r, horizon);
         return bptt_reader_fail(r, NULL, "K = %lld is more than T = %lld, expected K from 1 to T", (long long)r->spec->K,
@@ -364,6 +383,11 @@ static bptt_status check_together(bptt_reader *r)
 }
 
 /* ---- entry points ---- */
+
+int64_t bptt_spec_width(const bptt_spec *spec, int64_t layer)
+{
+    return spec->size_count > 0 ? spec->sizes[layer] : spec->hidden;
+}
 
 /* A path as messages show it: one longer than a message would hide what is wrong. */
 static const char *shown_path(const char *path)

@@ -13,11 +13,11 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { BPTT_NAME_MAX = 48, BPTT_DIGEST_SIZE = 33 };
+enum { BPTT_NAME_MAX = 48, BPTT_DIGEST_SIZE = 33, BPTT_MAX_LAYERS = 8 };
 
 /* Every choice field lists its words once, in the order of its enum. */
-typedef enum { BPTT_CELL_RNN } bptt_cell;
-typedef enum { BPTT_TANH, BPTT_RELU, BPTT_SIGMOID } bptt_activation;
+typedef enum { BPTT_CELL_RNN, BPTT_CELL_GRU, BPTT_CELL_LSTM } bptt_cell;
+typedef enum { BPTT_TANH, BPTT_RELU, BPTT_SIGMOID, BPTT_IDENTITY } bptt_activation;
 typedef enum { BPTT_F32, BPTT_F64 } bptt_dtype;
 typedef enum { BPTT_CROSS_ENTROPY } bptt_loss;
 typedef enum { BPTT_MEAN, BPTT_SUM } bptt_reduction;
@@ -53,11 +53,14 @@ typedef struct bptt_spec {
     char name[BPTT_NAME_MAX]; /* a C identifier, prefix of everything emitted */
     bptt_cell cell;
     bptt_activation activation;
-    int64_t hidden; /* H, hidden units */
-    int64_t vocab;  /* V, token ids 0 .. V-1 */
-    int64_t T;      /* steps of a sequence */
-    int64_t K;      /* truncation horizon, steps of a chunk, 1 <= K <= T */
-    int64_t batch;  /* B, sequences trained side by side */
+    int64_t hidden;                 /* H, hidden units; of the last layer */
+    int64_t layers;                 /* 0 is 1 */
+    int64_t sizes[BPTT_MAX_LAYERS]; /* hidden units of each layer, where they differ */
+    int size_count;                 /* 0: every layer has `hidden` */
+    int64_t vocab;                  /* V, token ids 0 .. V-1 */
+    int64_t T;                      /* steps of a sequence */
+    int64_t K;                      /* truncation horizon, steps of a chunk, 1 <= K <= T */
+    int64_t batch;                  /* B, sequences trained side by side */
     bptt_dtype dtype;
     bptt_loss loss;
     bptt_reduction reduction;
@@ -91,6 +94,9 @@ bptt_status bptt_spec_load(const char *path, const bptt_override *overrides, siz
 bptt_status bptt_spec_parse(const char *text, size_t length, const char *source, const bptt_override *overrides, size_t count,
                             bptt_spec *spec, bptt_error *error);
 void bptt_spec_free(bptt_spec *spec);
+
+/* Hidden units of a layer, from 0. */
+int64_t bptt_spec_width(const bptt_spec *spec, int64_t layer);
 
 /* Recomputes `text` and `digest` after a caller in the program changed a field (evaluation sets batch = 1). */
 bptt_status bptt_spec_seal(bptt_spec *spec, bptt_error *error);

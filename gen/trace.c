@@ -87,15 +87,45 @@ static lua_Integer check_size(lua_State *L, int index)
     return size;
 }
 
-/* Argument `index`, a name in weight files; it becomes part of C text. */
-static void check_file(lua_State *L, int index, char *file, const char *missing)
+/* The layer whose cell is traced, from 0; -1: the output layer. */
+static int layer_of(lua_State *L)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, "bptt layer");
+    const int layer = (int)lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    return layer;
+}
+
+/* "[2/4]": the second of four blocks.  False: it is no such thing. */
+static bool read_part(const char *text, int *part, int *parts)
+{
+    enum { MOST = 64 };
+    char *end;
+    if (text[0] != '[') { return false; }
+    const long number = strtol(text + 1, &end, 10);
+    if (*end != '/') { return false; }
+    const long count = strtol(end + 1, &end, 10);
+    *part = (int)number - 1;
+    *parts = (int)count;
+    return strcmp(end, "]") == 0 && 1 <= number && number <= count && count <= MOST;
+}
+
+/* Argument `index`, a name in weight files, with a block of that tensor; it becomes part of C text.  A cell's gets its layer. */
+static void check_file(lua_State *L, int index, char *file, const char *missing, int *part, int *parts)
 {
     size_t length;
     const char *name = missing == NULL ? luaL_checklstring(L, index, &length) : luaL_optlstring(L, index, missing, &length);
-    const bool valid = strspn(name, LETTERS DIGITS "_.") == length && length < BPTT_FILE_MAX;
-    luaL_argcheck(L, valid && (length > 0 || missing != NULL), index,
-                  "a name in files has up to 47 letters, digits, '_' and '.'");
-    (void)snprintf(file, BPTT_FILE_MAX, "%s", name);
+    const size_t letters = strspn(name, LETTERS DIGITS "_.");
+    const bool valid = letters < BPTT_FILE_MAX - 8 && (letters > 0 || missing != NULL);
+    *part = 0;
+    *parts = 1;
+    luaL_argcheck(L, valid && (letters == length || (letters > 0 && read_part(name + letters, part, parts))), index,
+                  "a name in files has up to 47 letters, digits, '_' and '.', then perhaps a block of it as [1/4]");
+    if (letters > 0 && layer_of(L) >= 0) {
+        (void)snprintf(file, BPTT_FILE_MAX, "%.*s_l%d", (int)letters, name, layer_of(L));
+    } else {
+        (void)snprintf(file, BPTT_FILE_MAX, "%.*s", (int)letters, name);
+    }
 }
 
 static int add_param(lua_State *L, lua_Integer rows, lua_Integer cols, int file, int twin)
@@ -105,9 +135,12 @@ static int add_param(lua_State *L, lua_Integer rows, lua_Integer cols, int file,
     bptt_param *param = &graph->params[graph->param_count];
     param->node = add_leaf(L, BPTT_OP_PARAM, rows, cols, graph->param_count);
     param->gradient = -1;
-    check_file(L, file, param->file, NULL);
-    check_file(L, twin, param->twin, "");
+    int part, parts;
+    check_file(L, file, param->file, NULL, &param->part, &param->parts);
+    check_file(L, twin, param->twin, "", &part, &parts);
     luaL_argcheck(L, strcmp(param->file, param->twin) != 0, twin, "that name is taken");
+    luaL_argcheck(L, param->twin[0] == '\0' || (part == param->part && parts == param->parts), twin,
+                  "it is another block than the first name's");
     graph->param_count++;
     return push_node(L, param->node);
 }
@@ -141,7 +174,7 @@ static int state(lua_State *L)
 static bool valid_symbol(const char *name)
 {
     size_t length = strspn(name, LETTERS DIGITS "_");
-    return length > 0 && name[length] == '\0' && length < BPTT_SYMBOL_MAX - 2 && strspn(name, DIGITS) == 0;
+    return length > 0 && name[length] == '\0' && length < BPTT_SYMBOL_MAX - 6 && strspn(name, DIGITS) == 0;
 }
 
 /* `h = value` where h is a state. */
@@ -159,6 +192,18 @@ static void set_next(lua_State *L, bptt_graph *graph, int s, int value)
     graph->states[s].next = value;
 }
 
+/* Where there are several layers, each one's names end in its number. */
+static void name_node(lua_State *L, bptt_node *node, const char *name)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, "bptt layers");
+    if (lua_tointeger(L, -1) > 1 && layer_of(L) >= 0) {
+        (void)snprintf(node->name, sizeof node->name, "%s_l%d", name, layer_of(L));
+    } else {
+        (void)snprintf(node->name, sizeof node->name, "%s", name);
+    }
+    lua_pop(L, 1);
+}
+
 /* environment.name = value; upvalues: graph, table of values */
 static int assign(lua_State *L)
 {
@@ -170,7 +215,7 @@ static int assign(lua_State *L)
     const int *old = luaL_testudata(L, -1, NODE);
     if (box != NULL) {
         if (!valid_symbol(name)) {
-            return luaL_error(L, "'%s' cannot name a value: up to %d letters, digits and _ can", name, BPTT_SYMBOL_MAX - 3);
+            return luaL_error(L, "'%s' cannot name a value: up to %d letters, digits and _ can", name, BPTT_SYMBOL_MAX - 7);
         }
         if (old != NULL && graph->nodes[*old].op == BPTT_OP_STATE) {
             set_next(L, graph, graph->nodes[*old].symbol, *box);
@@ -178,7 +223,7 @@ static int assign(lua_State *L)
             return luaL_error(L, "'%s' is assigned twice", name);
         }
         bptt_node *node = &graph->nodes[*box];
-        if (node->name[0] == '\0') { (void)snprintf(node->name, sizeof node->name, "%s", name); }
+        if (node->name[0] == '\0') { name_node(L, node, name); }
     }
     lua_pop(L, 1);
     lua_pushvalue(L, 2);
@@ -225,6 +270,14 @@ static void add_metatable(lua_State *L, bptt_graph *graph)
     lua_pop(L, 1);
 }
 
+/* phi where it is the identity. */
+static int itself(lua_State *L)
+{
+    (void)check_node(L, 1);
+    lua_settop(L, 1);
+    return 1;
+}
+
 static void add_values(lua_State *L, bptt_graph *graph, const bptt_spec *spec)
 {
     static const bptt_op activations[] = {
@@ -233,41 +286,67 @@ static void add_values(lua_State *L, bptt_graph *graph, const bptt_spec *spec)
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
         add_function(L, graph, bptt_op_name(functions[i]), operation, functions[i]);
     }
-    add_function(L, graph, "phi", operation, activations[spec->activation]);
+    if (spec->activation == BPTT_IDENTITY) {
+        add_function(L, graph, "phi", itself, BPTT_OP_COUNT);
+    } else {
+        add_function(L, graph, "phi", operation, activations[spec->activation]);
+    }
     add_function(L, graph, "matrix", matrix, BPTT_OP_PARAM);
     add_function(L, graph, "vector", vector, BPTT_OP_PARAM);
     add_function(L, graph, "state", state, BPTT_OP_STATE);
-    add_size(L, "hidden", spec->hidden);
-    add_size(L, "input", spec->vocab);
-    add_size(L, "output", spec->vocab);
 }
 
-/* Leaves the environment on the stack.  Runs protected: argument 1 is the graph, 2 the spec. */
+/* One text's surroundings: a layer's cell, or the output layer. */
+typedef struct surroundings {
+    bptt_graph *graph;
+    const bptt_spec *spec;
+    int layer;     /* -1: the output layer */
+    int64_t width; /* `hidden` */
+    int in;        /* node that comes from below: x of a cell, h of the output layer */
+    int target;    /* y of the output layer */
+} surroundings;
+
+static void offer_node(lua_State *L, const char *name, int node)
+{
+    push_node(L, node);
+    lua_setfield(L, 3, name);
+}
+
+/* What this text alone sees; the values are at index 3. */
+static void add_surroundings(lua_State *L, const surroundings *s)
+{
+    lua_pushinteger(L, s->layer);
+    lua_setfield(L, LUA_REGISTRYINDEX, "bptt layer");
+    lua_pushinteger(L, s->spec->layers);
+    lua_setfield(L, LUA_REGISTRYINDEX, "bptt layers");
+    add_size(L, "hidden", s->width);
+    if (s->layer >= 0) {
+        add_size(L, "input", s->graph->nodes[s->in].rows);
+        offer_node(L, "x", s->in);
+    } else {
+        add_size(L, "output", s->spec->vocab);
+        offer_node(L, "h", s->in);
+        offer_node(L, "y", s->target);
+    }
+}
+
+/* Leaves the environment on the stack.  Runs protected: argument 1 is the surroundings. */
 static int build_environment(lua_State *L)
 {
-    bptt_graph *graph = lua_touserdata(L, 1);
-    const bptt_spec *spec = lua_touserdata(L, 2);
+    const surroundings *s = lua_touserdata(L, 1);
     lua_settop(L, 0);
-    add_metatable(L, graph);
+    add_metatable(L, s->graph);
     lua_newtable(L); /* 1: the environment, for ever empty */
     lua_newtable(L); /* 2: its metatable */
     lua_newtable(L); /* 3: the values */
-    add_values(L, graph, spec);
-    const bptt_node leaves[] = {{.op = BPTT_OP_INPUT, .a = -1, .b = -1, .rows = spec->vocab, .symbol = -1, .name = "x"},
-                                {.op = BPTT_OP_TARGET, .a = -1, .b = -1, .rows = spec->vocab, .symbol = -1, .name = "y"}};
-    for (size_t i = 0; i < 2; i++) {
-        bptt_error error = {""};
-        int node = bptt_graph_add(graph, &leaves[i], &error);
-        if (node < 0) { return luaL_error(L, "%s", error.text); }
-        push_node(L, node);
-        lua_setfield(L, 3, leaves[i].name);
-    }
+    add_values(L, s->graph, s->spec);
+    add_surroundings(L, s);
     static const struct {
         const char *name;
         lua_CFunction function;
     } hooks[] = {{"__index", lookup}, {"__newindex", assign}};
     for (size_t i = 0; i < 2; i++) {
-        lua_pushlightuserdata(L, graph);
+        lua_pushlightuserdata(L, s->graph);
         lua_pushvalue(L, 3);
         lua_pushcclosure(L, hooks[i].function, 2);
         lua_setfield(L, 2, hooks[i].name);
@@ -280,21 +359,43 @@ static int build_environment(lua_State *L)
     return 1;
 }
 
-/* Runs one text in the environment, which stays on the stack. */
-static bptt_status run(bptt_sandbox *sandbox, const char *text, const char *source, bptt_error *error)
+/* Runs one text in its surroundings. */
+static bptt_status run(bptt_sandbox *sandbox, const surroundings *s, const char *text, const char *source, bptt_error *error)
 {
     lua_State *L = bptt_sandbox_state(sandbox);
-    bptt_status status = bptt_sandbox_compile(sandbox, text, strlen(text), source, error);
+    lua_settop(L, 0);
+    lua_pushcfunction(L, build_environment);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)s);
+    bptt_status status = bptt_sandbox_call(sandbox, 1, 1, error);
+    if (status == BPTT_OK) { status = bptt_sandbox_compile(sandbox, text, strlen(text), source, error); }
     if (status != BPTT_OK) { return status; }
     lua_pushvalue(L, -2);
     if (lua_setupvalue(L, -2, 1) == NULL) { lua_pop(L, 1); }
     return bptt_sandbox_call(sandbox, 0, 0, error);
 }
 
+/* The node that the text which has just run calls so; -1: none. */
+static int node_named(lua_State *L, const char *name)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, "bptt values");
+    lua_getfield(L, -1, name);
+    const int *node = luaL_testudata(L, -1, NODE);
+    const int found = node == NULL ? -1 : *node;
+    lua_pop(L, 2);
+    return found;
+}
+
 static bool share_file(const bptt_param *a, const bptt_param *b)
 {
     return strcmp(a->file, b->file) == 0 || strcmp(a->file, b->twin) == 0 || strcmp(a->twin, b->file) == 0 ||
            (a->twin[0] != '\0' && strcmp(a->twin, b->twin) == 0);
+}
+
+/* Different blocks of one tensor. */
+static bool are_blocks(const bptt_graph *graph, const bptt_param *a, const bptt_param *b)
+{
+    const bptt_node *m = &graph->nodes[a->node], *n = &graph->nodes[b->node];
+    return a->parts == b->parts && a->part != b->part && m->rows == n->rows && m->cols == n->cols;
 }
 
 /* Parameters and states have names; parameters differ in files too. */
@@ -308,7 +409,8 @@ static bptt_status check_names(const bptt_graph *graph, bptt_error *error)
                              is_param ? "parameter" : "state");
         }
         for (int q = 0; is_param && q < node->symbol; q++) {
-            if (!share_file(&graph->params[node->symbol], &graph->params[q])) { continue; }
+            const bptt_param *a = &graph->params[node->symbol], *b = &graph->params[q];
+            if (!share_file(a, b) || are_blocks(graph, a, b)) { continue; }
             return bptt_fail(error, BPTT_FAILED, "%s:%d: '%s' is called in files what '%s' is", graph->source, node->line,
                              node->name, graph->nodes[graph->params[q].node].name);
         }
@@ -319,11 +421,7 @@ static bptt_status check_names(const bptt_graph *graph, bptt_error *error)
 /* The loss is the global of that name; every state needs its next value. */
 static bptt_status finish(lua_State *L, bptt_graph *graph, bptt_error *error)
 {
-    lua_getfield(L, LUA_REGISTRYINDEX, "bptt values");
-    lua_getfield(L, -1, "loss");
-    const int *loss = luaL_testudata(L, -1, NODE);
-    graph->loss = loss == NULL ? -1 : *loss;
-    lua_pop(L, 2);
+    graph->loss = node_named(L, "loss");
     if (graph->loss < 0 || bptt_op_kind_of(graph->nodes[graph->loss].op) != BPTT_KIND_LOSS) {
         return bptt_fail(error, BPTT_FAILED, "%s: no equation gives 'loss' a loss", graph->source);
     }
@@ -337,20 +435,46 @@ static bptt_status finish(lua_State *L, bptt_graph *graph, bptt_error *error)
     return status;
 }
 
+static bptt_status add_leaves(const bptt_spec *spec, bptt_graph *graph, surroundings *s, bptt_error *error)
+{
+    const bptt_node x = {.op = BPTT_OP_INPUT, .a = -1, .b = -1, .rows = spec->vocab, .symbol = -1, .name = "x"};
+    const bptt_node y = {.op = BPTT_OP_TARGET, .a = -1, .b = -1, .rows = spec->vocab, .symbol = -1, .name = "y"};
+    s->in = bptt_graph_add(graph, &x, error);
+    s->target = s->in < 0 ? -1 : bptt_graph_add(graph, &y, error);
+    return s->target < 0 ? BPTT_FAILED : BPTT_OK;
+}
+
+/* The layers' cells, each on top of the one before. */
+static bptt_status run_cells(bptt_sandbox *sandbox, surroundings *s, const char *cell, bptt_error *error)
+{
+    const int layers = s->spec->layers > 1 ? (int)s->spec->layers : 1;
+    for (s->layer = 0; s->layer < layers; s->layer++) {
+        s->width = bptt_spec_width(s->spec, s->layer);
+        bptt_status status = run(sandbox, s, cell, s->graph->source, error);
+        if (status != BPTT_OK) { return status; }
+        const int h = node_named(bptt_sandbox_state(sandbox), "h");
+        if (h < 0 || s->graph->nodes[h].cols > 0) {
+            return bptt_fail(error, BPTT_FAILED, "%s: no equation gives 'h', what goes on to the next layer, a vector",
+                             s->graph->source);
+        }
+        s->in = h;
+    }
+    s->layer = -1;
+    s->width = s->graph->nodes[s->in].rows;
+    return BPTT_OK;
+}
+
 bptt_status bptt_trace_text(const bptt_spec *spec, const char *cell, const char *source, bptt_graph *graph, bptt_error *error)
 {
     memset(graph, 0, sizeof *graph);
     graph->source = source;
     bptt_sandbox *sandbox = bptt_sandbox_new();
     if (sandbox == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory to trace %s", source); }
-    lua_State *L = bptt_sandbox_state(sandbox);
-    lua_pushcfunction(L, build_environment);
-    lua_pushlightuserdata(L, graph);
-    lua_pushlightuserdata(L, (void *)(uintptr_t)spec);
-    bptt_status status = bptt_sandbox_call(sandbox, 2, 1, error);
-    if (status == BPTT_OK) { status = run(sandbox, cell, source, error); }
-    if (status == BPTT_OK) { status = run(sandbox, bptt_embedded("cells/output.lua"), "output.lua", error); }
-    if (status == BPTT_OK) { status = finish(L, graph, error); }
+    surroundings s = {.graph = graph, .spec = spec};
+    bptt_status status = add_leaves(spec, graph, &s, error);
+    if (status == BPTT_OK) { status = run_cells(sandbox, &s, cell, error); }
+    if (status == BPTT_OK) { status = run(sandbox, &s, bptt_embedded("cells/output.lua"), "output.lua", error); }
+    if (status == BPTT_OK) { status = finish(bptt_sandbox_state(sandbox), graph, error); }
     bptt_sandbox_free(sandbox);
     if (status != BPTT_OK) { bptt_graph_free(graph); }
     return status;
@@ -360,6 +484,8 @@ bptt_status bptt_trace(const bptt_spec *spec, bptt_graph *graph, bptt_error *err
 {
     static const struct {
         const char *embedded, *source;
-    } cells[] = {[BPTT_CELL_RNN] = {"cells/rnn.lua", "rnn.lua"}};
+    } cells[] = {[BPTT_CELL_RNN] = {"cells/rnn.lua", "rnn.lua"},
+                 [BPTT_CELL_GRU] = {"cells/gru.lua", "gru.lua"},
+                 [BPTT_CELL_LSTM] = {"cells/lstm.lua", "lstm.lua"}};
     return bptt_trace_text(spec, bptt_embedded(cells[spec->cell].embedded), cells[spec->cell].source, graph, error);
 }

@@ -96,11 +96,11 @@ static bool set_tensors(struct generic *net)
 {
     const uint32_t H = net->model.hidden, V = net->model.vocab;
     const bptt_tensor tensors[TENSORS] = {
-        [W_XH] = {.name = "W_xh", .file = "rnn.weight_ih_l0", .rank = 2, .rows = V, .cols = H},
-        [W_HH] = {.name = "W_hh", .file = "rnn.weight_hh_l0", .rank = 2, .rows = H, .cols = H},
-        [B_H] = {.name = "b_h", .file = "rnn.bias_ih_l0", .twin = "rnn.bias_hh_l0", .rank = 1, .rows = 1, .cols = H},
-        [W_HY] = {.name = "W_hy", .file = "out.weight", .rank = 2, .rows = H, .cols = V},
-        [B_Y] = {.name = "b_y", .file = "out.bias", .rank = 1, .rows = 1, .cols = V},
+        [W_XH] = {.name = "W_xh", .file = "rnn.weight_ih_l0", .rank = 2, .rows = V, .cols = H, .parts = 1},
+        [W_HH] = {.name = "W_hh", .file = "rnn.weight_hh_l0", .rank = 2, .rows = H, .cols = H, .parts = 1},
+        [B_H] = {.name = "b_h", .file = "rnn.bias_ih_l0", .twin = "rnn.bias_hh_l0", .rank = 1, .rows = 1, .cols = H, .parts = 1},
+        [W_HY] = {.name = "W_hy", .file = "out.weight", .rank = 2, .rows = H, .cols = V, .parts = 1},
+        [B_Y] = {.name = "b_y", .file = "out.bias", .rank = 1, .rows = 1, .cols = V, .parts = 1},
     };
     memcpy(net->tensors, tensors, sizeof tensors);
     size_t end = 0;
@@ -112,7 +112,7 @@ static bool set_tensors(struct generic *net)
         if (__builtin_mul_overflow((size_t)tensor->rows, (size_t)tensor->cols, &count)) { return false; }
         if (__builtin_add_overflow(end, count, &end)) { return false; }
     }
-    net->state = (bptt_tensor){.name = "h", .file = "h", .rank = 2, .rows = net->model.batch, .cols = H, .stride = H};
+    net->state = (bptt_tensor){.name = "h", .file = "h", .rank = 2, .rows = net->model.batch, .cols = H, .stride = H, .parts = 1};
     net->model.parameters = net->model.block = end;
     return true;
 }
@@ -145,6 +145,7 @@ static bool set_layout(struct generic *net)
 const bptt_model *bptt_generic_new(const bptt_spec *spec)
 {
     static const uint32_t moments[] = {[BPTT_MOMENTUM] = 1, [BPTT_ADAGRAD] = 1, [BPTT_RMSPROP] = 1, [BPTT_ADAM] = 2};
+    if (spec->cell != BPTT_CELL_RNN || spec->layers > 1) { return NULL; }
     struct generic *net = calloc(1, sizeof *net);
     if (net == NULL) { return NULL; }
     net->activation = spec->activation;

@@ -73,10 +73,12 @@ static void F(activate)(bptt_activation activation, size_t n, real *a)
     case BPTT_SIGMOID:
         for (size_t i = 0; i < n; i++) { a[i] = 1 / (1 + exp(-a[i])); }
         break;
+    case BPTT_IDENTITY:
+        break;
     }
 }
 
-/* dA = dH * phi'(a), in place; phi' is a function of h = phi(a) for all three. */
+/* dA = dH * phi'(a), in place; phi' is a function of h = phi(a) for all of them. */
 static void F(activate_backward)(bptt_activation activation, size_t n, const real *restrict h, real *restrict d)
 {
     switch (activation) {
@@ -88,6 +90,8 @@ static void F(activate_backward)(bptt_activation activation, size_t n, const rea
         break;
     case BPTT_SIGMOID:
         for (size_t i = 0; i < n; i++) { d[i] *= h[i] * (1 - h[i]); }
+        break;
+    case BPTT_IDENTITY:
         break;
     }
 }

@@ -314,14 +314,14 @@ static void bptt_any_predict(const bptt_model *self, void *m, const uint32_t *x,
 
 static const bptt_tensor tensors[] = {
 % for _, p in ipairs(params) do
-    {"${p.name}", "${p.file}", ${p.twin ~= "" and '"' .. p.twin .. '"' or "0"}, ${p.rank}, ${p.rows}, ${p.cols}, ${p.stride}, ${p.offset}},
+    {"${p.name}", "${p.file}", ${p.twin ~= "" and '"' .. p.twin .. '"' or "0"}, ${p.rank}, ${p.rows}, ${p.cols}, ${p.stride}, ${p.offset}, ${p.part}, ${p.parts}},
 % end
 };
 
 static const bptt_tensor carried[] = {
 % local first_state = slots[states[1]].offset
 % for _, s in ipairs(states) do
-    {"${slots[s].name}", "${slots[s].name}", 0, 2, ${spec.batch}, ${slots[s].cols}, ${slots[s].stride}, ${slots[s].offset - first_state}},
+    {"${slots[s].name}", "${slots[s].name}", 0, 2, ${spec.batch}, ${slots[s].cols}, ${slots[s].stride}, ${slots[s].offset - first_state}, 0, 1},
 % end
 };
 

@@ -615,10 +615,13 @@ local function declare(chosen, begin)
   end
 end
 
-local function choose(regions, forward_only)
+-- level: of the states, nil: all.
+local function choose(regions, level, forward_only)
   local set, chosen = in_regions(regions), {}
   for _, action in ipairs(actions) do
-    if set[action.region] and action.cut ~= "tensor" and (action.forward or not forward_only) then chosen[#chosen + 1] = action end
+    if set[action.region] and action.cut ~= "tensor" and action.level == (level or action.level) and (action.forward or not forward_only) then
+      chosen[#chosen + 1] = action
+    end
   end
   return chosen
 end
@@ -649,8 +652,8 @@ local function note_at(action, t)
   return (action.note:gsub("%[t%-1%]", "[" .. t - 1 .. "]"):gsub("%[t%]", "[" .. t .. "]"):gsub("t%-1", tostring(t - 1)))
 end
 
-function H.rows_region(region, steps)
-  for _, action in ipairs(choose {region}) do
+local function rows_region(region, level, steps)
+  for _, action in ipairs(choose({region}, level)) do
     write("    /* all t: ", action.note, " */\n")
     put("    ", calls(action, nil, looped and "steps * " .. B or steps * B))
   end
@@ -671,8 +674,8 @@ local function one_step(chosen, t, streams, indent)
   end
 end
 
-function H.steps_regions(regions, steps, streams)
-  local chosen = choose(regions)
+local function steps_regions(regions, level, steps, streams)
+  local chosen = choose(regions, level)
   local ahead = regions[#regions] == "step"
   if #chosen == 0 then return end
   local notes = {}
@@ -698,22 +701,26 @@ end
 
 function H.forward(steps, streams)
   H.locals({"input", "step"}, steps)
-  if parted then -- a part needs its own rows of the input alone
-    H.steps_regions({"input", "step"}, steps, streams)
-  else
-    H.rows_region("input", steps)
-    H.steps_regions({"step"}, steps, streams)
+  for level = 0, levels - 1 do
+    if parted then -- a part needs its own rows of the input alone
+      steps_regions({"input", "step"}, level, steps, streams)
+    else
+      rows_region("input", level, steps)
+      steps_regions({"step"}, level, steps, streams)
+    end
   end
 end
 
 function H.backward(steps, streams)
   H.locals({"back", "tail"}, steps)
-  H.steps_regions({"back"}, steps, streams)
-  if parted then H.steps_regions({"tail"}, steps, streams) else H.rows_region("tail", steps) end
+  for level = levels - 1, 0, -1 do
+    steps_regions({"back"}, level, steps, streams)
+    if parted then steps_regions({"tail"}, level, steps, streams) else rows_region("tail", level, steps) end
+  end
 end
 
 function H.head(backward, rows)
-  local chosen = choose({"head"}, not backward)
+  local chosen = choose({"head"}, nil, not backward)
   declare(chosen, parted and "skip")
   for _, action in ipairs(chosen) do
     write("    /* ", action.note, " */\n")
@@ -797,7 +804,7 @@ function H.dispatch(which)
 end
 
 function H.predict()
-  local chosen = choose({"input", "step", "head"}, true)
+  local chosen = choose({"input", "step", "head"}, nil, true)
   declare(chosen)
   for _, action in ipairs(chosen) do
     if action.kind == "loss" and spelled then

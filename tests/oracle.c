@@ -83,6 +83,8 @@ static double phi(const oracle_net *net, double a)
         return fmax(a, 0);
     case BPTT_SIGMOID:
         return 1 / (1 + exp(-a));
+    case BPTT_IDENTITY:
+        return a;
     }
     abort();
 }
@@ -97,6 +99,8 @@ static double phi_slope(const oracle_net *net, double h)
         return h > 0 ? 1 : 0;
     case BPTT_SIGMOID:
         return h * (1 - h);
+    case BPTT_IDENTITY:
+        return 1;
     }
     abort();
 }

@@ -147,7 +147,8 @@ static void check_ref(const bptt_plan *plan, const bptt_ref *ref, const bptt_act
     ck_assert(ref->index >= 0 && ref->index < plan->slot_count);
     const bptt_slot *slot = &plan->slots[ref->index];
     ck_assert_uint_gt(slot->size, 0);
-    ck_assert(slot->first <= action->region && action->region <= slot->last);
+    const int phase = bptt_phase(plan, action->region, action->level);
+    ck_assert(slot->first <= phase && phase <= slot->last);
     ck_assert(ref->shift == 0 || slot->kind == BPTT_ROWS_STATE || (ref->shift == -1 && action->into_previous));
     ck_assert(slot->kind != BPTT_ROWS_BLOCK || action->region == BPTT_REGION_HEAD);
     ck_assert(slot->kind != BPTT_ROWS_STEP || action->region == BPTT_REGION_STEP || action->region == BPTT_REGION_BACK);
@@ -174,7 +175,10 @@ static void check_actions(const bptt_plan *plan)
 {
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
-        if (a > 0) { ck_assert_int_ge(action->region, plan->actions[a - 1].region); }
+        if (a > 0) {
+            const bptt_action *before = &plan->actions[a - 1];
+            ck_assert_int_ge(bptt_phase(plan, action->region, action->level), bptt_phase(plan, before->region, before->level));
+        }
         ck_assert(!action->into_previous || action->region == BPTT_REGION_BACK);
         if (action->kind == BPTT_PRODUCT || action->kind == BPTT_GRADIENT) { check_tile(plan, action); }
         check_ref(plan, &action->out, action);
