@@ -34,7 +34,7 @@ typedef struct bptt_counts {
     size_t work_count;
 } bptt_counts;
 
-enum { BPTT_PRODUCT_MAX = 48, BPTT_MAX_PRODUCTS = 256, BPTT_MAX_TILES = 16 };
+enum { BPTT_PRODUCT_MAX = 72, BPTT_MAX_PRODUCTS = 256, BPTT_MAX_TILES = 16 };
 
 /* Register tile of a matrix product: rows x vectors accumulators. */
 typedef struct bptt_tile_size {

@@ -19,6 +19,7 @@ static void count_struct(bptt_plan *plan)
     const size_t real = (size_t)plan->real_size;
     size_t kept = 0;
     for (int s = 0; s < plan->slot_count; s++) {
+        if (plan->slots[s].host >= 0) { continue; }
         if (plan->slots[s].kind == BPTT_ROWS_STATE || plan->slots[s].kind == BPTT_ROWS_CHUNK) { kept += plan->slots[s].size; }
     }
     if (kept > plan->work_size) { kept = plan->work_size; } /* slots may share memory */
@@ -58,14 +59,15 @@ static int places_of(const bptt_action *action, bptt_ref places[3 + 3 * BPTT_MAX
     return count;
 }
 
-/* Reals of the parameter, or of its gradient, that one call with `rows` rows touches. */
+/* Reals of the parameters, or of their gradients, that one call with `rows` rows touches. */
 static double parameter_reals(const bptt_plan *plan, const bptt_action *action, double rows)
 {
     if (action->param < 0) { return 0; }
     const bptt_tensor_plan *tensor = &plan->params[action->param];
+    const double width = (double)bptt_padded(plan, action->cols);
     const bool by_token = action->kind == BPTT_GATHER || (action->kind == BPTT_SCATTER && action->fill == BPTT_FILL_ADD);
-    if (by_token && rows < (double)tensor->rows) { return rows * (double)tensor->stride; }
-    return action->turned ? (double)tensor->cols * (double)tensor->turned_stride : (double)tensor->rows * (double)tensor->stride;
+    if (by_token && rows < (double)tensor->rows) { return rows * width; }
+    return action->turned ? (double)action->depth * (double)tensor->turned_stride : (double)tensor->rows * width;
 }
 
 static void count_action(bptt_plan *plan, const bptt_action *action)
@@ -75,7 +77,7 @@ static void count_action(bptt_plan *plan, const bptt_action *action)
     const double all = steps * (double)plan->spec->batch, rows = (double)bptt_call_rows(plan, action);
     const int count = places_of(action, places);
     double reals = parameter_reals(plan, action, rows);
-    if (action->fill == BPTT_FILL_BIAS && action->bias >= 0) { reals += (double)plan->params[action->bias].stride; }
+    if (action->fill == BPTT_FILL_BIAS && action->bias >= 0) { reals += (double)bptt_padded(plan, action->cols); }
     for (int i = 0; i < count; i++) { reals += rows * (double)plan->slots[places[i].index].stride; }
     /* a block that is not full counts as the part of a call that it is */
     add_work(&plan->counts, all / rows, rows * action->flop, reals * plan->real_size);
@@ -90,7 +92,7 @@ static double skipped_reals(const bptt_plan *plan)
     for (int p = 0; p < plan->graph->param_count; p++) {
         const bptt_tensor_plan *tensor = &plan->params[p];
         const double rest = (double)tensor->rows - tokens;
-        if (tensor->sparse && rest > 0) { reals += rest * (double)tensor->stride; }
+        if (tensor->leader == p && tensor->sparse && rest > 0) { reals += rest * (double)tensor->stride; }
     }
     return reals;
 }

@@ -7,6 +7,7 @@
 /* A value that only its own chain reads needs no slot. */
 static bool in_chain_only(const bptt_plan *plan, int chain, int slot, int shift)
 {
+    if (plan->slots[slot].host >= 0) { return false; } /* a stacked product touches it */
     for (int s = 0; s < plan->graph->state_count; s++) {
         if (plan->refs[plan->graph->states[s].next].index == slot) { return false; }
     }

@@ -254,6 +254,7 @@ static int add_slot(lowering *l, int n)
     }
     slot->kind = BPTT_ROWS_CHUNK; /* until the pass place knows better */
     slot->cols = node->rows;
+    slot->host = -1;
     l->bias[plan->slot_count] = -1;
     return plan->slot_count++;
 }

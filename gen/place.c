@@ -8,11 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int64_t padded(const bptt_plan *plan, int64_t cols)
-{
-    return (cols + plan->lanes - 1) / plan->lanes * plan->lanes;
-}
-
 #define MOST 0x1p50 /* reals, and bytes: sums of sizes below it do not overflow, and no machine has more */
 
 /* Reals of rows x stride, or MOST, which does not fit. */
@@ -45,19 +40,49 @@ static void place_params(bptt_plan *plan)
         bptt_tensor_plan *tensor = &plan->params[p];
         tensor->rows = node->cols > 0 ? node->cols : 1;
         tensor->cols = node->rows;
-        tensor->stride = padded(plan, tensor->cols);
+        if (tensor->leader != p) { continue; }
+        if (tensor->stride == 0) { tensor->stride = bptt_padded(plan, tensor->cols); }
         tensor->offset = plan->block_size;
         plan->block_size += area(tensor->rows, tensor->stride);
     }
+    for (int p = 0; p < plan->graph->param_count; p++) {
+        bptt_tensor_plan *tensor = &plan->params[p];
+        tensor->offset = plan->params[tensor->leader].offset + (size_t)tensor->column;
+    }
+}
+
+/* Second copies of the matrices that some action reads turned. */
+static void place_turned(bptt_plan *plan)
+{
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
-        if (!action->turned || plan->params[action->param].turned) { continue; }
-        bptt_tensor_plan *tensor = &plan->params[action->param];
-        tensor->turned = true;
-        tensor->turned_stride = padded(plan, tensor->rows);
-        tensor->turned_offset = plan->turned_size;
-        plan->turned_size += area(tensor->cols, tensor->turned_stride);
+        if (!action->turned) { continue; }
+        bptt_tensor_plan *leader = &plan->params[plan->params[action->param].leader];
+        if (leader->turned) { continue; }
+        leader->turned = true;
+        leader->turned_stride = bptt_padded(plan, leader->rows);
+        leader->turned_offset = plan->turned_size;
+        int64_t width = 0; /* up to the end of the last column that is not padding */
+        for (int p = 0; p < plan->graph->param_count; p++) {
+            const bptt_tensor_plan *member = &plan->params[p];
+            if (&plan->params[member->leader] == leader && member->column + member->cols > width) {
+                width = member->column + member->cols;
+            }
+        }
+        plan->turned_size += area(width, leader->turned_stride);
     }
+    for (int p = 0; p < plan->graph->param_count; p++) {
+        bptt_tensor_plan *tensor = &plan->params[p];
+        const bptt_tensor_plan *leader = &plan->params[tensor->leader];
+        tensor->turned = leader->turned;
+        tensor->turned_stride = leader->turned_stride;
+        tensor->turned_offset = leader->turned_offset + (size_t)(tensor->column * leader->turned_stride);
+    }
+}
+
+static bool is_member(const bptt_plan *plan, int param, int leader)
+{
+    return param >= 0 && plan->params[param].leader == leader;
 }
 
 /* Which parameters an update may skip rows of.  What changes a parameter without a gradient (momentum, averages) may not. */
@@ -69,7 +94,7 @@ static void find_sparse(bptt_plan *plan)
         bool gathered = false, dense = false;
         for (int a = 0; a < plan->action_count; a++) {
             const bptt_action *action = &plan->actions[a];
-            if (action->param != p) { continue; }
+            if (!is_member(plan, action->param, plan->params[p].leader)) { continue; }
             gathered = gathered || action->kind == BPTT_SCATTER;
             dense = dense || action->kind == BPTT_GRADIENT;
         }
@@ -105,6 +130,20 @@ static void find_usage(const bptt_plan *plan, usage *of)
             touch(of, &action->elements[e].out, phase);
             touch(of, &action->elements[e].a, phase);
             touch(of, &action->elements[e].b, phase);
+        }
+    }
+}
+
+/* A host is used as its members are, and they as it is. */
+static void share_usage(const bptt_plan *plan, usage *of)
+{
+    for (int pass = 0; pass < 2; pass++) {
+        for (int s = 0; s < plan->slot_count; s++) {
+            const int host = plan->slots[s].host;
+            if (host < 0) { continue; }
+            usage *to = &of[pass == 0 ? host : s];
+            const usage *from = &of[pass == 0 ? s : host];
+            *to = (usage){to->phases | from->phases, to->shifted || from->shifted};
         }
     }
 }
@@ -186,7 +225,7 @@ static void place_slot(bptt_plan *plan, int s)
         moved = false;
         for (int o = 0; o < s; o++) {
             const bptt_slot *other = &plan->slots[o];
-            if (other->size > 0 && lives_meet(plan, slot, other) && offset < other->offset + other->size &&
+            if (other->host < 0 && other->size > 0 && lives_meet(plan, slot, other) && offset < other->offset + other->size &&
                 other->offset < offset + slot->size) {
                 offset = other->offset + other->size;
                 moved = true;
@@ -212,22 +251,37 @@ static bool fits(const bptt_plan *plan, size_t memory_limit, double *bytes)
     return *bytes <= (double)memory_limit && *bytes < MOST;
 }
 
+/* Where the slots lie; hosts come after their members. */
+static void place_slots(bptt_plan *plan, const usage *of)
+{
+    for (int s = 0; s < plan->slot_count; s++) {
+        bptt_slot *slot = &plan->slots[s];
+        slot->size = of[s].phases == 0 ? 0 : area(bptt_slot_row_count(plan, slot), slot->stride);
+        if (slot->host < 0) { place_slot(plan, s); }
+    }
+    for (int s = 0; s < plan->slot_count; s++) {
+        bptt_slot *slot = &plan->slots[s];
+        if (slot->host < 0) { continue; }
+        slot->offset = plan->slots[slot->host].offset + (size_t)slot->column;
+        slot->size -= (size_t)slot->column;
+    }
+}
+
 bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *error)
 {
     usage of[BPTT_MAX_SLOTS] = {{0}};
     place_params(plan);
+    place_turned(plan);
     find_sparse(plan);
     find_usage(plan, of);
-    for (int s = 0; s < plan->slot_count; s++) {
-        plan->slots[s].stride = padded(plan, plan->slots[s].cols);
-        choose_rows(plan, &plan->slots[s], &of[s]);
-    }
-    plan->block = choose_block(plan);
+    share_usage(plan, of);
     for (int s = 0; s < plan->slot_count; s++) {
         bptt_slot *slot = &plan->slots[s];
-        slot->size = of[s].phases == 0 ? 0 : area(bptt_slot_row_count(plan, slot), slot->stride);
-        place_slot(plan, s);
+        slot->stride = bptt_padded(plan, slot->host < 0 ? slot->cols : plan->slots[slot->host].cols);
+        choose_rows(plan, slot, &of[s]);
     }
+    plan->block = choose_block(plan);
+    place_slots(plan, of);
     round_struct(plan);
     double bytes = 0;
     if (!fits(plan, memory_limit, &bytes)) {

@@ -63,6 +63,11 @@ static int moments_of(const bptt_spec *spec)
     }
 }
 
+int64_t bptt_padded(const bptt_plan *plan, int64_t cols)
+{
+    return (cols + plan->lanes - 1) / plan->lanes * plan->lanes;
+}
+
 int64_t bptt_plan_share(const bptt_plan *plan, int64_t n)
 {
     return (n + plan->threads - 1) / plan->threads;
@@ -120,6 +125,7 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
     plan->moments = moments_of(spec);
     plan->progress = plan->simd > 8 ? plan->simd / 2 : 4; /* three doubles, and whole vectors */
     bptt_status status = bptt_plan_lower(plan, error);
+    if (status == BPTT_OK) { status = bptt_plan_stack(plan, error); }
     if (status == BPTT_OK) { bptt_plan_fuse(plan); }
     if (status == BPTT_OK) { status = bptt_plan_place(plan, memory_limit, error); }
     if (status == BPTT_OK) { status = bptt_plan_tile(plan, error); }

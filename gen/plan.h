@@ -2,6 +2,7 @@
  *
  * Everything about order and memory is decided here, nothing about spelling.  Depends on graph.h.  The passes:
  *   hoist, gather   lower.c    which action runs in which region, with which operands
+ *   stack           stack.c    which products become one
  *   fuse            fuse.c     which values of a chain need no memory
  *   place           place.c    which slot holds a value, in which rows, where
  *   tile            tile.c     register tiles of every product
@@ -24,7 +25,7 @@
 #include "compile.h"
 #include "graph.h"
 
-enum { BPTT_MAX_SLOTS = 384, BPTT_MAX_ACTIONS = 768, BPTT_MAX_ELEMENTS = 16, BPTT_MAX_LEVELS = 15 };
+enum { BPTT_MAX_SLOTS = 384, BPTT_MAX_ACTIONS = 768, BPTT_MAX_ELEMENTS = 32, BPTT_MAX_LEVELS = 15 };
 
 typedef enum { BPTT_REGION_INPUT, BPTT_REGION_STEP, BPTT_REGION_HEAD, BPTT_REGION_BACK, BPTT_REGION_TAIL } bptt_region;
 
@@ -42,7 +43,9 @@ typedef struct bptt_slot {
     bptt_slot_rows kind;
     int64_t cols, stride; /* reals of a row, without and with padding */
     size_t size, offset;  /* reals, in the workspace */
-    int first, last;      /* phases */
+    int host;             /* it is columns of this slot, from `column` on; -1: it stands alone */
+    int64_t column;
+    int first, last; /* phases */
 } bptt_slot;
 
 typedef enum { BPTT_REF_NONE, BPTT_REF_SLOT, BPTT_REF_TEMP } bptt_ref_kind;
@@ -105,13 +108,16 @@ typedef struct bptt_action {
     int unit; /* CUT_TENSOR: rows or columns that stay together */
     bptt_element elements[BPTT_MAX_ELEMENTS];
     int element_count, temp_count;
-    double flop;                     /* per row */
-    char name[BPTT_SYMBOL_MAX + 24]; /* of its function in the emitted text */
-    char note[192];                  /* its equation */
+    double flop;                         /* per row */
+    char name[2 * BPTT_SYMBOL_MAX + 16]; /* of its function in the emitted text */
+    char note[384];                      /* its equation */
 } bptt_action;
 
-/* A parameter's place in a parameter-shaped block, stored [inputs][outputs]. */
+/* A parameter's place in a parameter-shaped block, stored [inputs][outputs].  Parameters that were stacked are columns of one matrix,
+ * whose first is their leader; its stride is the matrix' width. */
 typedef struct bptt_tensor_plan {
+    int leader;     /* itself where it stands alone */
+    int64_t column; /* of the leader's matrix */
     int64_t rows, cols, stride;
     size_t offset;
     bool sparse; /* rows of tokens that did not occur have gradient 0, and the optimizer's rule then leaves them unchanged */
@@ -150,6 +156,7 @@ void bptt_plan_print(const bptt_plan *plan, FILE *out);
 
 /* The passes, in order; each reads what the ones before it wrote. */
 bptt_status bptt_plan_lower(bptt_plan *plan, bptt_error *error);
+bptt_status bptt_plan_stack(bptt_plan *plan, bptt_error *error);
 void bptt_plan_fuse(bptt_plan *plan);
 bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *error);
 bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error); /* obeys spec.tuning */
@@ -166,6 +173,8 @@ int bptt_plan_tiles(const bptt_plan *plan, const bptt_action *action, bptt_tile 
 int64_t bptt_plan_share(const bptt_plan *plan, int64_t n);
 /* Rows of the slots that a call of an action works on, most of the time, by all parts together. */
 int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action);
+/* `cols` and its padding, in whole vectors. */
+int64_t bptt_padded(const bptt_plan *plan, int64_t cols);
 /* Rows of a slot. */
 int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot);
 const char *bptt_region_name(bptt_region region);

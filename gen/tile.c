@@ -113,8 +113,7 @@ static bool is_in_time(const bptt_action *action)
 static bool should_alternate(const bptt_plan *plan, const bptt_action *action)
 {
     enum { FIRST_LEVEL_BYTES = 24576 };
-    const bptt_tensor_plan *matrix = &plan->params[action->param];
-    const double bytes = (double)matrix->rows * (double)matrix->stride * plan->real_size;
+    const double bytes = (double)action->depth * (double)bptt_padded(plan, action->cols) * plan->real_size;
     const int64_t times = plan->spec->K - (action->into_previous ? 1 : 0);
     return bptt_has_tile(plan, action) && action->kind == BPTT_PRODUCT && is_in_time(action) && times > 1 &&
            bytes > FIRST_LEVEL_BYTES;

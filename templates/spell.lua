@@ -84,6 +84,7 @@ local function down_name(name)
   return down_names[name]
 end
 local function starts_block(action) return action.region == "head" and action.fill == "zero" and not spelled end
+local function padded(n) return (n + lanes - 1) // lanes * lanes end
 local function out_stride(action)
   return action.kind == "gradient" and params[action.param].stride or slots[action.out.slot].stride
 end
@@ -123,7 +124,6 @@ local function need(kernel)
 end
 H.needs_zeros = 0
 local function need_zeros(n) H.needs_zeros = math.max(H.needs_zeros, n) end
-H.has_chain_function = false
 for _, action in ipairs(actions) do
   local tile = action.tile
   if is_tiled(action) then
@@ -144,7 +144,6 @@ for _, action in ipairs(actions) do
     need("softmax")
   elseif action.kind == "chain" then
     for _, e in ipairs(action.elements) do need(e.op) end
-    if #action.elements > 1 and not spelled then H.has_chain_function = true end
   end
 end
 if turned_size > 0 and not spelled then need("transpose") end
@@ -364,27 +363,50 @@ local function chain_places(action)
   return places, index
 end
 
+-- Do the rows of all that the chain touches follow each other without a gap?  One row always does.
+local function is_flat(action)
+  if in_time(action) and B == 1 then return true end
+  for _, one in ipairs((chain_places(action))) do
+    if slots[one.ref.slot].stride ~= padded(action.cols) then return false end
+  end
+  return true
+end
+
+-- A kernel serves by itself for one operation on rows without gaps.
+local function is_kernel(action) return #action.elements == 1 and (is_flat(action) or spelled) end
+
+H.has_chain_function = false
+for _, action in ipairs(actions) do
+  if action.kind == "chain" and not spelled and not is_kernel(action) then H.has_chain_function = true end
+end
+
 local function define_chain(action)
   local places, index = chain_places(action)
+  local by_row = not spelled and not is_flat(action)
+  local count = by_row and padded(action.cols) or "n"
   local function operand(ref)
     if ref.temp then return "t" .. ref.temp end
     return index[ref.slot .. "/" .. ref.shift].variable .. (spelled and "" or " + j")
   end
-  local list = {}
+  local list, steps = {}, {}
   for _, place in ipairs(places) do
-    list[#list + 1] = (place.written and "real *" or "const real *") .. place.variable
+    list[#list + 1] = (place.written and "real *" or "const real *") .. place.variable .. ","
+    steps[#steps + 1] = (#steps > 0 and ", " or "") .. place.variable .. " += " .. slots[place.ref.slot].stride
   end
-  write("/* ", action.note, " */\nstatic void ", action.name, "(", table.concat(list, ", "), ", ptrdiff_t n)\n{\n")
+  write("/* ", action.note, " */\nstatic void ", action.name, "(", common.wrap(4, list, " "), by_row and " ptrdiff_t rows)\n{\n" or " ptrdiff_t n)\n{\n")
   for i = 1, action.temps do write("    real t", i, spelled and "[" .. lanes .. "];\n" or "[CHAIN_RUN];\n") end
-  local indent = spelled and "    " or "        "
+  local indent = spelled and "    " or by_row and "            " or "        "
+  local outside = by_row and "        " or "    "
+  if by_row then write("    for (; rows > 0; rows--, ", common.wrap(8, steps, ""), ") {\n") end
   if not spelled then
-    write("    for (ptrdiff_t j = 0; j < n; j += CHAIN_RUN) {\n")
-    write("        const ptrdiff_t run = n - j < CHAIN_RUN ? n - j : CHAIN_RUN;\n")
+    write(outside, "for (ptrdiff_t j = 0; j < ", count, "; j += CHAIN_RUN) {\n")
+    write(indent, "const ptrdiff_t run = ", count, " - j < CHAIN_RUN ? ", count, " - j : CHAIN_RUN;\n")
   end
   for _, e in ipairs(action.elements) do
     write(indent, "bptt_", e.op, "(", operand(e.out), ", ", operand(e.a), e.b and ", " .. operand(e.b) or "", spelled and ", n);\n" or ", run);\n")
   end
-  write(spelled and "}\n\n" or "    }\n}\n\n")
+  if not spelled then write(outside, "}\n") end
+  write(by_row and "    }\n}\n\n" or "}\n\n")
 end
 
 -- unroll = "full": a row of the output layer.
@@ -425,7 +447,7 @@ local function is_made(action, steps) return looped or steps > 1 or not action.i
 function H.define(action)
   if not is_made(action, spec.K) then return end
   if is_product(action) then define_product(action) end
-  if action.kind == "chain" and #action.elements > 1 then define_chain(action) end
+  if action.kind == "chain" and not is_kernel(action) then define_chain(action) end
   if action.kind == "loss" and spelled then define_loss(action) end
 end
 
@@ -478,32 +500,49 @@ local function product_call(action, p, weight, rows, time)
   return {"if (" .. time .. " % 2 == 1) {", "    " .. down .. arguments, "} else {", "    " .. name .. arguments, "}"}
 end
 
-local function chain_call(action, p, count)
-  if #action.elements > 1 then
-    return by_vectors(count, function(j, n)
-      local list = {}
-      for _, one in ipairs((chain_places(action))) do list[#list + 1] = plus(p(one.ref), j) end
-      return string.format("%s(%s, %s);", action.name, table.concat(list, ", "), n)
-    end)
+local function chain_call(action, p, rows)
+  local flat, width = is_flat(action), padded(action.cols)
+  local function called(at, count) -- at: offset of row and column in a place
+    local list = {}
+    if is_kernel(action) then
+      local e = action.elements[1]
+      for _, ref in ipairs {e.out, e.a, e.b} do list[#list + 1] = plus(p(ref), at(ref)) end
+      return string.format("bptt_%s(%s, %s);", e.op, table.concat(list, ", "), count)
+    end
+    for _, one in ipairs((chain_places(action))) do list[#list + 1] = plus(p(one.ref), at(one.ref)) end
+    return string.format("%s(%s, %s);", action.name, table.concat(list, ", "), count)
   end
-  local e = action.elements[1]
-  return by_vectors(count, function(j, n)
-    return string.format("bptt_%s(%s, %s%s, %s);", e.op, plus(p(e.out), j), plus(p(e.a), j), e.b and ", " .. plus(p(e.b), j) or "", n)
+  if not spelled then
+    local count = not flat and rows or type(rows) == "number" and rows * width or rows .. " * " .. width
+    return {called(function() return "0" end, count)}
+  end
+  return by_rows(rows, width, function(r, j, _, n)
+    return called(function(ref) return tostring(r * slots[ref.slot].stride + j) end, n)
   end)
 end
 
 -- Where a part begins, or the next one, of n things in units.
 function H.begin(n, unit, next) return string.format("begin(%d, %d, part%s)", n, unit, next and " + 1" or "") end
 
+-- Clears the gradient of a gather or of a bias: whole rows, or those columns of a matrix.  indent, offset: of the columns from `from` on.
+local function cleared(action, sum, from, count)
+  local param = params[action.param]
+  local function clear(to, reals) return string.format("memset(%s, 0, %s);", to, reals) end
+  if not from and padded(action.cols) == param.stride then return clear(sum, param.rows * param.stride * real_size) end
+  from = from or ""
+  count = count or padded(action.cols) * real_size
+  if param.rows == 1 then return clear(sum .. from, count) end
+  return string.format("for (ptrdiff_t i = 0; i < %d; i++) { %s }", param.rows, clear(sum .. " + i * " .. param.stride .. from, count))
+end
+
 -- The columns of a part: each adds up its own.
 local function column_sums(action, sum, p, rows)
   local param, d, ldd = params[action.param], p(action.adjoint), slots[action.adjoint.slot].stride
-  local lines = {"{", "    const ptrdiff_t from = " .. H.begin(param.stride, action.unit) .. ", to = " .. H.begin(param.stride, action.unit, 1) .. ";"}
+  local width = padded(action.cols)
+  local lines = {"{", "    const ptrdiff_t from = " .. H.begin(width, action.unit) .. ", to = " .. H.begin(width, action.unit, 1) .. ";"}
   if action.fill == "zero" then
-    lines[#lines + 1] = "    " .. (starts_block(action) and "if (row == 0) { " or param.rows > 1 and
-      string.format("for (ptrdiff_t i = 0; i < %d; i++) { ", param.rows) or "") ..
-      string.format("memset(%s + %sfrom, 0, (size_t)(to - from) * %d);", sum, param.rows > 1 and "i * " .. param.stride .. " + " or "", real_size) ..
-      ((starts_block(action) or param.rows > 1) and " }" or "")
+    local clear = cleared(action, sum, " + from", "(size_t)(to - from) * " .. real_size)
+    lines[#lines + 1] = "    " .. (starts_block(action) and "if (row == 0) { " .. clear .. " }" or clear)
   end
   lines[#lines + 1] = "    " .. (action.kind == "column_sum" and
     string.format("bptt_column_sum(%s + from, %s + from, %d, %s, to - from);", sum, d, ldd, rows) or
@@ -516,7 +555,7 @@ end
 local function row_sums(action, sum, p, rows)
   if action.cut == "tensor" then return column_sums(action, sum, p, rows) end
   local param, d, ldd = params[action.param], p(action.adjoint), slots[action.adjoint.slot].stride
-  local lines = by_rows(rows, param.stride, function(r, j, count, n)
+  local lines = by_rows(rows, padded(action.cols), function(r, j, count, n)
     local from = plus(plus(d, tostring(r * ldd)), j)
     if action.kind == "column_sum" then
       return string.format("bptt_column_sum(%s, %s, %d, %s, %d);", plus(sum, j), from, ldd, count, n)
@@ -525,7 +564,7 @@ local function row_sums(action, sum, p, rows)
       count, n)
   end)
   if action.fill == "zero" then
-    local clear = string.format("memset(%s, 0, %d);", sum, param.rows * param.stride * real_size)
+    local clear = cleared(action, sum)
     table.insert(lines, 1, starts_block(action) and "if (row == 0) { " .. clear .. " }" or clear)
   end
   return lines
@@ -540,13 +579,13 @@ local function calls(action, time, rows, backward)
   local weight = param and (action.turned and param.turned_variable or param.variable)
   if action.kind == "product" then return product_call(action, p, weight, rows, time) end
   if action.kind == "gradient" then return product_call(action, p, param.gradient_variable, rows, time) end
-  if action.kind == "chain" then return chain_call(action, p, times((action.cols + lanes - 1) // lanes * lanes)) end
+  if action.kind == "chain" then return chain_call(action, p, rows) end
   if action.kind == "scatter" or action.kind == "column_sum" then return row_sums(action, param.gradient_variable, p, rows) end
   if action.kind == "zero" then
     return {string.format("memset(%s, 0, (size_t)(%s));", p(action.out), times(stride(action.out) * real_size))}
   elseif action.kind == "gather" then
     local bias = action.fill == "bias" and params[action.bias].variable
-    return by_rows(rows, param.stride, function(r, j, count, n)
+    return by_rows(rows, padded(action.cols), function(r, j, count, n)
       return string.format("bptt_gather%s(%s, %d, %s, %d, %s%s, %s, %d);", bias and "_bias" or "",
         plus(plus(p(action.out), tostring(r * stride(action.out))), j), stride(action.out), plus(weight, j), param.stride,
         bias and plus(bias, j) .. ", " or "", plus(plus("x", at(time or 0, 0, B)), tostring(r)), count, n)
@@ -593,7 +632,7 @@ local function declare(chosen, begin)
     local p = params[action.param]
     if p and (action.kind == "product" or action.kind == "gather") and action.turned then
       once(p.turned_variable, "const real *const ", p.turned_variable, " = ", plus("m->turned", tostring(p.turned_offset)), "; /* [",
-        p.cols, "][", p.turned_stride, "] */")
+        action.depth, "][", p.turned_stride, "] */")
     elseif p and (action.kind == "product" or action.kind == "gather") then
       once(p.variable, "const real *const ", p.variable, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows, "][", p.stride, "] */")
     elseif p then
@@ -835,7 +874,7 @@ local function update_pieces()
     if to > done then pieces[#pieces + 1] = {offset = done, count = to - done} end
   end
   for _, p in ipairs(params) do
-    if p.sparse then
+    if p.sparse and p.leads then
       whole(p.offset)
       pieces[#pieces + 1] = {offset = p.offset, param = p}
       done = p.offset + p.rows * p.stride
@@ -879,11 +918,22 @@ function H.update_part()
   end
 end
 
+-- Columns of the matrix that a parameter leads: up to the end of the last one that is in it.
+local function width(leader)
+  local last = leader.cols
+  for _, p in ipairs(params) do
+    local column = p.offset - leader.offset
+    if 0 <= column and column < leader.stride then last = math.max(last, column + p.cols) end
+  end
+  return last
+end
+
 function H.refresh()
   for _, p in ipairs(params) do
-    if p.turned and spelled then
+    if not p.leads then -- its leader does it
+    elseif p.turned and spelled then
       for i = 0, p.rows - 1 do
-        for j = 0, p.cols - 1 do
+        for j = 0, width(p) - 1 do
           write(string.format("    m->turned[%d] = m->param[%d];\n", p.turned_offset + j * p.turned_stride + i, p.offset + i * p.stride + j))
         end
       end
@@ -892,11 +942,11 @@ function H.refresh()
       write("    {\n")
       write("        const ptrdiff_t from = ", from, ", to = ", H.begin(p.rows, line, true), "; /* ", p.name, " */\n")
       write(string.format("        bptt_transpose(%s + from, %d, %s + from * %d, %d, to - from, %d);\n", plus("m->turned", tostring(p.turned_offset)),
-        p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.stride, p.cols))
+        p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.stride, width(p)))
       write("    }\n")
     elseif p.turned then
       write(string.format("    bptt_transpose(%s, %d, %s, %d, %d, %d); /* %s */\n", plus("m->turned", tostring(p.turned_offset)),
-        p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.rows, p.cols, p.name))
+        p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.rows, width(p), p.name))
     end
   end
   if turned_size == 0 then write("    (void)m;\n") end

@@ -130,6 +130,7 @@ static void check_slots(const bptt_plan *plan)
         ck_assert_uint_le(slot->offset + slot->size, plan->work_size);
         for (int o = 0; o < s; o++) {
             const bptt_slot *other = &plan->slots[o];
+            if (slot->host >= 0 || other->host >= 0) { continue; } /* in their host */
             const bool together = slot->first <= other->last && other->first <= slot->last;
             ck_assert(!together || !overlap(slot->offset, slot->size, other->offset, other->size));
         }
@@ -316,6 +317,51 @@ END_TEST
 /* --- what is decided ------------------------------------------------------------------------------------------------------------- */
 
 /* Logits live for a block of rows, not for the chunk: the memory of a large vocabulary does not grow with T. */
+/* Actions of a region that are products, gathers or sums over rows, and the columns and terms of the last one. */
+static int works_in(const bptt_plan *plan, bptt_region region, int level, int64_t *cols, int64_t *depth)
+{
+    int count = 0;
+    for (int a = 0; a < plan->action_count; a++) {
+        const bptt_action *action = &plan->actions[a];
+        if (action->kind == BPTT_CHAIN || action->kind == BPTT_ZERO || action->region != region || action->level != level) {
+            continue;
+        }
+        *cols = action->cols;
+        *depth = action->depth;
+        count++;
+    }
+    return count;
+}
+
+/* A cell's gates are one product: forward, back, and in every gradient.  The GRU's candidate begins with a bias of its own. */
+START_TEST(gates_are_stacked)
+{
+    static const bptt_cell cells[] = {BPTT_CELL_LSTM, BPTT_CELL_GRU};
+    const int64_t G = _i == 0 ? 4 : 3;
+    bptt_spec spec = interpret_spec(20, 10, 6, 3, 2);
+    spec.cell = cells[_i];
+    spec.layers = 2;
+    bptt_graph graph;
+    bptt_plan *plan;
+    int64_t cols, depth;
+    ck_assert_msg(bptt_trace(&spec, &graph, &error) == BPTT_OK, "%s", error.text);
+    ck_assert_int_eq(bptt_derive(&graph, &error), BPTT_OK);
+    ck_assert_int_eq(bptt_plan_make(&spec, &graph, 8, SIZE_MAX, &plan, &error), BPTT_OK);
+    ck_assert_int_eq(plan->levels, 2);
+    for (int level = 0; level < 2; level++) {
+        ck_assert_int_eq(works_in(plan, BPTT_REGION_INPUT, level, &cols, &depth), 1);
+        ck_assert_int_eq(cols, (G - 1) * 20 + 20);
+        ck_assert_int_eq(works_in(plan, BPTT_REGION_STEP, level, &cols, &depth), _i == 0 ? 1 : 2);
+        ck_assert_int_eq(works_in(plan, BPTT_REGION_BACK, level, &cols, &depth), 1);
+        ck_assert_int_eq(depth, G * 20);
+        /* dW_x, dW_h, db, and what goes to the layer below */
+        ck_assert_int_eq(works_in(plan, BPTT_REGION_TAIL, level, &cols, &depth), level == 0 ? 3 : 4);
+    }
+    bptt_plan_free(plan);
+    bptt_graph_free(&graph);
+}
+END_TEST
+
 START_TEST(logits_live_in_a_block)
 {
     bptt_spec spec = interpret_spec(16, 10000, 1000, 1000, 1);
@@ -412,6 +458,7 @@ int main(void)
     tcase_add_test(texts, stages_by_name);
     tcase_add_loop_test(rules, invariants, 0, RANDOM_SPECS);
     tcase_add_test(rules, large_invariants);
+    tcase_add_loop_test(rules, gates_are_stacked, 0, 2);
     tcase_add_test(rules, logits_live_in_a_block);
     tcase_add_test(rules, auto_unrolls_short_chunks);
     tcase_add_test(limits, memory_limit);

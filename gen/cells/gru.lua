@@ -13,7 +13,11 @@ b_xn = vector(hidden, "rnn.bias_ih[3/3]")
 b_hn = vector(hidden, "rnn.bias_hh[3/3]")
 h = state(hidden)
 
-r = sigmoid(W_xr * x + W_hr * h + b_r)
-z = sigmoid(W_xz * x + W_hz * h + b_z)
-n = tanh(W_xn * x + b_xn + r * (W_hn * h + b_hn))
+a_r = W_xr * x + W_hr * h + b_r
+a_z = W_xz * x + W_hz * h + b_z
+r = sigmoid(a_r)
+z = sigmoid(a_z)
+m = W_hn * h + b_hn
+a_n = W_xn * x + b_xn + r * m
+n = tanh(a_n)
 h = n + z * (h - n)

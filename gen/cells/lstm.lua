@@ -16,9 +16,13 @@ b_o = vector(hidden, "rnn.bias_ih[4/4]", "rnn.bias_hh[4/4]")
 h = state(hidden)
 c = state(hidden)
 
-i = sigmoid(W_xi * x + W_hi * h + b_i)
-f = sigmoid(W_xf * x + W_hf * h + b_f)
-g = tanh(W_xg * x + W_hg * h + b_g)
-o = sigmoid(W_xo * x + W_ho * h + b_o)
+a_i = W_xi * x + W_hi * h + b_i
+a_f = W_xf * x + W_hf * h + b_f
+a_g = W_xg * x + W_hg * h + b_g
+a_o = W_xo * x + W_ho * h + b_o
+i = sigmoid(a_i)
+f = sigmoid(a_f)
+g = tanh(a_g)
+o = sigmoid(a_o)
 c = f * c + i * g
 h = o * tanh(c)
