@@ -14,23 +14,33 @@
 
 enum { MAX_ROWS = 32 }; /* of the suite; a set of them is an unsigned */
 
-/* What is printed about a timing. */
+/* By place in bptt_bench.timings. */
+static const char *const words[BPTT_TIMINGS] = {"generic", "tcc", "cc"};
+
+/* What is printed about a timing.  Not a number: what needs a time that was not taken. */
 typedef struct figures {
     double us, tokens, gflops, ratio, share, roofline, reached;
 } figures;
 
-static figures figures_of(const bptt_limits *limits, const bptt_bench *b, const bptt_timing *timing)
+/* 0 becomes NaN: a place that was not timed. */
+static double seconds_of(const bptt_bench *b, int place)
 {
-    const double flops = (b->counts.flop_forward + b->counts.flop_backward + b->counts.flop_update) / timing->seconds;
-    const double cores = strcmp(timing->backend, "generic") == 0 ? 1 : (double)b->spec.threads;
+    return b->timings[place].seconds > 0 ? b->timings[place].seconds : (double)NAN;
+}
+
+static figures figures_of(const bptt_limits *limits, const bptt_bench *b, int place)
+{
+    const double seconds = seconds_of(b, place);
+    const double flops = (b->counts.flop_forward + b->counts.flop_backward + b->counts.flop_update) / seconds;
+    const double cores = place == BPTT_TIMED_GENERIC ? 1 : (double)b->spec.threads;
     const double roofline = bptt_roofline_seconds(limits, &b->counts) / cores;
-    return (figures){.us = timing->seconds * 1e6,
-                     .tokens = (double)(b->spec.K * b->spec.batch) / timing->seconds,
+    return (figures){.us = seconds * 1e6,
+                     .tokens = (double)(b->spec.K * b->spec.batch) / seconds,
                      .gflops = flops * 1e-9,
-                     .ratio = b->timings[0].seconds / timing->seconds,
+                     .ratio = seconds_of(b, BPTT_TIMED_GENERIC) / seconds,
                      .share = flops / (limits->peak * cores),
                      .roofline = roofline * 1e6,
-                     .reached = roofline / timing->seconds};
+                     .reached = roofline / seconds};
 }
 
 /* --- JSON -------------------------------------------------------------------------------------------------------------------------- */
@@ -49,12 +59,13 @@ static void json_limits(bptt_json *json, const bptt_limits *limits)
     bptt_json_close(json, ']');
 }
 
-static void json_row(bptt_json *json, const char *name, const bptt_limits *limits, const bptt_bench *b, const bptt_timing *timing)
+static void json_row(bptt_json *json, const char *name, const bptt_limits *limits, const bptt_bench *b, int place)
 {
-    const figures f = figures_of(limits, b, timing);
+    const figures f = figures_of(limits, b, place);
     bptt_json_open(json, NULL, '{');
     bptt_json_text(json, "name", name);
-    bptt_json_text(json, "backend", timing->backend);
+    bptt_json_text(json, "backend", words[place]);
+    bptt_json_text(json, "cell", bptt_spec_word("cell", (int)b->spec.cell));
     bptt_json_whole(json, "hidden", (uint64_t)b->spec.hidden);
     bptt_json_whole(json, "vocab", (uint64_t)b->spec.vocab);
     bptt_json_whole(json, "steps", (uint64_t)b->spec.T);
@@ -67,8 +78,8 @@ static void json_row(bptt_json *json, const char *name, const bptt_limits *limit
     bptt_json_real(json, "share_of_peak", f.share);
     bptt_json_real(json, "roofline_us", f.roofline);
     bptt_json_real(json, "share_of_roofline", f.reached);
-    bptt_json_real(json, "compile_ms", timing->compile_ms);
-    bptt_json_whole(json, "code_bytes", timing->code_bytes);
+    bptt_json_real(json, "compile_ms", b->timings[place].compile_ms);
+    bptt_json_whole(json, "code_bytes", b->timings[place].code_bytes);
     bptt_json_real(json, "cores", b->cores);
     bptt_json_close(json, '}');
 }
@@ -83,7 +94,9 @@ static void print_json(const char *name, const char *const *names, const bptt_li
     json_limits(&json, limits);
     bptt_json_open(&json, "rows", '[');
     for (size_t i = 0; i < count; i++) {
-        for (size_t t = 0; t < benches[i].count; t++) { json_row(&json, names[i], limits, &benches[i], &benches[i].timings[t]); }
+        for (int t = 0; t < BPTT_TIMINGS; t++) {
+            if (benches[i].timings[t].seconds > 0) { json_row(&json, names[i], limits, &benches[i], t); }
+        }
     }
     bptt_json_close(&json, ']');
     bptt_json_close(&json, '}');
@@ -114,6 +127,14 @@ static void print_busy(const bptt_bench *benches, size_t count)
     if (least < enough) { printf("this machine is busy: only %.0f %% of a core was left, so shares are too low\n", 100 * least); }
 }
 
+/* A dash where there is no value. */
+static void print_cell(int width, int decimals, double value, const char *unit)
+{
+    char text[64] = "-";
+    if (isfinite(value)) { (void)snprintf(text, sizeof text, "%.*f%s", decimals, value, unit); }
+    printf("%*s", width, text);
+}
+
 static void print_spec_table(const bptt_limits *limits, const bptt_bench *b)
 {
     const bptt_spec *s = &b->spec;
@@ -124,48 +145,66 @@ static void print_spec_table(const bptt_limits *limits, const bptt_bench *b)
     print_limits(limits, s->dtype);
     printf("%-8s %12s %12s %9s %10s %8s %8s %11s %11s\n", "backend", "us/chunk", "tokens/s", "GFLOP/s", "x generic", "of peak",
            "of roof", "compile ms", "code bytes");
-    for (size_t t = 0; t < b->count; t++) {
-        const figures f = figures_of(limits, b, &b->timings[t]);
-        printf("%-8s %12.2f %12.0f %9.2f %10.2f %7.1f%% %7.1f%% %11.2f %11zu\n", b->timings[t].backend, f.us, f.tokens, f.gflops,
-               f.ratio, 100 * f.share, 100 * f.reached, b->timings[t].compile_ms, b->timings[t].code_bytes);
+    for (int t = 0; t < BPTT_TIMINGS; t++) {
+        const bptt_timing *timing = &b->timings[t];
+        const figures f = figures_of(limits, b, t);
+        printf("%-8s", words[t]);
+        if (!(timing->seconds > 0)) {
+            printf(" not run: %s\n", timing->missing.text);
+            continue;
+        }
+        printf(" %12.2f %12.0f %9.2f ", f.us, f.tokens, f.gflops);
+        print_cell(10, 2, f.ratio, "");
+        printf(" %7.1f%% %7.1f%% %11.2f %11zu\n", 100 * f.share, 100 * f.reached, timing->compile_ms, timing->code_bytes);
     }
-    if (b->missing.text[0] != '\0') { printf("cc       not run: %s\n", b->missing.text); }
     printf("\nroofline: %.2f us/chunk for the counted FLOP and bytes (bptt help bench)\n",
            1e6 * bptt_roofline_seconds(limits, &b->counts));
     print_busy(b, 1);
 }
 
-static void print_us(double us)
-{
-    printf(" %10.*f", us < 1000 ? 2 : us < 100000 ? 1 : 0, us);
-}
-
 static void print_suite_head(const bptt_limits *limits, bptt_dtype dtype)
 {
     print_limits(limits, dtype);
-    printf("%-28s%33s%13s%12s%22s\n", "", "us/chunk", "x generic", "of peak", "roofline, reached");
-    printf("%-8s%5s%6s%5s%4s %10s %10s %10s %6s %5s %5s %5s %10s %5s %4s\n", "row", "H", "V", "T", "B", "generic", "tcc", "cc",
-           "tcc", "cc", "tcc", "cc", "us", "tcc", "cc");
+    printf("%-30s%33s%13s%12s%22s\n", "", "us/chunk", "x generic", "of peak", "roofline, reached");
+    printf("%-10s%5s%6s%5s%4s %10s %10s %10s %6s %5s %5s %5s %10s %5s %4s\n", "row", "H", "V", "T", "B", words[0], words[1],
+           words[2], words[1], words[2], words[1], words[2], "us", words[1], words[2]);
+}
+
+static void print_us(double us)
+{
+    print_cell(11, us < 1000 ? 2 : us < 100000 ? 1 : 0, us, "");
 }
 
 static void print_suite_row(const char *name, const bptt_limits *limits, const bptt_bench *b)
 {
     const bptt_spec *s = &b->spec;
-    const bool both = b->count == BPTT_TIMINGS;
-    figures f[BPTT_TIMINGS] = {{0}};
-    for (size_t t = 0; t < b->count; t++) { f[t] = figures_of(limits, b, &b->timings[t]); }
-    printf("%-8s%5lld%6lld%5lld%4lld", name, (long long)s->hidden, (long long)s->vocab, (long long)s->T, (long long)s->batch);
-    for (size_t t = 0; t < b->count; t++) { print_us(f[t].us); }
-    if (both) {
-        printf(" %6.1f %5.1f %4.0f%% %4.0f%%", f[1].ratio, f[2].ratio, 100 * f[1].share, 100 * f[2].share);
-        print_us(f[0].roofline);
-        printf(" %4.0f%% %3.0f%%\n", 100 * f[1].reached, 100 * f[2].reached);
-    } else {
-        printf(" %10s %6.1f %5s %4.0f%% %5s", "-", f[1].ratio, "-", 100 * f[1].share, "-");
-        print_us(f[0].roofline);
-        printf(" %4.0f%% %4s\n", 100 * f[1].reached, "-");
+    figures f[BPTT_TIMINGS];
+    printf("%-10s%5lld%6lld%5lld%4lld", name, (long long)s->hidden, (long long)s->vocab, (long long)s->T, (long long)s->batch);
+    for (int t = 0; t < BPTT_TIMINGS; t++) {
+        f[t] = figures_of(limits, b, t);
+        print_us(f[t].us);
     }
+    const figures *tcc = &f[BPTT_TIMED_TCC], *cc = &f[BPTT_TIMED_CC];
+    print_cell(7, 1, tcc->ratio, "");
+    print_cell(6, 1, cc->ratio, "");
+    print_cell(6, 0, 100 * tcc->share, "%");
+    print_cell(6, 0, 100 * cc->share, "%");
+    print_us(tcc->roofline);
+    print_cell(6, 0, 100 * tcc->reached, "%");
+    print_cell(5, 0, 100 * cc->reached, "%");
+    printf("\n");
     (void)fflush(stdout); /* the next row may take long; main.c looks at the stream at the end */
+}
+
+/* Why a column has dashes: the first row's reason. */
+static void print_missing(const bptt_bench *benches, size_t count)
+{
+    for (int t = 0; t < BPTT_TIMINGS; t++) {
+        size_t without = 0;
+        while (without + 1 < count && benches[without].timings[t].seconds > 0) { without++; }
+        const bptt_timing *timing = &benches[without].timings[t];
+        if (!(timing->seconds > 0)) { printf("%s not run: %s\n", words[t], timing->missing.text); }
+    }
 }
 
 /* --- the command ---------------------------------------------------------------------------------------------------------------------- */
@@ -178,7 +217,7 @@ static bptt_status measure(bptt_bench *b, const bptt_options *options, bptt_erro
 static bptt_status bench_spec(const bptt_options *options, bptt_error *error)
 {
     bptt_limits limits;
-    bptt_bench b = {.count = 0};
+    bptt_bench b = {.cores = 0};
     bptt_status status = bptt_options_spec(options, &b.spec, error);
     if (status != BPTT_OK) { return status; }
     status = bptt_limits_measure(b.spec.dtype == BPTT_F64 ? 8 : 4, &limits, error);
@@ -230,12 +269,10 @@ static bptt_status bench_suite(const bptt_options *options, bptt_error *error)
     if (benches == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for a benchmark"); }
     status = measure_suite(options, chosen, names, benches, &count, &limits, error);
     if (status == BPTT_OK && options->json) { print_json("suite", names, &limits, benches, count); }
-    size_t without = 0; /* the first row that cc is missing from */
-    while (without + 1 < count && benches[without].missing.text[0] == '\0') { without++; }
-    if (status == BPTT_OK && !options->json && benches[without].missing.text[0] != '\0') {
-        printf("cc not run: %s\n", benches[without].missing.text);
+    if (status == BPTT_OK && !options->json) {
+        print_missing(benches, count);
+        print_busy(benches, count);
     }
-    if (status == BPTT_OK && !options->json) { print_busy(benches, count); }
     for (size_t i = 0; i < count; i++) { bptt_spec_free(&benches[i].spec); }
     free(benches);
     return status;

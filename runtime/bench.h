@@ -44,26 +44,25 @@ double bptt_roofline_seconds(const bptt_limits *limits, const bptt_counts *count
 
 /* --- bench_measure.c ------------------------------------------------------------------------------------------------------------- */
 
-enum { BPTT_TIMINGS = 3 };
+enum { BPTT_TIMED_GENERIC, BPTT_TIMED_TCC, BPTT_TIMED_CC, BPTT_TIMINGS };
 
 typedef struct bptt_timing {
-    const char *backend;
-    double seconds;    /* of a step: forward, backward, clip, update of a chunk; median */
-    double compile_ms; /* 0: generic */
-    size_t code_bytes; /* 0: not known */
+    double seconds;     /* of a step: forward, backward, clip, update of a chunk; median; 0: not timed */
+    double compile_ms;  /* 0: generic */
+    size_t code_bytes;  /* 0: not known */
+    bptt_error missing; /* why it was not timed; "" when it was */
 } bptt_timing;
 
 typedef struct bptt_bench {
     bptt_spec spec; /* owned by the caller of bptt_bench_measure, who fills it in */
     bptt_counts counts;
-    bptt_timing timings[BPTT_TIMINGS]; /* generic first, then tcc, then cc */
-    size_t count;
-    double cores;       /* CPU time by time of the clock while it was timed; below 1: others used the core */
-    bptt_error missing; /* why cc has no timing; "" when it has */
+    bptt_timing timings[BPTT_TIMINGS];
+    double cores; /* CPU time by time of the clock while it was timed; below 1: others used the core */
 } bptt_bench;
 
 /* Times bench->spec on every backend with random tokens of `seed`, about `seconds` on each.  Errors: the backends do not agree on
- * loss and gradient of the first step; what opening a backend says.  A compiler that fails is none: see `missing`. */
+ * loss and gradient of the first step; what opening tcc says.  That cc cannot compile, or generic has no loops for this cell, is
+ * none: see `missing`. */
 bptt_status bptt_bench_measure(bptt_bench *bench, uint64_t seed, double seconds, bptt_error *error);
 
 /* --- bench_suite.c --------------------------------------------------------------------------------------------------------------- */

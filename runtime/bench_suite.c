@@ -1,7 +1,7 @@
 /* bench_suite.c: the specs that `bptt bench` runs by default, by name.  See bench.h.
  *
- * From a net of a few vectors to one that fits no cache, batch 1 and more; tests/bench compares the same rows with other systems.
- * Depends on spec.h.
+ * First cell rnn, from a net of a few vectors to one that fits no cache, batch 1 and more; then the cells with gates.  tests/bench
+ * compares the same rows with other systems.  Depends on spec.h.
  */
 #include "bench.h"
 
@@ -9,24 +9,32 @@
 
 #include <string.h>
 
-/* Name, H, V, T, B of every row. */
+/* Name, cell, H, V, T, B of every row. */
 #define SUITE(X)                                                                                                                 \
-    X(tiny, 16, 16, 16, 1)                                                                                                       \
-    X(small, 32, 65, 25, 1)                                                                                                      \
-    X(classic, 100, 65, 25, 1)                                                                                                   \
-    X(default, 128, 65, 64, 1)                                                                                                   \
-    X(stream, 64, 65, 50, 8)                                                                                                     \
-    X(batch, 128, 65, 64, 32)                                                                                                    \
-    X(wide, 256, 65, 64, 32)                                                                                                     \
-    X(wider, 512, 65, 64, 32)                                                                                                    \
-    X(huge1, 1024, 65, 64, 1)                                                                                                    \
-    X(words, 1024, 10000, 20, 32)
+    X(tiny, rnn, 16, 16, 16, 1)                                                                                                  \
+    X(small, rnn, 32, 65, 25, 1)                                                                                                 \
+    X(classic, rnn, 100, 65, 25, 1)                                                                                              \
+    X(default, rnn, 128, 65, 64, 1)                                                                                              \
+    X(stream, rnn, 64, 65, 50, 8)                                                                                                \
+    X(batch, rnn, 128, 65, 64, 32)                                                                                               \
+    X(wide, rnn, 256, 65, 64, 32)                                                                                                \
+    X(wider, rnn, 512, 65, 64, 32)                                                                                               \
+    X(huge1, rnn, 1024, 65, 64, 1)                                                                                               \
+    X(words, rnn, 1024, 10000, 20, 32)                                                                                           \
+    X(gru128, gru, 128, 65, 64, 1)                                                                                               \
+    X(gru128x32, gru, 128, 65, 64, 32)                                                                                           \
+    X(gru256, gru, 256, 65, 64, 1)                                                                                               \
+    X(gru256x32, gru, 256, 65, 64, 32)                                                                                           \
+    X(lstm128, lstm, 128, 65, 64, 1)                                                                                             \
+    X(lstm128x32, lstm, 128, 65, 64, 32)                                                                                         \
+    X(lstm256, lstm, 256, 65, 64, 1)                                                                                             \
+    X(lstm256x32, lstm, 256, 65, 64, 32)
 
-#define SUITE_WORD(name, H, V, T, B) #name,
+#define SUITE_WORD(name, cell, H, V, T, B) #name,
 const char *const bptt_suite_words[] = {SUITE(SUITE_WORD) NULL};
 
-#define SUITE_TEXT(name, H, V, T, B)                                                                                             \
-    "return {name = 'suite_" #name "', hidden = " #H ", vocab = " #V ", T = " #T ", batch = " #B                                 \
+#define SUITE_TEXT(name, cell, H, V, T, B)                                                                                       \
+    "return {name = 'suite_" #name "', cell = '" #cell "', hidden = " #H ", vocab = " #V ", T = " #T ", batch = " #B             \
     ", optimizer = 'adagrad', clip = {norm = 5}}",
 static const char *const texts[] = {SUITE(SUITE_TEXT)};
 

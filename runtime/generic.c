@@ -142,10 +142,15 @@ static bool set_layout(struct generic *net)
            add_section(end, &net->p, K, B, V, size) && add_section(end, &net->d, 2, B, H, size);
 }
 
+bool bptt_generic_has(const bptt_spec *spec)
+{
+    return spec->cell == BPTT_CELL_RNN && spec->layers <= 1;
+}
+
 const bptt_model *bptt_generic_new(const bptt_spec *spec)
 {
     static const uint32_t moments[] = {[BPTT_MOMENTUM] = 1, [BPTT_ADAGRAD] = 1, [BPTT_RMSPROP] = 1, [BPTT_ADAM] = 2};
-    if (spec->cell != BPTT_CELL_RNN || spec->layers > 1) { return NULL; }
+    if (!bptt_generic_has(spec)) { return NULL; }
     struct generic *net = calloc(1, sizeof *net);
     if (net == NULL) { return NULL; }
     net->activation = spec->activation;

@@ -9,7 +9,10 @@
 #include "../gen/spec.h"
 #include "../templates/abi.h"
 
-/* Makes a model of `spec`, f32 or f64; NULL when there is no memory.  Free with bptt_generic_free. */
+/* Are these loops those of `spec`?  They are of one layer of cell rnn. */
+bool bptt_generic_has(const bptt_spec *spec);
+
+/* Makes a model of `spec`, f32 or f64; NULL when there is no memory or bptt_generic_has it not.  Free with bptt_generic_free. */
 const bptt_model *bptt_generic_new(const bptt_spec *spec);
 void bptt_generic_free(const bptt_model *model);
 

@@ -64,18 +64,19 @@ static const bptt_command commands[COMMANDS] = {
                "Prints a table; the status is 1 when a row does not match.\n", bptt_command_check},
     [BENCH] =
         {"bench", "[SPEC]", "time the backends side by side, on SPEC or on the suite",
-         "Without SPEC: the suite, from tiny nets to a vocabulary of words (tanh, f32, Adagrad, clip by norm, K = T); it takes\n"
-         "a minute or two, and --set holds for every row.  All backends must agree on loss and gradient of the first step\n"
-         "before any is timed; their rounds alternate, and the median counts.\n"
+         "Without SPEC: the suite, from tiny nets to a vocabulary of words (tanh, f32, Adagrad, clip by norm, K = T), then\n"
+         "cells gru and lstm, which generic has no loops for; it takes a minute or two, and --set holds for every row.  All\n"
+         "backends must agree on loss and gradient of the first step before any is timed; their rounds alternate, and the\n"
+         "median counts.\n"
          "\n"
          "The roofline is the time that a chunk needs at least: each call of a product, chain or update takes its counted FLOP\n"
          "at the multiply-add peak, or its bytes at the bandwidths (what L1 holds from L1, the next from L2, and so on),\n"
          "whichever is longer.  `of roof` and `reached` are the share of that speed.  The bound is far below what a net of a\n"
          "few vectors can reach: it knows no latency, and tanh, exp and square roots count as one FLOP.\n"
          "\n"
-         "--json prints one object: name, peak_gflops, bandwidths (level, bytes, gb_per_s), rows (name, backend, hidden, vocab,\n"
-         "steps, horizon, batch, us_per_chunk, tokens_per_s, gflops, ratio_to_generic, share_of_peak, roofline_us,\n"
-         "share_of_roofline, compile_ms, code_bytes, cores that the process had while it was timed).\n",
+         "--json prints one object: name, peak_gflops, bandwidths (level, bytes, gb_per_s), rows (name, backend, cell, hidden,\n"
+         "vocab, steps, horizon, batch, us_per_chunk, tokens_per_s, gflops, ratio_to_generic (null without generic),\n"
+         "share_of_peak, roofline_us, share_of_roofline, compile_ms, code_bytes, cores that the process had meanwhile).\n",
          bptt_command_bench},
     [TUNE] =
         {"tune", "SPEC", "measure which register tiles are fastest on this machine",

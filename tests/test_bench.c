@@ -66,14 +66,21 @@ START_TEST(test_limits)
 }
 END_TEST
 
-/* The rows are those of the issue: name, H, V, T, B; a chunk is a sequence. */
+/* The rows are those of the issues: name, cell, H, V, T, B; a chunk is a sequence. */
 static const struct {
     const char *name;
+    bptt_cell cell;
     int64_t H, V, T, B;
 } rows[] = {
-    {"tiny", 16, 16, 16, 1},    {"small", 32, 65, 25, 1},       {"classic", 100, 65, 25, 1}, {"default", 128, 65, 64, 1},
-    {"stream", 64, 65, 50, 8},  {"batch", 128, 65, 64, 32},     {"wide", 256, 65, 64, 32},   {"wider", 512, 65, 64, 32},
-    {"huge1", 1024, 65, 64, 1}, {"words", 1024, 10000, 20, 32},
+    {"tiny", BPTT_CELL_RNN, 16, 16, 16, 1},      {"small", BPTT_CELL_RNN, 32, 65, 25, 1},
+    {"classic", BPTT_CELL_RNN, 100, 65, 25, 1},  {"default", BPTT_CELL_RNN, 128, 65, 64, 1},
+    {"stream", BPTT_CELL_RNN, 64, 65, 50, 8},    {"batch", BPTT_CELL_RNN, 128, 65, 64, 32},
+    {"wide", BPTT_CELL_RNN, 256, 65, 64, 32},    {"wider", BPTT_CELL_RNN, 512, 65, 64, 32},
+    {"huge1", BPTT_CELL_RNN, 1024, 65, 64, 1},   {"words", BPTT_CELL_RNN, 1024, 10000, 20, 32},
+    {"gru128", BPTT_CELL_GRU, 128, 65, 64, 1},   {"gru128x32", BPTT_CELL_GRU, 128, 65, 64, 32},
+    {"gru256", BPTT_CELL_GRU, 256, 65, 64, 1},   {"gru256x32", BPTT_CELL_GRU, 256, 65, 64, 32},
+    {"lstm128", BPTT_CELL_LSTM, 128, 65, 64, 1}, {"lstm128x32", BPTT_CELL_LSTM, 128, 65, 64, 32},
+    {"lstm256", BPTT_CELL_LSTM, 256, 65, 64, 1}, {"lstm256x32", BPTT_CELL_LSTM, 256, 65, 64, 32},
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 
@@ -84,6 +91,7 @@ START_TEST(test_suite_rows)
         ck_assert_str_eq(bptt_suite_words[r], rows[r].name);
         ck_assert_msg(bptt_suite_spec(r, NULL, 0, &spec, &error) == BPTT_OK, "%s", error.text);
         ck_assert(spec.hidden == rows[r].H && spec.vocab == rows[r].V && spec.T == rows[r].T && spec.batch == rows[r].B);
+        ck_assert(spec.cell == rows[r].cell && spec.layers == 1);
         ck_assert(spec.K == spec.T && spec.activation == BPTT_TANH && spec.dtype == BPTT_F32);
         ck_assert(spec.optimizer.kind == BPTT_ADAGRAD && spec.clip.kind == BPTT_CLIP_NORM && spec.clip.limit == 5);
         bptt_spec_free(&spec);
@@ -108,6 +116,24 @@ START_TEST(test_suite_choice)
         ck_assert_int_eq(bptt_suite_choose(bad[i][0], &chosen, &error), BPTT_USAGE);
         ck_assert_str_eq(error.text, bad[i][1]);
     }
+}
+END_TEST
+
+/* Cells that the generic loops are not of are timed without them, and it is said why. */
+START_TEST(test_without_generic)
+{
+    static const char *const cells[] = {"rnn", "gru", "lstm"};
+    const bptt_override overrides[] = {{"cell", 4, cells[_i]}, {"hidden", 6, "5"}, {"T", 1, "3"}};
+    bptt_bench bench = {.cores = 0};
+    ck_assert_msg(bptt_suite_spec(0, overrides, 3, &bench.spec, &error) == BPTT_OK, "%s", error.text);
+    ck_assert_msg(bptt_bench_measure(&bench, 1, 1e-3, &error) == BPTT_OK, "%s", error.text);
+    const bptt_timing *generic = &bench.timings[BPTT_TIMED_GENERIC], *tcc = &bench.timings[BPTT_TIMED_TCC];
+    ck_assert(tcc->seconds > 0 && tcc->compile_ms > 0);
+    ck_assert_str_eq(tcc->missing.text, "");
+    ck_assert(_i == 0 ? generic->seconds > 0 : generic->seconds == 0);
+    ck_assert_str_eq(generic->missing.text,
+                     _i == 0 ? "" : "suite_tiny: the generic backend has loops for one layer of cell rnn alone");
+    bptt_spec_free(&bench.spec);
 }
 END_TEST
 
@@ -153,6 +179,7 @@ int main(void)
     tcase_add_loop_test(cases, test_limits, 0, 2);
     tcase_add_test(cases, test_suite_rows);
     tcase_add_test(cases, test_suite_choice);
+    tcase_add_loop_test(cases, test_without_generic, 0, 3);
     tcase_add_test(cases, test_bytes);
     tcase_add_test(cases, test_bytes_of_sparse_update);
     suite_add_tcase(suite, cases);

@@ -556,7 +556,27 @@ START_TEST(test_bench_suite)
     cJSON_Delete(json);
     OK("bench --rows tiny --seconds 0.01 --set simd=4 --set dtype=f64");
     printed_part("f64; limits of one core");
-    printed_part("\ntiny       16    16   16   1 ");
+    printed_part("\ntiny         16    16   16   1 ");
+}
+END_TEST
+
+/* A cell without generic loops has no line of theirs, and no ratio to them. */
+START_TEST(test_bench_gates)
+{
+    OK("bench --rows lstm128,gru128 --seconds 0.01 --json");
+    cJSON *json = printed_json();
+    const cJSON *rows = cJSON_GetObjectItemCaseSensitive(json, "rows");
+    ck_assert_int_eq(cJSON_GetArraySize(rows), 4);
+    for (int i = 0; i < 4; i++) {
+        const cJSON *row = cJSON_GetArrayItem(rows, i);
+        ck_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row, "name")), i < 2 ? "gru128" : "lstm128");
+        ck_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row, "cell")), i < 2 ? "gru" : "lstm");
+        ck_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row, "backend")), i % 2 == 0 ? "tcc" : "cc");
+        ck_assert(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(row, "ratio_to_generic")));
+    }
+    cJSON_Delete(json);
+    ck_assert_int_eq(bptt("train net.lua --data text --steps 1 --backend generic --set cell=gru --out a"), 1);
+    said("bptt: net: the generic backend has loops for one layer of cell rnn alone\n");
 }
 END_TEST
 
@@ -568,8 +588,9 @@ START_TEST(test_bench_default)
     char *out = read_bytes("out", NULL);
     int rows = 0;
     for (const char *c = strstr(out, "    8     9    2 "); c != NULL; c = strstr(c + 1, "    8     9    2 ")) { rows++; }
-    ck_assert_int_eq(rows, 10);
+    ck_assert_int_eq(rows, 18);
     free(out);
+    printed_part("\ngeneric not run: suite_gru128: ");
     printed_part("\ncc not run: ");
     ck_assert_int_eq(unsetenv("BPTT_CC"), 0);
 }
@@ -1039,6 +1060,7 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_failed_save);
     tcase_add_test(usual, test_bench);
     tcase_add_test(usual, test_bench_suite);
+    tcase_add_test(usual, test_bench_gates);
     tcase_add_test(usual, test_bench_default);
     tcase_add_test(usual, test_check);
     tcase_add_loop_test(usual, test_signal, 0, 2);
