@@ -11,9 +11,11 @@
 
 typedef struct peer_task {
     const char *name;
-    bptt_spec spec;                             /* rnn, tanh, f32, adagrad, clip by norm, carry = false, K = T */
+    bptt_spec spec;                             /* one layer, tanh, f32, adagrad, clip by norm, carry = false, K = T */
     size_t hidden, vocab, steps, batch, chunks; /* H V T B */
-    float *W_xh, *W_hh, *W_hy;                  /* first weights [V][H], [H][H], [H][V]; the biases start at 0 */
+    size_t gates;                               /* G: 1, gru 3, lstm 4; a row holds them side by side, in PyTorch's order */
+    size_t biases;                              /* of H values each: one a gate, and gru's candidate has a second one */
+    float *W_xh, *W_hh, *W_hy;                  /* first weights [V][G H], [H][G H], [H][V]; the biases start at 0 */
     uint32_t *x, *y;                            /* tokens and labels [chunks][T][B] */
     double flop, bytes;                         /* of one step, counted by our plan */
 } peer_task;
@@ -41,6 +43,7 @@ struct peer_kind {
     const peer_system *system;
     const char *argument; /* peer_gemm: whose; peer_process: its script */
     int backend;          /* peer_bptt: a bptt_backend */
+    bool gated;           /* takes part in rows of cells gru and lstm too */
 };
 
 /* All there are, ended by a NULL name; the first one that runs is the reference for losses. */

@@ -13,11 +13,12 @@ typedef struct ours {
     uint64_t next;
 } ours;
 
-static const float *first_values(const peer_task *task, const char *tensor)
+/* Of all blocks of the tensor, side by side; NULL: a bias. */
+static const float *first_values(const peer_task *task, const char *file)
 {
-    if (strcmp(tensor, "W_xh") == 0) { return task->W_xh; }
-    if (strcmp(tensor, "W_hh") == 0) { return task->W_hh; }
-    if (strcmp(tensor, "W_hy") == 0) { return task->W_hy; }
+    if (strcmp(file, "rnn.weight_ih_l0") == 0) { return task->W_xh; }
+    if (strcmp(file, "rnn.weight_hh_l0") == 0) { return task->W_hh; }
+    if (strcmp(file, "out.weight") == 0) { return task->W_hy; }
     return NULL;
 }
 
@@ -29,10 +30,11 @@ static void set_weights(const ours *o)
     model->init(model, o->memory, 1);
     for (uint32_t t = 0; t < model->tensor_count; t++) {
         const bptt_tensor *tensor = &model->tensors[t];
-        const float *values = first_values(o->task, tensor->name);
+        const float *values = first_values(o->task, tensor->file);
         if (values == NULL) { continue; }
         for (size_t row = 0; row < tensor->rows; row++) {
-            memcpy(param + tensor->offset + row * tensor->stride, values + row * tensor->cols, tensor->cols * sizeof(float));
+            const size_t from = (row * tensor->parts + tensor->part) * tensor->cols;
+            memcpy(param + tensor->offset + row * tensor->stride, values + from, tensor->cols * sizeof(float));
         }
     }
     model->refresh(model, o->memory);

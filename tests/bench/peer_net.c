@@ -28,20 +28,21 @@ float *peer_floats(size_t count)
 
 static bool open_block(const peer_net *net, peer_block *block)
 {
-    const size_t H = net->task->hidden, V = net->task->vocab;
+    const size_t H = net->task->hidden, V = net->task->vocab, width = net->width;
     block->W_xh = peer_floats(net->count);
     if (block->W_xh == NULL) { return false; }
-    block->W_hh = block->W_xh + V * H;
-    block->W_hy = block->W_hh + H * H;
+    block->W_hh = block->W_xh + V * width;
+    block->W_hy = block->W_hh + H * width;
     block->b_h = block->W_hy + H * V;
-    block->b_y = block->b_h + H;
+    block->b_y = block->b_h + net->task->biases * H;
     return true;
 }
 
 bool peer_net_open(peer_net *net, const peer_task *task)
 {
-    const size_t H = task->hidden, V = task->vocab, rows = task->steps * task->batch;
-    *net = (peer_net){.task = task, .rows = rows, .count = V * H + H * H + H * V + H + V};
+    const size_t H = task->hidden, V = task->vocab, rows = task->steps * task->batch, width = task->gates * H;
+    *net = (peer_net){.task = task, .rows = rows, .width = width};
+    net->count = V * width + H * width + H * V + task->biases * H + V;
     net->h = peer_floats((rows + task->batch) * H);
     net->o = peer_floats(rows * V);
     net->d = peer_floats(rows * H);
@@ -49,8 +50,8 @@ bool peer_net_open(peer_net *net, const peer_task *task)
     net->last_seen = calloc(V, sizeof *net->last_seen);
     if (!open_block(net, &net->param) || !open_block(net, &net->grad) || !open_block(net, &net->moment)) { return false; }
     if (net->h == NULL || net->o == NULL || net->d == NULL || net->touched == NULL || net->last_seen == NULL) { return false; }
-    memcpy(net->param.W_xh, task->W_xh, V * H * sizeof(float));
-    memcpy(net->param.W_hh, task->W_hh, H * H * sizeof(float));
+    memcpy(net->param.W_xh, task->W_xh, V * width * sizeof(float));
+    memcpy(net->param.W_hh, task->W_hh, H * width * sizeof(float));
     memcpy(net->param.W_hy, task->W_hy, H * V * sizeof(float));
     return true;
 }
@@ -83,8 +84,10 @@ void peer_net_begin(peer_net *net, const uint32_t *x)
 
 void peer_net_zero_rows(peer_net *net)
 {
-    const size_t H = net->task->hidden;
-    for (size_t i = 0; i < net->touched_count; i++) { memset(net->grad.W_xh + net->touched[i] * H, 0, H * sizeof(float)); }
+    const size_t width = net->width;
+    for (size_t i = 0; i < net->touched_count; i++) {
+        memset(net->grad.W_xh + net->touched[i] * width, 0, width * sizeof(float));
+    }
 }
 
 static float sum_of_squares(size_t n, const float *g)
@@ -118,18 +121,18 @@ static double square_norm(size_t n, const float *g)
 void peer_net_update(peer_net *net, bool sparse)
 {
     const bptt_spec *spec = &net->task->spec;
-    const size_t H = net->task->hidden, table = sparse ? net->task->vocab * H : 0, rest = net->count - table;
+    const size_t width = net->width, table = sparse ? net->task->vocab * width : 0, rest = net->count - table;
     const float rate = (float)spec->optimizer.rate, epsilon = (float)spec->optimizer.epsilon;
     float *p = net->param.W_xh, *g = net->grad.W_xh, *m = net->moment.W_xh;
     const size_t rows = sparse ? net->touched_count : 0;
 
     double square = square_norm(rest, g + table);
-    for (size_t i = 0; i < rows; i++) { square += (double)sum_of_squares(H, g + net->touched[i] * H); }
+    for (size_t i = 0; i < rows; i++) { square += (double)sum_of_squares(width, g + net->touched[i] * width); }
     const double norm = sqrt(square);
     const float scale = norm > spec->clip.limit ? (float)(spec->clip.limit / norm) : 1;
     for (size_t i = 0; i < rows; i++) {
-        const size_t at = net->touched[i] * H;
-        adagrad(H, rate, epsilon, scale, g + at, m + at, p + at);
+        const size_t at = net->touched[i] * width;
+        adagrad(width, rate, epsilon, scale, g + at, m + at, p + at);
     }
     adagrad(rest, rate, epsilon, scale, g + table, m + table, p + table);
 }
@@ -156,25 +159,25 @@ void peer_steps(const peer_task *task, uint64_t *next, long steps, double (*step
 
 /* ---- rows ---- */
 
-void peer_gather(size_t rows, size_t H, const float *W, const float *bias, const uint32_t *x, float *out)
+void peer_gather(size_t rows, size_t width, const float *W, const float *bias, const uint32_t *x, float *out)
 {
     for (size_t r = 0; r < rows; r++) {
-        const float *restrict row = W + x[r] * H;
-        float *restrict to = out + r * H;
+        const float *restrict row = W + x[r] * width;
+        float *restrict to = out + r * width;
         if (bias == NULL) {
-            memcpy(to, row, H * sizeof(float));
+            memcpy(to, row, width * sizeof(float));
             continue;
         }
-        for (size_t j = 0; j < H; j++) { to[j] = row[j] + bias[j]; }
+        for (size_t j = 0; j < width; j++) { to[j] = row[j] + bias[j]; }
     }
 }
 
-void peer_scatter(size_t rows, size_t H, const float *d, const uint32_t *x, float *W)
+void peer_scatter(size_t rows, size_t width, const float *d, const uint32_t *x, float *W)
 {
     for (size_t r = 0; r < rows; r++) {
-        const float *restrict from = d + r * H;
-        float *restrict row = W + x[r] * H;
-        for (size_t j = 0; j < H; j++) { row[j] += from[j]; }
+        const float *restrict from = d + r * width;
+        float *restrict row = W + x[r] * width;
+        for (size_t j = 0; j < width; j++) { row[j] += from[j]; }
     }
 }
 

@@ -8,19 +8,20 @@
 
 #include "peer.h"
 
-/* A parameter-shaped block: pointers into one array of peer_net.count floats. */
+/* A parameter-shaped block: pointers into one array of peer_net.count floats.  Gates are side by side, as in a task. */
 typedef struct peer_block {
     float *W_xh, *W_hh, *W_hy, *b_h, *b_y; /* in this order in memory */
 } peer_block;
 
 typedef struct peer_net {
     const peer_task *task;
-    size_t rows; /* T B: one row is one step of one sequence, row t B + b */
+    size_t rows;  /* T B: one row is one step of one sequence, row t B + b */
+    size_t width; /* G H: of a row of W_xh and W_hh */
     size_t count;
     peer_block param, grad, moment;
     float *h;          /* states [T + 1][B][H]; the first B rows are 0 */
     float *o;          /* logits, then their adjoint [T B][V] */
-    float *d;          /* adjoints of h, then of a [T B][H] */
+    float *d;          /* adjoints of h [T B][H]; peer_gemm: then of a */
     uint32_t *touched; /* tokens of the chunk, each once */
     size_t touched_count;
     uint64_t *last_seen; /* [V] step that met the token last */
@@ -41,9 +42,9 @@ void peer_net_update(peer_net *net, bool sparse);
 void peer_net_zero_rows(peer_net *net);
 
 /* out[r] = W[x[r]] + bias; without a bias when it is NULL */
-void peer_gather(size_t rows, size_t H, const float *W, const float *bias, const uint32_t *x, float *out);
+void peer_gather(size_t rows, size_t width, const float *W, const float *bias, const uint32_t *x, float *out);
 /* W[x[r]] += d[r] */
-void peer_scatter(size_t rows, size_t H, const float *d, const uint32_t *x, float *W);
+void peer_scatter(size_t rows, size_t width, const float *d, const uint32_t *x, float *W);
 /* out[r] = row */
 void peer_spread(size_t rows, size_t n, const float *row, float *out);
 /* sums[j] = sum over r of a[r][j] */

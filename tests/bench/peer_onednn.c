@@ -1,8 +1,10 @@
-/* peer_onednn.c: oneDNN's vanilla_rnn primitives, forward training and backward, with its products for the output layer.
+/* peer_onednn.c: oneDNN's primitives vanilla_rnn, lbr_gru and lstm, forward training and backward, with its products for the output
+ * layer.
  *
+ * lbr_gru ("linear before reset") is PyTorch's gru, second bias of the candidate and all, with gates in the order z, r, n.
  * The primitive takes its input as a dense row, but a token is a row of W_xh.  There are two honest ways round that:
  *   one-hot   the input is the one-hot row itself, V wide; the primitive multiplies by W_xh
- *   gathered  the input is the row of W_xh that the token picks, H wide, through an identity
+ *   gathered  the input is the row of W_xh that the token picks, G H wide, through an identity
  * For each the weights may stay rows or take the format that the primitive would like (a reorder a step, since the update needs
  * rows), and the output layer may be matmul or inner_product.  Opening the peer times them all on the task and keeps the fastest.
  * PEERS_VERBOSE=1 prints these times.  (peer_gemm.c is the peer that does without the RNN primitives.)
@@ -64,8 +66,9 @@ typedef struct onednn {
     int copy_count;
     dnnl_memory_t workspace;
     float *input, *input_adjoint; /* [T B][input width] */
-    float *state_adjoint;         /* of the state before the first step [B][H] */
-    float *identity, *ignored;    /* gathered: the input's weights [H][H] and their gradient */
+    float *zero_state;            /* lstm: c before the first step [B][H] */
+    float *state_adjoint;         /* of the states before the first step, h and c [2][B][H] */
+    float *identity, *ignored;    /* gathered: the input's weights [G H][G H] and their gradient */
     uint32_t *hot;                /* one-hot: the tokens that `input` holds */
 } onednn;
 
@@ -193,23 +196,25 @@ static dnnl_primitive_desc_t choose(onednn *d, const_dnnl_op_desc_t desc, const_
 /* ---- the recurrence ---- */
 
 typedef struct rnn_shapes {
-    dnnl_memory_desc_t src, state, dst, layer, iter, bias, layer_wanted, iter_wanted;
+    dnnl_memory_desc_t src, state, dst, layer, iter, bias, any_layer, any_iter;
     dnnl_primitive_desc_t forward;
+    argument_role layer_role;
     float *W_layer, *dW_layer;
 } rnn_shapes;
 
 static size_t input_width(const onednn *d)
 {
-    return d->way->input == ONE_HOT ? d->net.task->vocab : d->net.task->hidden;
+    return d->way->input == ONE_HOT ? d->net.task->vocab : d->net.width;
 }
 
 static rnn_shapes make_shapes(onednn *d)
 {
     const peer_task *task = d->net.task;
     const dnnl_dim_t H = (dnnl_dim_t)task->hidden, T = (dnnl_dim_t)task->steps, B = (dnnl_dim_t)task->batch;
-    const dnnl_dim_t S = (dnnl_dim_t)input_width(d);
-    const dnnl_dims_t src = {T, B, S}, dst = {T, B, H}, layer = {1, 1, S, 1, H}, iter = {1, 1, H, 1, H}, bias = {1, 1, 1, H},
-                      state = {1, 1, B, H};
+    const dnnl_dim_t S = (dnnl_dim_t)input_width(d), G = (dnnl_dim_t)task->gates;
+    const dnnl_dims_t src = {T, B, S}, dst = {T, B, H}, layer = {1, 1, S, G, H}, iter = {1, 1, H, G, H},
+                      bias = {1, 1, (dnnl_dim_t)task->biases, H}, state = {1, 1, B, H};
+    const bool one_hot = d->way->input == ONE_HOT;
     rnn_shapes s = {.forward = NULL};
     s.src = describe(d, 3, src, dnnl_abc);
     s.state = describe(d, 4, state, dnnl_abcd);
@@ -217,64 +222,102 @@ static rnn_shapes make_shapes(onednn *d)
     s.layer = describe(d, 5, layer, dnnl_abcde);
     s.iter = describe(d, 5, iter, dnnl_abcde);
     s.bias = describe(d, 4, bias, dnnl_abcd);
-    s.layer_wanted = describe(d, 5, layer, dnnl_format_tag_any);
-    s.iter_wanted = describe(d, 5, iter, dnnl_format_tag_any);
-    s.W_layer = d->way->input == ONE_HOT ? d->net.param.W_xh : d->identity;
-    s.dW_layer = d->way->input == ONE_HOT ? d->net.grad.W_xh : d->ignored;
+    s.any_layer = describe(d, 5, layer, dnnl_format_tag_any);
+    s.any_iter = describe(d, 5, iter, dnnl_format_tag_any);
+    s.layer_role = one_hot ? WEIGHT : CONSTANT;
+    s.W_layer = one_hot ? d->net.param.W_xh : d->identity;
+    s.dW_layer = one_hot ? d->net.grad.W_xh : d->ignored;
     return s;
+}
+
+/* The forward primitive of the task's cell, its weights as `layer` and `iter` say. */
+static dnnl_status_t describe_forward(bptt_cell cell, const rnn_shapes *s, const dnnl_memory_desc_t *layer,
+                                      const dnnl_memory_desc_t *iter, dnnl_rnn_desc_t *desc)
+{
+    const dnnl_prop_kind_t kind = dnnl_forward_training;
+    const dnnl_rnn_direction_t to = dnnl_unidirectional_left2right;
+    switch (cell) {
+    case BPTT_CELL_GRU:
+        return dnnl_lbr_gru_forward_desc_init(desc, kind, to, &s->src, &s->state, layer, iter, &s->bias, &s->dst, NULL, 0);
+    case BPTT_CELL_LSTM:
+        return dnnl_lstm_forward_desc_init(desc, kind, to, &s->src, &s->state, &s->state, layer, iter, &s->bias, &s->dst, NULL,
+                                           NULL, 0);
+    case BPTT_CELL_RNN:
+        break;
+    }
+    return dnnl_vanilla_rnn_forward_desc_init(desc, kind, dnnl_eltwise_tanh, to, &s->src, &s->state, layer, iter, &s->bias,
+                                              &s->dst, NULL, 0, 0, 0);
+}
+
+/* The backward primitive chooses the format of its weights; their gradients are rows. */
+static dnnl_status_t describe_backward(bptt_cell cell, const rnn_shapes *s, dnnl_rnn_desc_t *desc)
+{
+    const dnnl_rnn_direction_t to = dnnl_unidirectional_left2right;
+    const dnnl_memory_desc_t *layer = &s->any_layer, *iter = &s->any_iter, *state = &s->state;
+    switch (cell) {
+    case BPTT_CELL_GRU:
+        return dnnl_lbr_gru_backward_desc_init(desc, dnnl_backward, to, &s->src, state, layer, iter, &s->bias, &s->dst, NULL,
+                                               &s->src, state, &s->layer, &s->iter, &s->bias, &s->dst, NULL, 0);
+    case BPTT_CELL_LSTM:
+        return dnnl_lstm_backward_desc_init(desc, dnnl_backward, to, &s->src, state, state, layer, iter, &s->bias, &s->dst, NULL,
+                                            NULL, &s->src, state, state, &s->layer, &s->iter, &s->bias, &s->dst, NULL, NULL, 0);
+    case BPTT_CELL_RNN:
+        break;
+    }
+    return dnnl_vanilla_rnn_backward_desc_init(desc, dnnl_backward, dnnl_eltwise_tanh, to, &s->src, state, layer, iter, &s->bias,
+                                               &s->dst, NULL, &s->src, state, &s->layer, &s->iter, &s->bias, &s->dst, NULL, 0, 0,
+                                               0);
 }
 
 static void add_rnn_forward(onednn *d, rnn_shapes *s)
 {
+    const bptt_cell cell = d->net.task->spec.cell;
+    const bool any = d->way->any;
     dnnl_rnn_desc_t desc;
-    const dnnl_memory_desc_t *layer = d->way->any ? &s->layer_wanted : &s->layer,
-                             *iter = d->way->any ? &s->iter_wanted : &s->iter;
-    (void)ok(d,
-             dnnl_vanilla_rnn_forward_desc_init(&desc, dnnl_forward_training, dnnl_eltwise_tanh, dnnl_unidirectional_left2right,
-                                                &s->src, &s->state, layer, iter, &s->bias, &s->dst, NULL, 0, 0, 0),
-             "vanilla_rnn forward");
-    s->forward = choose(d, &desc, NULL, "vanilla_rnn forward");
+    (void)ok(d, describe_forward(cell, s, any ? &s->any_layer : &s->layer, any ? &s->any_iter : &s->iter, &desc), "rnn forward");
+    s->forward = choose(d, &desc, NULL, "rnn forward");
     if (d->status != dnnl_success) { return; }
     d->workspace = new_memory(d, dnnl_primitive_desc_query_md(s->forward, dnnl_query_workspace_md, 0), DNNL_MEMORY_ALLOCATE);
-    const argument_role layer_role = d->way->input == ONE_HOT ? WEIGHT : CONSTANT;
     const argument arguments[] = {
         {DNNL_ARG_SRC_LAYER, DATA, d->input, s->src},
         {DNNL_ARG_SRC_ITER, DATA, d->net.h, s->state},
-        {DNNL_ARG_WEIGHTS_LAYER, layer_role, s->W_layer, s->layer},
+        {DNNL_ARG_WEIGHTS_LAYER, s->layer_role, s->W_layer, s->layer},
         {DNNL_ARG_WEIGHTS_ITER, WEIGHT, d->net.param.W_hh, s->iter},
         {DNNL_ARG_BIAS, DATA, d->net.param.b_h, s->bias},
         {DNNL_ARG_DST_LAYER, RESULT, d->net.h + d->net.task->batch * d->net.task->hidden, s->dst},
+        {DNNL_ARG_SRC_ITER_C, DATA, d->zero_state, s->state}, /* lstm */
     };
+    const int count = sizeof arguments / sizeof arguments[0] - (cell == BPTT_CELL_LSTM ? 0 : 1);
     dnnl_primitive_desc_t pd = NULL;
-    (void)ok(d, dnnl_primitive_desc_clone(&pd, s->forward), "vanilla_rnn forward");
-    add_primitive(d, pd, arguments, sizeof arguments / sizeof arguments[0], true);
+    (void)ok(d, dnnl_primitive_desc_clone(&pd, s->forward), "rnn forward");
+    add_primitive(d, pd, arguments, count, true);
 }
 
 static void add_rnn_backward(onednn *d, rnn_shapes *s)
 {
+    const bptt_cell cell = d->net.task->spec.cell;
+    const size_t n = d->net.task->batch * d->net.task->hidden;
     dnnl_rnn_desc_t desc;
-    (void)ok(d,
-             dnnl_vanilla_rnn_backward_desc_init(&desc, dnnl_backward, dnnl_eltwise_tanh, dnnl_unidirectional_left2right, &s->src,
-                                                 &s->state, &s->layer_wanted, &s->iter_wanted, &s->bias, &s->dst, NULL, &s->src,
-                                                 &s->state, &s->layer, &s->iter, &s->bias, &s->dst, NULL, 0, 0, 0),
-             "vanilla_rnn backward");
-    dnnl_primitive_desc_t pd = choose(d, &desc, s->forward, "vanilla_rnn backward");
-    const argument_role layer_role = d->way->input == ONE_HOT ? WEIGHT : CONSTANT;
+    (void)ok(d, describe_backward(cell, s, &desc), "rnn backward");
+    dnnl_primitive_desc_t pd = choose(d, &desc, s->forward, "rnn backward");
     const argument arguments[] = {
         {DNNL_ARG_SRC_LAYER, DATA, d->input, s->src},
         {DNNL_ARG_SRC_ITER, DATA, d->net.h, s->state},
-        {DNNL_ARG_WEIGHTS_LAYER, layer_role, s->W_layer, s->layer},
+        {DNNL_ARG_WEIGHTS_LAYER, s->layer_role, s->W_layer, s->layer},
         {DNNL_ARG_WEIGHTS_ITER, WEIGHT, d->net.param.W_hh, s->iter},
         {DNNL_ARG_BIAS, DATA, d->net.param.b_h, s->bias},
-        {DNNL_ARG_DST_LAYER, DATA, d->net.h + d->net.task->batch * d->net.task->hidden, s->dst},
+        {DNNL_ARG_DST_LAYER, DATA, d->net.h + n, s->dst},
         {DNNL_ARG_DIFF_DST_LAYER, DATA, d->net.d, s->dst},
         {DNNL_ARG_DIFF_SRC_LAYER, RESULT, d->input_adjoint, s->src},
         {DNNL_ARG_DIFF_SRC_ITER, RESULT, d->state_adjoint, s->state},
         {DNNL_ARG_DIFF_WEIGHTS_LAYER, RESULT, s->dW_layer, s->layer},
         {DNNL_ARG_DIFF_WEIGHTS_ITER, RESULT, d->net.grad.W_hh, s->iter},
         {DNNL_ARG_DIFF_BIAS, RESULT, d->net.grad.b_h, s->bias},
+        {DNNL_ARG_SRC_ITER_C, DATA, d->zero_state, s->state}, /* lstm, and the next */
+        {DNNL_ARG_DIFF_SRC_ITER_C, RESULT, d->state_adjoint + n, s->state},
     };
-    add_primitive(d, pd, arguments, sizeof arguments / sizeof arguments[0], true);
+    const int count = sizeof arguments / sizeof arguments[0] - (cell == BPTT_CELL_LSTM ? 0 : 2);
+    add_primitive(d, pd, arguments, count, true);
 }
 
 /* ---- the output layer ---- */
@@ -389,25 +432,41 @@ static void add_all(onednn *d)
 
 static bool open_buffers(onednn *d)
 {
-    const size_t H = d->net.task->hidden, width = input_width(d);
-    d->input = peer_floats(d->net.rows * width);
-    d->input_adjoint = peer_floats(d->net.rows * width);
-    d->state_adjoint = peer_floats(d->net.task->batch * H);
-    d->identity = peer_floats(H * H);
-    d->ignored = peer_floats(H * H);
+    const size_t n = d->net.task->batch * d->net.task->hidden, width = d->net.width;
+    d->input = peer_floats(d->net.rows * input_width(d));
+    d->input_adjoint = peer_floats(d->net.rows * input_width(d));
+    d->zero_state = peer_floats(n);
+    d->state_adjoint = peer_floats(2 * n);
+    d->identity = peer_floats(width * width);
+    d->ignored = peer_floats(width * width);
     d->hot = calloc(d->net.rows, sizeof *d->hot);
-    if (d->input == NULL || d->input_adjoint == NULL || d->state_adjoint == NULL || d->identity == NULL || d->ignored == NULL ||
-        d->hot == NULL) {
+    if (d->input == NULL || d->input_adjoint == NULL || d->zero_state == NULL || d->state_adjoint == NULL ||
+        d->identity == NULL || d->ignored == NULL || d->hot == NULL) {
         return false;
     }
-    for (size_t i = 0; i < H; i++) { d->identity[i * H + i] = 1; }
+    for (size_t i = 0; i < width; i++) { d->identity[i * width + i] = 1; }
     return true;
+}
+
+/* PyTorch's r, z, n become z, r, n.  (All biases are 0.) */
+static void order_gates(const peer_net *net)
+{
+    const size_t H = net->task->hidden, rows = net->task->vocab + H; /* W_hh follows W_xh */
+    for (size_t row = 0; row < rows; row++) {
+        float *r = net->param.W_xh + row * net->width, *z = r + H;
+        for (size_t j = 0; j < H; j++) {
+            const float kept = r[j];
+            r[j] = z[j];
+            z[j] = kept;
+        }
+    }
 }
 
 static bptt_status open_way(onednn *d, const peer_task *task, const arrangement *way, bptt_error *error)
 {
     *d = (onednn){.way = way};
     if (!peer_net_open(&d->net, task)) { return bptt_fail(error, BPTT_FAILED, "no memory for a peer"); }
+    if (task->spec.cell == BPTT_CELL_GRU) { order_gates(&d->net); }
     if (!open_buffers(d)) { return bptt_fail(error, BPTT_FAILED, "no memory for a peer"); }
     (void)ok(d, dnnl_engine_create(&d->engine, dnnl_cpu, 0), "an engine");
     if (d->engine != NULL) {
@@ -427,6 +486,7 @@ static void close_way(onednn *d)
     peer_net_close(&d->net);
     free(d->input);
     free(d->input_adjoint);
+    free(d->zero_state);
     free(d->state_adjoint);
     free(d->identity);
     free(d->ignored);
@@ -447,7 +507,7 @@ static void set_input(onednn *d, const uint32_t *x)
 {
     const size_t V = d->net.task->vocab;
     if (d->way->input == GATHERED) {
-        peer_gather(d->net.rows, d->net.task->hidden, d->net.param.W_xh, NULL, x, d->input);
+        peer_gather(d->net.rows, d->net.width, d->net.param.W_xh, NULL, x, d->input);
         return;
     }
     for (size_t r = 0; r < d->net.rows; r++) {
@@ -462,10 +522,10 @@ static void clear_gradients(onednn *d)
 {
     const size_t H = d->net.task->hidden, V = d->net.task->vocab;
     const peer_block *g = &d->net.grad;
-    memset(g->W_hh, 0, H * H * sizeof(float));
-    memset(g->b_h, 0, H * sizeof(float));
+    memset(g->W_hh, 0, H * d->net.width * sizeof(float));
+    memset(g->b_h, 0, d->net.task->biases * H * sizeof(float));
     if (d->way->input == ONE_HOT) {
-        memset(g->W_xh, 0, V * H * sizeof(float));
+        memset(g->W_xh, 0, V * d->net.width * sizeof(float));
     } else {
         peer_net_zero_rows(&d->net);
     }
@@ -474,7 +534,7 @@ static void clear_gradients(onednn *d)
 static double step(void *self, const uint32_t *x, const uint32_t *y)
 {
     onednn *d = self;
-    const size_t H = d->net.task->hidden, V = d->net.task->vocab;
+    const size_t V = d->net.task->vocab;
     peer_net_begin(&d->net, x);
     set_input(d, x);
     execute(d, 0, d->forward);
@@ -482,7 +542,7 @@ static double step(void *self, const uint32_t *x, const uint32_t *y)
     if (!d->way->inner) { peer_column_sum(d->net.rows, V, d->net.o, d->net.grad.b_y); }
     clear_gradients(d);
     execute(d, d->forward, d->count);
-    if (d->way->input == GATHERED) { peer_scatter(d->net.rows, H, d->input_adjoint, x, d->net.grad.W_xh); }
+    if (d->way->input == GATHERED) { peer_scatter(d->net.rows, d->net.width, d->input_adjoint, x, d->net.grad.W_xh); }
     peer_net_update(&d->net, d->way->input == GATHERED);
     return loss;
 }

@@ -44,10 +44,12 @@ static pid_t spawn(const char *script, int *to, int *from)
 static bool send_task(const process *p, const peer_task *t)
 {
     const bptt_spec *spec = &t->spec;
-    const size_t tokens = t->chunks * t->steps * t->batch, H = t->hidden, V = t->vocab;
-    return fprintf(p->to, "%zu %zu %zu %zu %zu %.17g %.17g %.17g\n", H, V, t->steps, t->batch, t->chunks, spec->optimizer.rate,
-                   spec->optimizer.epsilon, spec->clip.limit) > 0 &&
-           fwrite(t->W_xh, sizeof(float), V * H, p->to) == V * H && fwrite(t->W_hh, sizeof(float), H * H, p->to) == H * H &&
+    const size_t tokens = t->chunks * t->steps * t->batch, H = t->hidden, V = t->vocab, width = t->gates * H;
+    const char *cell = bptt_spec_word("cell", (int)spec->cell);
+    return fprintf(p->to, "%s %zu %zu %zu %zu %zu %zu %.17g %.17g %.17g\n", cell, t->gates, H, V, t->steps, t->batch, t->chunks,
+                   spec->optimizer.rate, spec->optimizer.epsilon, spec->clip.limit) > 0 &&
+           fwrite(t->W_xh, sizeof(float), V * width, p->to) == V * width &&
+           fwrite(t->W_hh, sizeof(float), H * width, p->to) == H * width &&
            fwrite(t->W_hy, sizeof(float), H * V, p->to) == H * V && fwrite(t->x, sizeof *t->x, tokens, p->to) == tokens &&
            fwrite(t->y, sizeof *t->y, tokens, p->to) == tokens && fflush(p->to) == 0;
 }

@@ -29,7 +29,8 @@ typedef struct ratio {
     const char *over, *under;
 } ratio;
 
-static const ratio ratios[] = {{"onednn", "tcc"}, {"onednn", "cc"}, {"openblas", "cc"}, {"torch", "cc"}, {"generic", "cc"}};
+static const ratio ratios[] = {{"onednn", "tcc"}, {"onednn", "cc"}, {"openblas", "cc"},
+                               {"torch", "tcc"},  {"torch", "cc"},  {"generic", "cc"}};
 static const char *const ours[] = {"tcc", "cc"};
 enum { RATIOS = sizeof ratios / sizeof ratios[0], OURS = sizeof ours / sizeof ours[0] };
 
@@ -61,7 +62,7 @@ static void print_head(const peer_report *report)
 {
     char title[32];
     int columns = 2;
-    printf("| %-7s | %-19s |", "row", "H, V, T, B");
+    printf("| %-10s | %-19s |", "row", "H, V, T, B");
     for (int i = 0; peer_kinds[i].name != NULL; i++) {
         if (!report->shown[i]) { continue; }
         printf(" %8s |", peer_kinds[i].name);
@@ -88,7 +89,7 @@ static void print_row(const peer_report *report, const peer_match *m)
 {
     char sizes[64];
     (void)snprintf(sizes, sizeof sizes, "%zu, %zu, %zu, %zu", m->task.hidden, m->task.vocab, m->task.steps, m->task.batch);
-    printf("| %-7s | %-19s |", m->task.name, sizes);
+    printf("| %-10s | %-19s |", m->task.name, sizes);
     for (int i = 0; peer_kinds[i].name != NULL; i++) {
         const double us = m->seconds[i] * 1e6;
         if (report->shown[i]) { print_cell(8, us < 10 ? "%.2f" : us < 100 ? "%.1f" : "%.0f", us); }
@@ -111,8 +112,9 @@ static void write_rows(const peer_report *report, const peer_match *m)
     for (int i = 0; peer_kinds[i].name != NULL; i++) {
         const double s = m->seconds[i];
         if (!(s > 0)) { continue; }
-        (void)fprintf(report->csv, "%s,%zu,%zu,%zu,%zu,%s,%.3f,%.3f,%.4f,%.0f,%.0f\n", t->name, t->hidden, t->vocab, t->steps,
-                      t->batch, peer_kinds[i].name, s * 1e6, t->flop / s * 1e-9, t->flop / s / report->peak, t->flop, t->bytes);
+        (void)fprintf(report->csv, "%s,%zu,%zu,%zu,%zu,%s,%.3f,%.3f,%.4f,%.0f,%.0f,%s\n", t->name, t->hidden, t->vocab, t->steps,
+                      t->batch, peer_kinds[i].name, s * 1e6, t->flop / s * 1e-9, t->flop / s / report->peak, t->flop, t->bytes,
+                      bptt_spec_word("cell", (int)t->spec.cell));
     }
     (void)fflush(report->csv); /* what is measured stays, whatever a later row does */
 }
@@ -125,7 +127,7 @@ static void remark_on(peer_report *report, const peer_match *m)
         if (m->peers[i] == NULL || system->arrangement == NULL) { continue; }
         (void)snprintf(way, sizeof way, "; %s: %s", peer_kinds[i].name, system->arrangement(m->peers[i]));
     }
-    peer_report_remark(report, "%-8s  losses within %.0e%s", m->task.name, m->spread, way);
+    peer_report_remark(report, "%-10s  losses within %.0e%s", m->task.name, m->spread, way);
 }
 
 /* ---- all of it ---- */
@@ -141,7 +143,7 @@ bptt_status peer_report_begin(peer_report *report, const char *folder, bptt_erro
     if (status != BPTT_OK) { return status; }
     report->csv = fopen(path, "w");
     if (report->csv == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: cannot be written", path); }
-    (void)fprintf(report->csv, "name,H,V,T,B,system,us_per_step,gflops,share_of_peak,flop,bytes\n");
+    (void)fprintf(report->csv, "name,H,V,T,B,system,us_per_step,gflops,share_of_peak,flop,bytes,cell\n");
     printf("microseconds of processor time per step (forward, backward, clip, update), f32, one core of %.1f GFLOP/s\n\n",
            report->peak * 1e-9);
     print_head(report);

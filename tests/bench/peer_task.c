@@ -125,6 +125,7 @@ static bptt_status cut(peer_task *task, const token_text *text, bptt_error *erro
 
 bptt_status peer_task_open(size_t row, const char *text_path, peer_task *task, bptt_error *error)
 {
+    static const size_t gates[] = {[BPTT_CELL_RNN] = 1, [BPTT_CELL_GRU] = 3, [BPTT_CELL_LSTM] = 4};
     *task = (peer_task){.name = bptt_suite_words[row]};
     bptt_status status = make_spec(row, &task->spec, error);
     if (status == BPTT_OK) { status = count_work(task, error); }
@@ -132,9 +133,11 @@ bptt_status peer_task_open(size_t row, const char *text_path, peer_task *task, b
     const size_t H = task->hidden = (size_t)task->spec.hidden, V = task->vocab = (size_t)task->spec.vocab;
     task->steps = (size_t)task->spec.T;
     task->batch = (size_t)task->spec.batch;
+    task->gates = gates[task->spec.cell];
+    task->biases = task->gates + (task->spec.cell == BPTT_CELL_GRU);
     uint64_t state = 1;
-    task->W_xh = draw(V * H, task->spec.init.scale, &state);
-    task->W_hh = draw(H * H, task->spec.init.scale, &state);
+    task->W_xh = draw(V * task->gates * H, task->spec.init.scale, &state);
+    task->W_hh = draw(H * task->gates * H, task->spec.init.scale, &state);
     task->W_hy = draw(H * V, task->spec.init.scale, &state);
     if (task->W_xh == NULL || task->W_hh == NULL || task->W_hy == NULL) {
         return bptt_fail(error, BPTT_FAILED, "no memory for the weights of %s", task->name);

@@ -1,7 +1,9 @@
-"""PyTorch: nn.RNN, nn.Linear, cross entropy, Adagrad, clip_grad_norm_, one thread.  A peer of peers.c.
+"""PyTorch: nn.RNN (nn.GRU, nn.LSTM), nn.Linear, cross entropy, Adagrad, clip_grad_norm_, one thread.  A peer of peers.c.
 
-nn.RNN takes its input as a dense row, but a token is a row of W_xh.  For a small vocabulary the row is one-hot; for a large one
+The recurrent layer takes its input as a dense row, but a token is a row of W_xh.  For a small vocabulary the row is one-hot; for a large one
 it comes from nn.Embedding with sparse gradients, through an identity that is not trained.
+
+The second bias of a gate is the same bias again, so it is not trained; but that of GRU's candidate is another.
 """
 
 import torch
@@ -11,20 +13,21 @@ from peer import Task, serve
 
 task = Task()
 H, V, T, B = task.H, task.V, task.T, task.B
+width = task.G * H
 torch.set_num_threads(1)
 one_hot = V <= 2 * H or V <= 256
 
-rnn = torch.nn.RNN(V if one_hot else H, H)
+rnn = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[task.cell](V if one_hot else width, H)
 out = torch.nn.Linear(H, V)
-embedding = None if one_hot else torch.nn.Embedding(V, H, sparse=True, _weight=torch.from_numpy(task.W_xh))
+embedding = None if one_hot else torch.nn.Embedding(V, width, sparse=True, _weight=torch.from_numpy(task.W_xh))
 with torch.no_grad():
-    rnn.weight_ih_l0.copy_(torch.from_numpy(task.W_xh).T if one_hot else torch.eye(H))
+    rnn.weight_ih_l0.copy_(torch.from_numpy(task.W_xh).T if one_hot else torch.eye(width))
     rnn.weight_hh_l0.copy_(torch.from_numpy(task.W_hh).T)
     rnn.bias_ih_l0.zero_()
     rnn.bias_hh_l0.zero_()
     out.weight.copy_(torch.from_numpy(task.W_hy).T)
     out.bias.zero_()
-rnn.bias_hh_l0.requires_grad_(False)  # it is the same bias again
+rnn.bias_hh_l0.requires_grad_(task.cell == "gru")
 rnn.weight_ih_l0.requires_grad_(one_hot)
 
 modules = [rnn, out] + ([] if one_hot else [embedding])
@@ -40,6 +43,8 @@ def step(chunk):
     loss = cross_entropy(out(h).view(T * B, V), ys[chunk].view(T * B))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if task.cell == "gru":
+        rnn.bias_hh_l0.grad[: 2 * H].zero_()
     torch.nn.utils.clip_grad_norm_(params, task.limit)
     optimizer.step()
     return loss.detach()

@@ -25,15 +25,16 @@ static const double TOLERANCE = 1e-5;
 static const double PATIENCE = 30;
 
 const peer_kind peer_kinds[] = {
-    {"tcc", "bptt, compiled in the process by libtcc", &peer_bptt, NULL, BPTT_BACKEND_TCC},
-    {"cc", "bptt, compiled by the system's compiler", &peer_bptt, NULL, BPTT_BACKEND_CC},
-    {"generic", "bptt's plain loops, run-time sizes, -O3", &peer_bptt, NULL, BPTT_BACKEND_GENERIC},
-    {"onednn", "oneDNN, vanilla_rnn primitives in the fastest of eight arrangements", &peer_onednn, NULL, 0},
-    {"1dnngemm", "C loops over oneDNN's dnnl_sgemm, no RNN primitive", &peer_gemm, "onednn", 0},
-    {"openblas", "the same C loops over cblas_sgemm and cblas_sgemv", &peer_gemm, "openblas", 0},
-    {"torch", "PyTorch, nn.RNN", &peer_process, "tests/bench/peer_torch.py", 0},
-    {"numpy", "numpy, the usual loop over time", &peer_process, "tests/bench/peer_numpy.py", 0},
-    {NULL, NULL, NULL, NULL, 0},
+    {"tcc", "bptt, compiled in the process by libtcc", &peer_bptt, NULL, BPTT_BACKEND_TCC, true},
+    {"cc", "bptt, compiled by the system's compiler", &peer_bptt, NULL, BPTT_BACKEND_CC, true},
+    {"generic", "bptt's plain loops, run-time sizes, -O3", &peer_bptt, NULL, BPTT_BACKEND_GENERIC, false},
+    {"onednn", "oneDNN, its primitives vanilla_rnn, lbr_gru, lstm in the fastest of eight arrangements", &peer_onednn, NULL, 0,
+     true},
+    {"1dnngemm", "C loops over oneDNN's dnnl_sgemm, no RNN primitive", &peer_gemm, "onednn", 0, false},
+    {"openblas", "the same C loops over cblas_sgemm and cblas_sgemv", &peer_gemm, "openblas", 0, false},
+    {"torch", "PyTorch, nn.RNN, nn.GRU, nn.LSTM", &peer_process, "tests/bench/peer_torch.py", 0, true},
+    {"numpy", "numpy, the usual loop over time", &peer_process, "tests/bench/peer_numpy.py", 0, false},
+    {NULL, NULL, NULL, NULL, 0, false},
 };
 _Static_assert(sizeof peer_kinds / sizeof peer_kinds[0] == PEER_MOST + 1, "PEER_MOST counts the peers");
 
@@ -74,7 +75,7 @@ static bptt_status check_all(peer_match *m, peer_report *report, bptt_error *err
         bptt_status status = check_one(&peer_kinds[i], m->peers[i], &loss, &m->seconds[i], error);
         if (status != BPTT_OK) { return status; }
         if (loss == 0) {
-            peer_report_remark(report, "%-8s  %s left out, %d steps would take more than %.0f s", name, peer_kinds[i].name,
+            peer_report_remark(report, "%-10s  %s left out, %d steps would take more than %.0f s", name, peer_kinds[i].name,
                                CHECK_STEPS, PATIENCE);
             drop(m, i);
             continue;
@@ -141,7 +142,7 @@ static bool listed(const char *list, const char *word)
 static bptt_status open_all(peer_match *m, const peer_report *report, bptt_error *error)
 {
     for (int i = 0; i < PEER_MOST; i++) {
-        if (!report->shown[i]) { continue; }
+        if (!report->shown[i] || (m->task.gates > 1 && !peer_kinds[i].gated)) { continue; }
         bptt_status status = peer_kinds[i].system->open(&peer_kinds[i], &m->task, &m->peers[i], error);
         if (status != BPTT_OK) { return status; }
     }
