@@ -18,84 +18,153 @@
 
 /* ---- what a file holds ---- */
 
-/* One tensor of the file (two, when a bias has a twin) and the numbers in the model that it stands for. */
+enum { NONE = -1 };
+
+/* One tensor of the file. */
 typedef struct slot {
-    char *name; /* in the file; owned */
-    const char *twin;
+    char *name;            /* owned */
+    uint32_t parts;        /* blocks of outputs */
+    uint32_t filled;       /* of which the model has numbers; the others are 0 */
+    bptt_st_tensor needed; /* without data */
+    const bptt_st_tensor *found;
+    unsigned char *data; /* saving */
+} slot;
+
+/* A tensor of the model at `base`: block `part` of one tensor of the file, or of two, when a bias has a twin. */
+typedef struct piece {
     const bptt_tensor *tensor;
     size_t base;      /* of the block, bytes from the start of the struct */
     size_t real_size; /* of a number in the model */
     bool turned;      /* the file has [cols][rows]: weights are output-major there */
     bool finite;      /* no infinities either */
-    const bptt_st_tensor *found[2];
-} slot;
+    ptrdiff_t slot[2];
+} piece;
 
-typedef struct slots {
-    slot *list;
-    size_t count;
-} slots;
+typedef struct layout {
+    const char *path; /* for messages */
+    slot *slots;
+    piece *pieces;
+    size_t slot_count, piece_count;
+} layout;
 
-static const bptt_tensor progress_tensor = {.name = "progress", .rank = 1, .rows = 1, .cols = 3, .stride = 3};
+static const bptt_tensor progress_tensor = {.name = "progress", .rank = 1, .rows = 1, .cols = 3, .stride = 3, .parts = 1};
 
-/* Appends a slot named `prefix` + its own name.  False: no memory. */
-static bool add_slot(slots *all, const char *prefix, slot entry)
+/* The file's tensor that a piece is a part of, without its data. */
+static bptt_st_tensor describe(const piece *at, char *name)
 {
-    const char *name = entry.turned ? entry.tensor->file : entry.tensor->name;
-    if (asprintf(&entry.name, "%s%s", prefix, name) < 0) { return false; }
-    all->list[all->count++] = entry;
-    return true;
+    const bptt_tensor *tensor = at->tensor;
+    const uint64_t outputs = (uint64_t)tensor->cols * tensor->parts;
+    bptt_st_tensor made = {.name = name, .dtype = at->real_size == sizeof(double) ? BPTT_ST_F64 : BPTT_ST_F32};
+    made.rank = tensor->rank;
+    made.shape[0] = tensor->rank == 1 || at->turned ? outputs : tensor->rows;
+    made.shape[1] = tensor->rank == 1 ? 0 : at->turned ? tensor->rows : outputs;
+    made.bytes = (size_t)outputs * tensor->rows * at->real_size;
+    return made;
 }
 
-/* The parameter-shaped block at `base`, under the names of weight files. */
-static bool add_block(slots *all, const bptt_model *model, const char *prefix, size_t base, bool finite, bool twins)
+static bptt_status fail_part(const layout *all, const piece *at, const char *name, const char *what, bptt_error *error)
 {
-    bool good = true;
-    for (size_t i = 0; good && i < model->tensor_count; i++) {
-        const bptt_tensor *tensor = &model->tensors[i];
-        good = add_slot(all, prefix,
-                        (slot){.twin = twins ? tensor->twin : NULL,
-                               .tensor = tensor,
-                               .base = base,
-                               .real_size = model->real_size,
-                               .turned = true,
-                               .finite = finite});
+    return bptt_fail(error, BPTT_FAILED, "%s: tensor '%.100s': %s %" PRIu32 " of %" PRIu32 " (%s)", all->path, name, what,
+                     at->tensor->part + 1, at->tensor->parts, at->tensor->name);
+}
+
+/* Makes the piece a part of the slot called `name`, which is made when it is the first one. */
+static bptt_status join_slot(layout *all, const piece *at, const char *prefix, const char *name, ptrdiff_t *joined,
+                             bptt_error *error)
+{
+    char *full = NULL;
+    if (asprintf(&full, "%s%s", prefix, name) < 0) { return bptt_fail(error, BPTT_FAILED, "%s: no memory", all->path); }
+    size_t i = 0;
+    while (i < all->slot_count && strcmp(all->slots[i].name, full) != 0) { i++; }
+    slot *to = &all->slots[i];
+    if (i == all->slot_count) {
+        *to = (slot){.name = full, .parts = at->tensor->parts, .needed = describe(at, full)};
+        all->slot_count++;
+    } else {
+        free(full);
     }
-    return good;
+    const bptt_st_tensor needed = describe(at, to->name);
+    if (at->tensor->part >= to->parts || at->tensor->parts != to->parts || needed.rank != to->needed.rank ||
+        needed.dtype != to->needed.dtype || memcmp(needed.shape, to->needed.shape, sizeof needed.shape) != 0) {
+        return fail_part(all, at, to->name, "the model has another shape for part", error);
+    }
+    for (size_t p = 0; p < all->piece_count; p++) {
+        const piece *other = &all->pieces[p];
+        if ((other->slot[0] == (ptrdiff_t)i || other->slot[1] == (ptrdiff_t)i) && other->tensor->part == at->tensor->part) {
+            return fail_part(all, at, to->name, "the model has twice part", error);
+        }
+    }
+    to->filled++;
+    *joined = (ptrdiff_t)i;
+    return BPTT_OK;
+}
+
+/* Appends a piece under `prefix` + its own name. */
+static bptt_status add_piece(layout *all, const char *prefix, piece made, const char *twin, bptt_error *error)
+{
+    made.slot[0] = made.slot[1] = NONE;
+    bptt_status status = join_slot(all, &made, prefix, made.turned ? made.tensor->file : made.tensor->name, &made.slot[0], error);
+    if (status == BPTT_OK && twin != NULL) { status = join_slot(all, &made, prefix, twin, &made.slot[1], error); }
+    all->pieces[all->piece_count++] = made;
+    return status;
+}
+
+/* The parameter-shaped block at `base`, under the names of weight files.  Only with their twins are all tensors whole. */
+static bptt_status add_block(layout *all, const bptt_model *model, const char *prefix, size_t base, bool finite, bool twins,
+                             bptt_error *error)
+{
+    const size_t first = all->slot_count;
+    bptt_status status = BPTT_OK;
+    for (size_t i = 0; status == BPTT_OK && i < model->tensor_count; i++) {
+        const bptt_tensor *tensor = &model->tensors[i];
+        const piece made = {.tensor = tensor, .base = base, .real_size = model->real_size, .turned = true, .finite = finite};
+        status = add_piece(all, prefix, made, twins ? tensor->twin : NULL, error);
+    }
+    for (size_t i = first; status == BPTT_OK && twins && i < all->slot_count; i++) {
+        const slot *at = &all->slots[i];
+        if (at->filled == at->parts) { continue; }
+        status = bptt_fail(error, BPTT_FAILED, "%s: tensor '%.100s': the model has %" PRIu32 " of its %" PRIu32 " parts",
+                           all->path, at->name, at->filled, at->parts);
+    }
+    return status;
 }
 
 /* What only a checkpoint has: progress, moments, state. */
-static bool add_training(slots *all, const bptt_model *model)
+static bptt_status add_training(layout *all, const bptt_model *model, bptt_error *error)
 {
     static const char *const prefixes[2] = {"moment1.", "moment2."};
-    bool good = add_slot(
-        all, "", (slot){.tensor = &progress_tensor, .base = model->progress, .real_size = sizeof(double), .finite = true});
-    for (size_t i = 0; good && i < model->moment_count && i < 2; i++) {
-        good = add_block(all, model, prefixes[i], model->moment[i], false, false);
+    const piece progress = {.tensor = &progress_tensor, .base = model->progress, .real_size = sizeof(double), .finite = true};
+    bptt_status status = add_piece(all, "", progress, NULL, error);
+    for (size_t i = 0; status == BPTT_OK && i < model->moment_count && i < 2; i++) {
+        status = add_block(all, model, prefixes[i], model->moment[i], false, false, error);
     }
-    for (size_t i = 0; good && i < model->state_count; i++) {
-        good = add_slot(all, "state.", (slot){.tensor = &model->states[i], .base = model->state, .real_size = model->real_size});
+    for (size_t i = 0; status == BPTT_OK && i < model->state_count; i++) {
+        const piece state = {.tensor = &model->states[i], .base = model->state, .real_size = model->real_size};
+        status = add_piece(all, "state.", state, NULL, error);
     }
-    return good;
+    return status;
 }
 
-static void free_slots(slots *all)
+static void free_layout(layout *all)
 {
-    for (size_t i = 0; i < all->count; i++) { free(all->list[i].name); }
-    free(all->list);
-    *all = (slots){NULL, 0};
+    for (size_t i = 0; i < all->slot_count; i++) { free(all->slots[i].name); }
+    free(all->slots);
+    free(all->pieces);
+    *all = (layout){.slots = NULL};
 }
 
 /* The block at `base`, and all else that a checkpoint needs when `training`. */
-static bptt_status make_slots(const char *path, const bptt_model *model, size_t base, bool training, slots *all,
-                              bptt_error *error)
+static bptt_status make_layout(const char *path, const bptt_model *model, size_t base, bool training, layout *all,
+                               bptt_error *error)
 {
-    all->count = 0;
-    all->list = calloc(1 + 3 * (size_t)model->tensor_count + model->state_count, sizeof *all->list);
-    if (all->list != NULL && (!training || add_training(all, model)) && add_block(all, model, "", base, true, true)) {
-        return BPTT_OK;
-    }
-    free_slots(all);
-    return bptt_fail(error, BPTT_FAILED, "%s: no memory", path);
+    const size_t most = 1 + 3 * (size_t)model->tensor_count + model->state_count;
+    *all = (layout){.path = path, .slots = calloc(2 * most, sizeof *all->slots), .pieces = calloc(most, sizeof *all->pieces)};
+    bptt_status status = all->slots != NULL && all->pieces != NULL ? BPTT_OK : BPTT_FAILED;
+    if (status != BPTT_OK) { (void)bptt_fail(error, status, "%s: no memory", path); }
+    if (status == BPTT_OK && training) { status = add_training(all, model, error); }
+    if (status == BPTT_OK) { status = add_block(all, model, "", base, true, true, error); }
+    if (status != BPTT_OK) { free_layout(all); }
+    return status;
 }
 
 /* ---- numbers ---- */
@@ -118,42 +187,53 @@ static void put_real(void *data, size_t index, size_t size, double value)
     memcpy((char *)data + index * size, size == sizeof value ? (const void *)&value : (const void *)&narrow, size);
 }
 
-/* Element (row, col) in the file. */
-static size_t file_index(const slot *at, size_t row, size_t col)
+/* Element (row, col) of the piece in the file. */
+static size_t file_index(const piece *at, size_t row, size_t col)
 {
-    return at->turned ? col * at->tensor->rows + row : row * at->tensor->cols + col;
+    const bptt_tensor *tensor = at->tensor;
+    return at->turned ? ((size_t)tensor->part * tensor->cols + col) * tensor->rows + row : row * tensor->cols + col;
 }
 
-/* Element (row, col) in the model, in numbers from the slot's base. */
-static size_t model_index(const slot *at, size_t row, size_t col)
+/* Element (row, col) in the model, in numbers from the piece's base. */
+static size_t model_index(const piece *at, size_t row, size_t col)
 {
     return at->tensor->offset + row * at->tensor->stride + col;
 }
 
-/* Element `index` of what was found in the file.  x + 0 would turn -0 into 0, and a resume must be exact. */
-static double found_value(const slot *at, size_t index)
+static double found_at(const layout *all, ptrdiff_t index, size_t element)
 {
-    double value = get_real(at->found[0]->data, index, at->found[0]->dtype == BPTT_ST_F64 ? 8 : 4);
-    if (at->found[1] == NULL) { return value; }
-    double twin = get_real(at->found[1]->data, index, at->found[1]->dtype == BPTT_ST_F64 ? 8 : 4);
+    const bptt_st_tensor *found = all->slots[index].found;
+    return get_real(found->data, element, found->dtype == BPTT_ST_F64 ? sizeof(double) : sizeof(float));
+}
+
+/* What the file has for an element, twins added up.  x + 0 would turn -0 into 0, and a resume must be exact. */
+static double found_value(const layout *all, const piece *at, size_t row, size_t col)
+{
+    const size_t element = file_index(at, row, col);
+    const double value = found_at(all, at->slot[0], element);
+    if (at->slot[1] == NONE) { return value; }
+    const double twin = found_at(all, at->slot[1], element);
     return twin != 0 ? value + twin : value;
 }
 
-static bptt_status check_values(const char *path, const slot *at, bptt_error *error)
+/* The numbers in the model, or, when `memory` is NULL, what they would become from the file. */
+static bptt_status check_values(const layout *all, const piece *at, const void *memory, bptt_error *error)
 {
-    const size_t count = (size_t)at->tensor->rows * at->tensor->cols;
-    for (size_t i = 0; i < count; i++) {
-        double value = found_value(at, i);
+    for (size_t i = 0; i < (size_t)at->tensor->rows * at->tensor->cols; i++) {
+        const size_t row = i % at->tensor->rows;
+        const size_t col = i / at->tensor->rows;
+        double value = memory != NULL ? get_real((const char *)memory + at->base, model_index(at, row, col), at->real_size)
+                                      : found_value(all, at, row, col);
         if (at->real_size == sizeof(float)) { value = (double)(float)value; }
         if (isnan(value) || (at->finite && isinf(value))) {
-            return bptt_fail(error, BPTT_FAILED, "%s: tensor '%.100s': element %zu is %s", path, at->name, i,
-                             isnan(value) ? "not a number" : "infinite");
+            return bptt_fail(error, BPTT_FAILED, "%s: tensor '%.100s': element %zu is %s", all->path,
+                             all->slots[at->slot[0]].name, file_index(at, row, col), isnan(value) ? "not a number" : "infinite");
         }
     }
     return BPTT_OK;
 }
 
-static void pack(const slot *at, const void *memory, void *data)
+static void pack(const piece *at, const void *memory, void *data)
 {
     const char *base = (const char *)memory + at->base;
     for (size_t row = 0; row < at->tensor->rows; row++) {
@@ -164,26 +244,14 @@ static void pack(const slot *at, const void *memory, void *data)
     }
 }
 
-static void unpack(const slot *at, void *memory)
+static void unpack(const layout *all, const piece *at, void *memory)
 {
     char *base = (char *)memory + at->base;
     for (size_t row = 0; row < at->tensor->rows; row++) {
         for (size_t col = 0; col < at->tensor->cols; col++) {
-            put_real(base, model_index(at, row, col), at->real_size, found_value(at, file_index(at, row, col)));
+            put_real(base, model_index(at, row, col), at->real_size, found_value(all, at, row, col));
         }
     }
-}
-
-/* The file's tensor for a slot, without its data; `name` is borrowed, as all that is written. */
-static bptt_st_tensor describe(const slot *at, const char *name)
-{
-    const bptt_tensor *tensor = at->tensor;
-    bptt_st_tensor made = {.name = (char *)name, .dtype = at->real_size == sizeof(double) ? BPTT_ST_F64 : BPTT_ST_F32};
-    made.rank = tensor->rank;
-    made.shape[0] = tensor->rank == 1 || at->turned ? tensor->cols : tensor->rows;
-    made.shape[1] = tensor->rank == 1 ? 0 : at->turned ? tensor->rows : tensor->cols;
-    made.bytes = (size_t)tensor->rows * tensor->cols * at->real_size;
-    return made;
 }
 
 /* ---- the digest of everything in the file ---- */
@@ -373,42 +441,30 @@ static void free_packed(packed *all)
     *all = (packed){NULL, 0, NULL};
 }
 
-/* Describes every tensor of `from`; returns the bytes of all. */
-static size_t describe_all(const slots *from, packed *all)
+/* Copies the model's numbers into the order of the file and checks them.  A twin stays zero unless `twin_copies`. */
+static bptt_status pack_all(layout *from, const void *memory, bool twin_copies, packed *all, bptt_error *error)
 {
     size_t total = 0;
-    for (size_t i = 0; i < from->count; i++) {
-        const slot *at = &from->list[i];
-        const char *names[2] = {at->name, at->twin};
-        for (size_t k = 0; k < 2 && names[k] != NULL; k++) {
-            all->tensors[all->count] = describe(at, names[k]);
-            total += all->tensors[all->count++].bytes;
-        }
-    }
-    return total;
-}
-
-/* Copies the model's numbers into the order of the file and checks them.  A twin stays zero unless `twin_copies`. */
-static bptt_status pack_all(const char *path, slots *from, const void *memory, bool twin_copies, packed *all, bptt_error *error)
-{
-    all->tensors = calloc(2 * from->count, sizeof *all->tensors);
-    size_t total = all->tensors != NULL ? describe_all(from, all) : 0;
+    for (size_t i = 0; i < from->slot_count; i++) { total += from->slots[i].needed.bytes; }
+    all->tensors = calloc(from->slot_count + 1, sizeof *all->tensors);
     all->pool = calloc(total + 1, 1);
     if (all->tensors == NULL || all->pool == NULL) {
-        return bptt_fail(error, BPTT_FAILED, "%s: no memory for %zu bytes", path, total);
+        return bptt_fail(error, BPTT_FAILED, "%s: no memory for %zu bytes", from->path, total);
     }
     unsigned char *data = all->pool;
-    bptt_st_tensor *next = all->tensors;
-    for (size_t i = 0; i < from->count; i++) {
-        slot *at = &from->list[i];
-        for (size_t k = 0; k < 1 + (size_t)(at->twin != NULL); k++, next++) {
-            if (k == 0 || twin_copies) { pack(at, memory, data); }
-            next->data = data;
-            data += next->bytes;
-        }
-        at->found[0] = next - (at->twin != NULL ? 2 : 1);
-        bptt_status status = check_values(path, at, error);
+    for (size_t i = 0; i < from->slot_count; i++) {
+        slot *to = &from->slots[i];
+        to->data = data;
+        data += to->needed.bytes;
+        all->tensors[all->count] = to->needed;
+        all->tensors[all->count++].data = to->data;
+    }
+    for (size_t i = 0; i < from->piece_count; i++) {
+        const piece *at = &from->pieces[i];
+        bptt_status status = check_values(from, at, memory, error);
         if (status != BPTT_OK) { return status; }
+        pack(at, memory, from->slots[at->slot[0]].data);
+        if (twin_copies && at->slot[1] != NONE) { pack(at, memory, from->slots[at->slot[1]].data); }
     }
     return BPTT_OK;
 }
@@ -416,11 +472,11 @@ static bptt_status pack_all(const char *path, slots *from, const void *memory, b
 bptt_status bptt_checkpoint_save(const char *path, const bptt_spec *spec, const bptt_model *model, const void *memory,
                                  const bptt_cursor *cursor, bptt_error *error)
 {
-    slots all = {NULL, 0};
+    layout all = {.slots = NULL};
     packed file = {NULL, 0, NULL};
     metadata about;
-    bptt_status status = make_slots(path, model, model->param, true, &all, error);
-    if (status == BPTT_OK) { status = pack_all(path, &all, memory, false, &file, error); }
+    bptt_status status = make_layout(path, model, model->param, true, &all, error);
+    if (status == BPTT_OK) { status = pack_all(&all, memory, false, &file, error); }
     if (status == BPTT_OK) {
         fill_metadata(&about, spec, cursor);
         digest_content(file.tensors, file.count, about.keys, about.values, about.count, about.content);
@@ -428,7 +484,7 @@ bptt_status bptt_checkpoint_save(const char *path, const bptt_spec *spec, const 
         status = bptt_st_write(path, file.tensors, file.count, about.keys, about.values, about.count, error);
     }
     free_packed(&file);
-    free_slots(&all);
+    free_layout(&all);
     return status;
 }
 
@@ -438,13 +494,13 @@ bptt_status bptt_weights_save(const char *path, const bptt_model *model, const v
     /* The pair by which PyTorch's loaders know their own. */
     static const char *const key = format_key;
     static const char *const value = "pt";
-    slots all = {NULL, 0};
+    layout all = {.slots = NULL};
     packed file = {NULL, 0, NULL};
-    bptt_status status = make_slots(path, model, block, false, &all, error);
-    if (status == BPTT_OK) { status = pack_all(path, &all, memory, twin_copies != 0, &file, error); }
+    bptt_status status = make_layout(path, model, block, false, &all, error);
+    if (status == BPTT_OK) { status = pack_all(&all, memory, twin_copies != 0, &file, error); }
     if (status == BPTT_OK) { status = bptt_st_write(path, file.tensors, file.count, &key, &value, 1, error); }
     free_packed(&file);
-    free_slots(&all);
+    free_layout(&all);
     return status;
 }
 
@@ -460,41 +516,40 @@ static const char *print_shape(const bptt_st_tensor *tensor, char text[100])
     return tensor->rank > 0 ? text : "a single number";
 }
 
-/* Finds `name` and compares it with what the model needs; `exact`: the dtype too, else any real will do. */
-static bptt_status find_tensor(const bptt_st_file *file, const slot *at, const char *name, bool exact,
-                               const bptt_st_tensor **found, bptt_error *error)
+/* Finds a tensor and compares it with what the model needs; `exact`: the dtype too, else any real will do. */
+static bptt_status find_tensor(const bptt_st_file *file, slot *at, bool exact, bptt_error *error)
 {
-    const bptt_st_tensor needed = describe(at, name);
-    *found = bptt_st_find(file, name);
-    if (*found == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: missing tensor '%s'", file->path, name); }
-    if ((*found)->rank != needed.rank || memcmp((*found)->shape, needed.shape, sizeof needed.shape) != 0) {
+    const bptt_st_tensor *needed = &at->needed;
+    at->found = bptt_st_find(file, at->name);
+    if (at->found == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: missing tensor '%s'", file->path, at->name); }
+    if (at->found->rank != needed->rank || memcmp(at->found->shape, needed->shape, sizeof needed->shape) != 0) {
         char is[100];
         char expected[100];
-        return bptt_fail(error, BPTT_FAILED, "%s: tensor '%s' has shape %s, expected %s", file->path, name,
-                         print_shape(*found, is), print_shape(&needed, expected));
+        return bptt_fail(error, BPTT_FAILED, "%s: tensor '%s' has shape %s, expected %s", file->path, at->name,
+                         print_shape(at->found, is), print_shape(needed, expected));
     }
-    if (exact ? (*found)->dtype != needed.dtype : (*found)->dtype == BPTT_ST_I64) {
-        return bptt_fail(error, BPTT_FAILED, "%s: tensor '%s' has dtype %s, expected %s", file->path, name,
-                         bptt_st_dtype_word((*found)->dtype), exact ? bptt_st_dtype_word(needed.dtype) : "F32 or F64");
+    if (exact ? at->found->dtype != needed->dtype : at->found->dtype == BPTT_ST_I64) {
+        return bptt_fail(error, BPTT_FAILED, "%s: tensor '%s' has dtype %s, expected %s", file->path, at->name,
+                         bptt_st_dtype_word(at->found->dtype), exact ? bptt_st_dtype_word(needed->dtype) : "F32 or F64");
     }
     return BPTT_OK;
 }
 
-static bptt_status find_all(const bptt_st_file *file, slots *all, bool exact, bptt_error *error)
+static bptt_status find_all(const bptt_st_file *file, layout *all, bool exact, bptt_error *error)
 {
     bptt_status status = BPTT_OK;
-    for (size_t i = 0; status == BPTT_OK && i < all->count; i++) {
-        slot *at = &all->list[i];
-        status = find_tensor(file, at, at->name, exact, &at->found[0], error);
-        if (status == BPTT_OK && at->twin != NULL) { status = find_tensor(file, at, at->twin, exact, &at->found[1], error); }
-        if (status == BPTT_OK) { status = check_values(file->path, at, error); }
+    for (size_t i = 0; status == BPTT_OK && i < all->slot_count; i++) {
+        status = find_tensor(file, &all->slots[i], exact, error);
+    }
+    for (size_t i = 0; status == BPTT_OK && i < all->piece_count; i++) {
+        status = check_values(all, &all->pieces[i], NULL, error);
     }
     return status;
 }
 
-static void unpack_all(const slots *all, const bptt_model *model, void *memory)
+static void unpack_all(const layout *all, const bptt_model *model, void *memory)
 {
-    for (size_t i = 0; i < all->count; i++) { unpack(&all->list[i], memory); }
+    for (size_t i = 0; i < all->piece_count; i++) { unpack(all, &all->pieces[i], memory); }
     model->refresh(model, memory);
 }
 
@@ -530,7 +585,7 @@ bptt_status bptt_checkpoint_spec(const char *path, bptt_spec *spec, bptt_error *
 bptt_status bptt_checkpoint_load(const char *path, const bptt_spec *spec, const bptt_model *model, void *memory,
                                  bptt_cursor *cursor, bptt_error *error)
 {
-    slots all = {NULL, 0};
+    layout all = {.slots = NULL};
     bptt_cursor place;
     bptt_st_file file;
     bptt_status status = bptt_st_read(path, &file, error);
@@ -538,28 +593,28 @@ bptt_status bptt_checkpoint_load(const char *path, const bptt_spec *spec, const 
     status = check_content(&file, error);
     if (status == BPTT_OK) { status = check_same_spec(&file, spec, error); }
     if (status == BPTT_OK) { status = read_cursor(&file, model, &place, error); }
-    if (status == BPTT_OK) { status = make_slots(path, model, model->param, true, &all, error); }
+    if (status == BPTT_OK) { status = make_layout(path, model, model->param, true, &all, error); }
     if (status == BPTT_OK) { status = find_all(&file, &all, true, error); }
     if (status == BPTT_OK) {
         unpack_all(&all, model, memory);
         *cursor = place;
     }
-    free_slots(&all);
+    free_layout(&all);
     bptt_st_free(&file);
     return status;
 }
 
 bptt_status bptt_weights_load(const char *path, const bptt_model *model, void *memory, bptt_error *error)
 {
-    slots all = {NULL, 0};
+    layout all = {.slots = NULL};
     bptt_st_file file;
     bptt_status status = bptt_st_read(path, &file, error);
     if (status != BPTT_OK) { return status; }
     if (is_checkpoint(&file)) { status = check_content(&file, error); }
-    if (status == BPTT_OK) { status = make_slots(path, model, model->param, false, &all, error); }
+    if (status == BPTT_OK) { status = make_layout(path, model, model->param, false, &all, error); }
     if (status == BPTT_OK) { status = find_all(&file, &all, false, error); }
     if (status == BPTT_OK) { unpack_all(&all, model, memory); }
-    free_slots(&all);
+    free_layout(&all);
     bptt_st_free(&file);
     return status;
 }

@@ -1,7 +1,6 @@
 /* inspect.c: `bptt inspect`, the sizes and counts of a spec or a checkpoint.
  *
- * Depends on generate.h (counts, text), backend.h (the tensor table, from the generic backend, which compiles nothing),
- * checkpoint.h and safetensors.h.
+ * Depends on generate.h (counts, text), backend.h (the tensor table), checkpoint.h and safetensors.h.
  */
 #include "backend.h"
 #include "checkpoint.h"
@@ -16,11 +15,11 @@
 
 /* All that is shown. */
 typedef struct inspection {
-    bptt_spec spec;
+    bptt_spec spec, single; /* single: the same with one thread, so that it opens on any machine */
     bptt_unit unit;
-    bptt_program program;
-    bptt_cursor cursor; /* of a checkpoint */
-    bptt_st_file file;  /* of a checkpoint */
+    bptt_program program; /* of single */
+    bptt_cursor cursor;   /* of a checkpoint */
+    bptt_st_file file;    /* of a checkpoint */
     bool checkpoint;
 } inspection;
 
@@ -48,9 +47,12 @@ static bptt_status read_checkpoint(inspection *i, const char *path, bptt_error *
 
 static bptt_status read_all(inspection *i, const bptt_options *options, bptt_error *error)
 {
+    static const bptt_override one_thread = {"threads", 7, "1"};
     bptt_status status = bptt_compile_here(&i->spec, &i->unit, error);
-    if (status != BPTT_OK) { return status; }
-    status = bptt_program_open(&i->spec, BPTT_BACKEND_GENERIC, &i->program, error);
+    if (status == BPTT_OK) {
+        status = bptt_spec_parse(i->spec.text, strlen(i->spec.text), i->spec.source, &one_thread, 1, &i->single, error);
+    }
+    if (status == BPTT_OK) { status = bptt_program_open(&i->single, BPTT_BACKEND_TCC, &i->program, error); }
     if (status != BPTT_OK || !i->checkpoint) { return status; }
     return read_checkpoint(i, options->operand, error);
 }
@@ -60,6 +62,7 @@ static void free_all(inspection *i)
     if (i->file.buffer != NULL) { bptt_st_free(&i->file); }
     if (i->program.model != NULL) { bptt_program_close(&i->program); }
     if (i->unit.source != NULL) { bptt_unit_free(&i->unit); }
+    if (i->single.text != NULL) { bptt_spec_free(&i->single); }
     bptt_spec_free(&i->spec);
 }
 
@@ -90,7 +93,10 @@ static void print_tensors(const bptt_model *model)
     printf("\ntensor   file                          shape in the file\n");
     for (uint32_t t = 0; t < model->tensor_count; t++) {
         const bptt_tensor *tensor = &model->tensors[t];
-        printf("%-8s %-28s  [%u", tensor->name, tensor->file, tensor->cols);
+        char part[24] = "";
+        const size_t length = strlen(tensor->file);
+        if (tensor->parts > 1) { (void)snprintf(part, sizeof part, "[%u/%u]", tensor->part + 1, tensor->parts); }
+        printf("%-8s %s%-*s  [%u", tensor->name, tensor->file, length < 28 ? (int)(28 - length) : 0, part, tensor->cols);
         if (tensor->rank == 2) { printf(", %u", tensor->rows); }
         printf("]\n");
     }
@@ -154,6 +160,8 @@ static void json_tensors(bptt_json *json, const bptt_model *model)
         bptt_json_open(json, NULL, '{');
         bptt_json_text(json, "name", tensor->name);
         bptt_json_text(json, "file", tensor->file);
+        bptt_json_whole(json, "part", tensor->part + 1);
+        bptt_json_whole(json, "parts", tensor->parts);
         bptt_json_open(json, "shape", '[');
         bptt_json_whole(json, NULL, tensor->cols);
         if (tensor->rank == 2) { bptt_json_whole(json, NULL, tensor->rows); }

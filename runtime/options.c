@@ -52,8 +52,8 @@ static const bptt_command commands[COMMANDS] = {
          bptt_command_sample},
     [INSPECT] = {"inspect", "SPEC|CKPT", "sizes and counts",
                  "--json prints one object: name, digest, parameters, struct_bytes, parts (name, bytes), flop_forward,\n"
-                 "flop_backward, flop_update, bytes_moved, text_bytes, tensors (name, file, shape); of a checkpoint also\n"
-                 "step, epoch, position, file_tensors (name, dtype, shape).\n",
+                 "flop_backward, flop_update, bytes_moved, text_bytes, tensors (name, file, part of parts there, shape); of a\n"
+                 "checkpoint also step, epoch, position, file_tensors (name, dtype, shape).\n",
                  bptt_command_inspect},
     [GRAD] =
         {"grad", "SPEC", "loss and gradients of the first chunk",

@@ -1,9 +1,11 @@
 /* test_checkpoint.c: a model's numbers to a file and back, on a made-up model with padded rows, two moments and a state.
  *
  * The model is real_size bytes wide, 3 inputs, 2 outputs; rows are 4 reals apart.  Its padding holds a mark that must survive.
+ * Cells of several gates are real models, trained, saved and resumed.
  */
 #include "../runtime/checkpoint.h"
 #include "../runtime/safetensors.h"
+#include "../runtime/trainer.h"
 #include "scratch.h"
 
 #include <math.h>
@@ -11,7 +13,7 @@
 enum { BLOCK = 20, STATE = 8, REALS = 4 * BLOCK + STATE + 4, MARK = 99 };
 
 static const bptt_tensor tensors[] = {
-    {.name = "W_xh", .file = "rnn.weight_ih_l0", .rank = 2, .rows = 3, .cols = 2, .stride = 4, .offset = 0},
+    {.name = "W_xh", .file = "rnn.weight_ih_l0", .rank = 2, .rows = 3, .cols = 2, .stride = 4, .offset = 0, .parts = 1},
     {.name = "b_h",
      .file = "rnn.bias_ih_l0",
      .twin = "rnn.bias_hh_l0",
@@ -19,10 +21,11 @@ static const bptt_tensor tensors[] = {
      .rows = 1,
      .cols = 3,
      .stride = 4,
-     .offset = 12},
-    {.name = "b_y", .file = "out.bias", .rank = 1, .rows = 1, .cols = 1, .stride = 4, .offset = 16},
+     .offset = 12,
+     .parts = 1},
+    {.name = "b_y", .file = "out.bias", .rank = 1, .rows = 1, .cols = 1, .stride = 4, .offset = 16, .parts = 1},
 };
-static const bptt_tensor states[] = {{.name = "h", .rank = 2, .rows = 2, .cols = 3, .stride = 4}};
+static const bptt_tensor states[] = {{.name = "h", .rank = 2, .rows = 2, .cols = 3, .stride = 4, .parts = 1}};
 
 static int refreshed;
 static void refresh(const bptt_model *self, void *memory)
@@ -503,6 +506,146 @@ START_TEST(test_weights_from_checkpoint)
 }
 END_TEST
 
+/* ---- tensors in parts ---- */
+
+/* The made-up model with other tensors: two gates of 2 outputs each; the second has two biases, the first one with a twin. */
+static const bptt_tensor gates[] = {
+    {.name = "W_1", .file = "rnn.weight_ih", .rank = 2, .rows = 3, .cols = 2, .stride = 4, .offset = 0, .part = 1, .parts = 2},
+    {.name = "W_2", .file = "rnn.weight_ih", .rank = 2, .rows = 1, .cols = 2, .stride = 4, .offset = 12, .part = 0, .parts = 2},
+};
+
+/* Parts of different shapes, a part twice, a part missing: the model's own table is checked before a file is looked at. */
+START_TEST(test_wrong_parts)
+{
+    static bptt_tensor changed[2];
+    open_model(4);
+    memcpy(changed, gates, sizeof changed);
+    model.tensors = changed;
+    model.tensor_count = 2;
+    const char *const messages[] = {"tensor 'moment1.rnn.weight_ih': the model has another shape for part 1 of 2 (W_2)",
+                                    "tensor 'moment1.rnn.weight_ih': the model has twice part 2 of 2 (W_2)",
+                                    "tensor 'rnn.weight_ih': the model has 1 of its 2 parts",
+                                    "tensor 'moment1.rnn.weight_ih': the model has another shape for part 3 of 2 (W_2)"};
+    for (size_t i = 0; i < 4; i++) {
+        if (i == 1) { changed[1] = (bptt_tensor){"W_2", "rnn.weight_ih", NULL, 2, 3, 2, 4, 0, 1, 2}; }
+        if (i == 2) { model.tensor_count = 1; }
+        if (i == 3) { changed[1].part = 2, model.tensor_count = 2; }
+        ck_assert_int_eq(bptt_checkpoint_save(scratch("ck"), &spec, &model, memory, &cursor, &error), BPTT_FAILED);
+        assert_says(&error, messages[i]);
+        ck_assert_int_eq(scratch_files(0), 0);
+    }
+    bptt_spec_free(&spec);
+}
+END_TEST
+
+/* Blocks of outputs lie one after the other; a bias that is a second one in some parts only is whole in the file of weights. */
+START_TEST(test_parts_in_the_file)
+{
+    static const bptt_tensor parts[] = {
+        {.name = "W_1", .file = "w", .rank = 2, .rows = 3, .cols = 2, .stride = 4, .offset = 0, .part = 1, .parts = 2},
+        {"b_0", "ih", "hh", 1, 1, 2, 4, 12, 0, 3},
+        {"b_2", "ih", NULL, 1, 1, 2, 4, 16, 2, 3},
+        {"c_2", "hh", NULL, 1, 1, 2, 4, 20, 2, 3},
+        {"b_1", "ih", "hh", 1, 1, 2, 4, 24, 1, 3},
+        {.name = "W_0", .file = "w", .rank = 2, .rows = 3, .cols = 2, .stride = 4, .offset = 28, .part = 0, .parts = 2},
+    };
+    static const float weights[] = {28, 32, 36, 29, 33, 37, 0, 4, 8, 1, 5, 9}, ih[] = {12, 13, 24, 25, 16, 17},
+                       hh[] = {0, 0, 0, 0, 20, 21};
+    bptt_st_file file;
+    float numbers[40];
+    open_model(4);
+    for (size_t i = 0; i < 40; i++) { numbers[i] = (float)i; }
+    model.tensors = parts;
+    model.tensor_count = 6;
+    model.moment_count = 1;
+    model.param = model.moment[0] = model.state = 0;
+    model.progress = 8;
+    bptt_status status = bptt_checkpoint_save(scratch("ck"), &spec, &model, numbers, &cursor, &error);
+    ck_assert_msg(status == BPTT_OK, "%s", error.text);
+    ck_assert_int_eq(bptt_st_read(scratch("ck"), &file, &error), BPTT_OK);
+    ck_assert_uint_eq(file.count, 1 + 3 + 3 + 1);
+    ck_assert(same_bytes(find(&file, "w", "F32", 2, 4, 3)->data, weights, sizeof weights));
+    ck_assert(same_bytes(find(&file, "ih", "F32", 1, 6, 0)->data, ih, sizeof ih));
+    ck_assert(same_bytes(find(&file, "hh", "F32", 1, 6, 0)->data, hh, sizeof hh));
+    ck_assert(same_bytes(find(&file, "moment1.hh", "F32", 1, 6, 0)->data, hh, sizeof hh));
+    bptt_st_free(&file);
+    ck_assert_int_eq(bptt_weights_save(scratch("g"), &model, numbers, 0, 1, &error), BPTT_OK);
+    ck_assert_int_eq(bptt_st_read(scratch("g"), &file, &error), BPTT_OK);
+    float copies[] = {12, 13, 24, 25, 20, 21}, loaded[40] = {0};
+    ck_assert(same_bytes(find(&file, "hh", "F32", 1, 6, 0)->data, copies, sizeof copies));
+    bptt_st_free(&file);
+    /* Two biases of a gate are added up, the third part's are two parameters. */
+    ck_assert_int_eq(bptt_weights_load(scratch("g"), &model, loaded, &error), BPTT_OK);
+    ck_assert_double_eq((double)loaded[13], 26);
+    ck_assert_double_eq((double)loaded[17], 17);
+    ck_assert_double_eq((double)loaded[21], 21);
+    ck_assert_double_eq((double)loaded[25], 50);
+    ck_assert_double_eq((double)loaded[37], 37);
+    bptt_spec_free(&spec);
+    (void)scratch_files(1);
+}
+END_TEST
+
+/* ---- real cells ---- */
+
+static void check_ok(bptt_status status)
+{
+    ck_assert_msg(status == BPTT_OK, "%s", error.text);
+}
+
+static void train_steps(const bptt_spec *of, const bptt_data *data, const char *from, const char *to, unsigned steps)
+{
+    bptt_program program;
+    bptt_trainer trainer;
+    bptt_step step;
+    check_ok(bptt_program_open(of, BPTT_BACKEND_TCC, &program, &error));
+    check_ok(bptt_trainer_open(&trainer, of, &program, data, "data", &error));
+    if (from != NULL) { check_ok(bptt_trainer_resume(&trainer, from, &error)); }
+    for (unsigned i = 0; i < steps; i++) { check_ok(bptt_trainer_step(&trainer, &step, &error)); }
+    check_ok(bptt_trainer_save(&trainer, to, &error));
+    bptt_trainer_close(&trainer);
+    bptt_program_close(&program);
+}
+
+/* 2N steps are N steps, a save, a load and N steps, bit for bit. */
+START_TEST(test_resume_cells)
+{
+    enum { TOKENS = 200, N = 7 };
+    static const char *const cells[] = {"lstm", "gru"};
+    char text[256];
+    uint32_t tokens[TOKENS];
+    uint64_t random = 1;
+    size_t length = 0;
+    for (size_t i = 0; i < TOKENS; i++) { tokens[i] = (uint32_t)(scratch_random(&random) % 5); }
+    (void)snprintf(
+        text, sizeof text,
+        "return {name = 'net', cell = '%s', layers = %d, hidden = 6, vocab = 5, T = 10, K = 4, batch = 2, carry = true, "
+        "dtype = '%s', optimizer = 'adam'}",
+        cells[_i % 2], 1 + _i / 2 % 2, _i < 4 ? "f32" : "f64");
+    parse(text, &spec);
+    const bptt_data data = {.tokens = tokens, .count = TOKENS};
+    train_steps(&spec, &data, NULL, scratch("whole"), 2 * N);
+    train_steps(&spec, &data, NULL, scratch("half"), N);
+    train_steps(&spec, &data, scratch("half"), scratch("resumed"), N);
+    unsigned char *bytes = scratch_get(scratch("whole"), &length);
+    assert_file_is(scratch("resumed"), bytes, length);
+    free(bytes);
+    bptt_st_file file;
+    check_ok(bptt_st_read(scratch("half"), &file, &error));
+    const char *const dtype = _i < 4 ? "F32" : "F64";
+    const uint64_t rows = 6 * (_i % 2 == 0 ? 4 : 3);
+    (void)find(&file, "rnn.weight_ih_l0", dtype, 2, rows, 5);
+    (void)find(&file, "rnn.weight_hh_l0", dtype, 2, rows, 6);
+    (void)find(&file, "moment2.rnn.bias_ih_l0", dtype, 1, rows, 0);
+    (void)find(&file, "rnn.bias_hh_l0", dtype, 1, rows, 0);
+    ck_assert((bptt_st_find(&file, "moment1.rnn.bias_hh_l0") != NULL) == (_i % 2 == 1));
+    if (_i / 2 % 2 == 1) { (void)find(&file, "moment1.rnn.weight_ih_l1", dtype, 2, rows, 6); }
+    bptt_st_free(&file);
+    bptt_spec_free(&spec);
+    (void)scratch_files(1);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("checkpoint");
@@ -522,6 +665,9 @@ int main(void)
     tcase_add_test(cases, test_weights_refusals);
     tcase_add_loop_test(cases, test_weights_save, 0, 2);
     tcase_add_test(cases, test_weights_from_checkpoint);
+    tcase_add_test(cases, test_wrong_parts);
+    tcase_add_test(cases, test_parts_in_the_file);
+    tcase_add_loop_test(cases, test_resume_cells, 0, 8);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
