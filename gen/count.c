@@ -99,9 +99,13 @@ static double skipped_reals(const bptt_plan *plan)
 
 static void count_update(bptt_plan *plan)
 {
-    static const double flop[] = {[BPTT_SGD] = 2, [BPTT_MOMENTUM] = 4, [BPTT_ADAGRAD] = 6, [BPTT_RMSPROP] = 8, [BPTT_ADAM] = 12};
+    static const double flop[] = {
+        [BPTT_SGD] = 2, [BPTT_MOMENTUM] = 4, [BPTT_ADAGRAD] = 6, [BPTT_RMSPROP] = 8, [BPTT_ADAM] = 12, [BPTT_ADAMW] = 13};
+    const bptt_optimizer *rule = &plan->spec->optimizer;
     bptt_counts *counts = &plan->counts;
-    const double norm = 2.0 * (double)counts->parameters, update = flop[plan->spec->optimizer.kind] * (double)counts->parameters;
+    const double decay = rule->weight_decay > 0 && rule->kind != BPTT_ADAMW ? 2 : 0, ahead = rule->nesterov != 0 ? 2 : 0;
+    const double norm = 2.0 * (double)counts->parameters;
+    const double update = (flop[rule->kind] + decay + ahead) * (double)counts->parameters;
     const double block = (double)plan->block_size * plan->real_size;
     add_work(counts, 1, norm, block);
     /* the gradient, parameters and moments; it takes a look at the gradient to see that a row is zero */

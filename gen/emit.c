@@ -155,6 +155,21 @@ static void push_slots(lua_State *L, const bptt_plan *plan)
     lua_setfield(L, -2, "states");
 }
 
+/* The rule, its rates by name, and their names in order. */
+static void push_optimizer(lua_State *L, const bptt_optimizer *optimizer)
+{
+    double value = 0;
+    const char *name;
+    lua_newtable(L);
+    set_string(L, "kind", bptt_spec_word("optimizer", (int)optimizer->kind));
+    for (int i = 0; (name = bptt_optimizer_rate(optimizer, i, &value)) != NULL; i++) {
+        set_number(L, name, value);
+        lua_pushstring(L, name);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_setfield(L, -2, "optimizer");
+}
+
 static void push_spec(lua_State *L, const bptt_spec *spec)
 {
     lua_newtable(L);
@@ -173,16 +188,7 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     set_string(L, "reduction", spec->reduction == BPTT_MEAN ? "mean" : "sum");
     lua_pushinteger(L, (lua_Integer)spec->seed);
     lua_setfield(L, -2, "seed");
-    lua_newtable(L);
-    set_number(L, "rate", spec->optimizer.rate);
-    set_number(L, "momentum", spec->optimizer.momentum);
-    set_number(L, "decay", spec->optimizer.decay);
-    set_number(L, "beta1", spec->optimizer.beta1);
-    set_number(L, "beta2", spec->optimizer.beta2);
-    set_number(L, "epsilon", spec->optimizer.epsilon);
-    static const char *const rules[] = {"sgd", "momentum", "adagrad", "rmsprop", "adam"};
-    set_string(L, "kind", rules[spec->optimizer.kind]);
-    lua_setfield(L, -2, "optimizer");
+    push_optimizer(L, &spec->optimizer);
     static const char *const clips[] = {"none", "norm", "value"};
     set_string(L, "clip", clips[spec->clip.kind]);
     set_number(L, "limit", spec->clip.limit);

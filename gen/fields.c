@@ -38,7 +38,7 @@ const bptt_field bptt_fields[] = {
     {"reduction", BPTT_KIND_CHOICE, AT(reduction), .words = WORDS("mean", "sum"), .fallback = "\"mean\"",
      .help = "how the losses of a chunk become one"},
     {"carry", BPTT_KIND_BOOLEAN, AT(carry), .fallback = "true", .help = "the state goes on from sequence to sequence"},
-    {"optimizer", BPTT_KIND_OPTIMIZER, AT(optimizer), .words = WORDS("sgd", "momentum", "adagrad", "rmsprop", "adam"),
+    {"optimizer", BPTT_KIND_OPTIMIZER, AT(optimizer), .words = WORDS("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw"),
      .fallback = "\"adagrad\"", .help = "update rule and its rates"},
     {"clip", BPTT_KIND_SCALE, AT(clip), .low = TINY, .high = LARGE, .words = WORDS("none", "norm", "value"),
      .fallback = "{norm = 5}", .help = "limit of the gradient's norm or of its elements"},
@@ -56,35 +56,72 @@ const bptt_field bptt_fields[] = {
 
 _Static_assert(sizeof bptt_fields / sizeof bptt_fields[0] == BPTT_FIELD_COUNT + 1, "BPTT_FIELD_COUNT counts the rows");
 _Static_assert(sizeof(bptt_cell) == sizeof(int) && sizeof(bptt_clip_kind) == sizeof(int), "choices are kept as int");
+_Static_assert(offsetof(bptt_optimizer, kind) == 0, "a rule begins with the choice");
 _Static_assert(offsetof(bptt_clip, limit) == offsetof(bptt_init, scale), "clip and init are read alike");
 
-/* The rates of the rules: PyTorch's forms, and its defaults but for the rates of sgd, momentum and adagrad.  Columns in the order
- * of bptt_optimizer_kind; UNUSED: the rule has no such rate. */
+/* Rules are chosen by a word and have rates of their own, in a struct that begins with the choice.  Columns in the order of its
+ * enum; UNUSED: the rule has no such rate. */
 #define UNUSED (-1.0)
-static const struct rate {
+enum { MOST_RULES = 6 };
+
+typedef enum { NUMBER, FLAG } rate_type; /* FLAG: true or false, kept as 1 or 0 */
+
+struct rate {
     const char *name;
-    size_t offset;
+    size_t offset; /* of a double */
+    rate_type type;
     double low, high;
-    double fallback[5];
-} rates[] = {
-    /*                                                                  sgd  momentum adagrad rmsprop adam */
-    {"rate", offsetof(bptt_optimizer, rate), TINY, LARGE, {0.1, 0.01, 0.1, 0.01, 0.001}},
-    {"momentum", offsetof(bptt_optimizer, momentum), 0, 0.9999999, {UNUSED, 0.9, UNUSED, UNUSED, UNUSED}},
-    {"decay", offsetof(bptt_optimizer, decay), 0, 0.9999999, {UNUSED, UNUSED, UNUSED, 0.99, UNUSED}},
-    {"beta1", offsetof(bptt_optimizer, beta1), 0, 0.9999999, {UNUSED, UNUSED, UNUSED, UNUSED, 0.9}},
-    {"beta2", offsetof(bptt_optimizer, beta2), 0, 0.9999999, {UNUSED, UNUSED, UNUSED, UNUSED, 0.999}},
-    {"epsilon", offsetof(bptt_optimizer, epsilon), TINY, 1, {UNUSED, UNUSED, 1e-10, 1e-8, 1e-8}},
+    double fallback[MOST_RULES];
 };
-enum { RATES = sizeof rates / sizeof rates[0] };
+
+/* PyTorch's forms, and its defaults but for the rates of sgd, momentum and adagrad. */
+#define RATE(member) #member, offsetof(bptt_optimizer, member)
+static const struct rate optimizer_rates[] = {
+    /*                                              sgd     momentum adagrad rmsprop adam   adamw */
+    {RATE(rate), NUMBER, TINY, LARGE, {0.1, 0.01, 0.1, 0.01, 0.001, 0.001}},
+    {RATE(momentum), NUMBER, 0, 0.9999999, {UNUSED, 0.9, UNUSED, UNUSED, UNUSED, UNUSED}},
+    {RATE(nesterov), FLAG, 0, 1, {UNUSED, 0, UNUSED, UNUSED, UNUSED, UNUSED}},
+    {RATE(decay), NUMBER, 0, 0.9999999, {UNUSED, UNUSED, UNUSED, 0.99, UNUSED, UNUSED}},
+    {RATE(beta1), NUMBER, 0, 0.9999999, {UNUSED, UNUSED, UNUSED, UNUSED, 0.9, 0.9}},
+    {RATE(beta2), NUMBER, 0, 0.9999999, {UNUSED, UNUSED, UNUSED, UNUSED, 0.999, 0.999}},
+    {RATE(epsilon), NUMBER, TINY, 1, {UNUSED, UNUSED, 1e-10, 1e-8, 1e-8, 1e-8}},
+    {RATE(weight_decay), NUMBER, 0, LARGE, {0, 0, 0, 0, 0, 0.01}},
+};
+#undef RATE
+
+static const struct family {
+    const struct rate *rates;
+    size_t count;
+    const char *noun, *some; /* for messages: what a rate is called, one of them, a rule with its own */
+    const char *like;
+} families[] = {
+    [BPTT_KIND_OPTIMIZER] = {optimizer_rates, sizeof optimizer_rates / sizeof optimizer_rates[0], "rate", "rate = 0.01",
+                             "{\"adam\", rate = 0.001}"},
+};
 
 static bool has_rate(const struct rate *rate, int rule)
 {
-    return rate->fallback[rule] >= 0;
+    return rate->fallback[rule] != UNUSED;
 }
 
-static double *rate_slot(bptt_optimizer *optimizer, const struct rate *rate)
+static double load_rate(const void *rule, const struct rate *rate)
 {
-    return (double *)(void *)((char *)optimizer + rate->offset);
+    double value;
+    memcpy(&value, (const char *)rule + rate->offset, sizeof value);
+    return value;
+}
+
+/* What is off unless asked for is not written when it is off: texts and digests of specs without it stay as they were. */
+static bool is_off(const void *rule, const struct rate *rate, int kind)
+{
+    return rate->fallback[kind] == 0 && load_rate(rule, rate) == 0;
+}
+
+static int kind_of(const void *rule)
+{
+    int kind;
+    memcpy(&kind, rule, sizeof kind);
+    return kind;
 }
 
 /* ---- texts ---- */
@@ -444,98 +481,133 @@ static void expect_vocab(const bptt_field *field, char *text, size_t size)
     bptt_append(text, size, ", or a string of 2 to 256 distinct bytes");
 }
 
+/* A rule as it is read: its family and its kind. */
+struct rule {
+    const struct family *family;
+    int kind;
+};
+
 static bool is_rate_key(const void *context, lua_State *L, int key)
 {
-    const bptt_optimizer *optimizer = context;
+    const struct rule *rule = context;
     int64_t index = 0;
     if (lua_type(L, key) != LUA_TSTRING) { return integer_at(L, key, &index) && index == 1; }
-    for (size_t i = 0; i < RATES; i++) {
-        if (has_rate(&rates[i], (int)optimizer->kind) && bptt_word_at(L, key, (const char *[]){rates[i].name, NULL}) == 0) {
-            return true;
-        }
+    for (size_t i = 0; i < rule->family->count; i++) {
+        const struct rate *rate = &rule->family->rates[i];
+        if (has_rate(rate, rule->kind) && bptt_word_at(L, key, (const char *[]){rate->name, NULL}) == 0) { return true; }
     }
     return false;
 }
 
-/* The names of a rule's rates, or each with its default. */
-static void append_rates(int rule, bool defaults, char *text, size_t size)
+static void format_rate(const struct rate *rate, double value, char *text, size_t size)
 {
-    const char *joint = "";
-    for (size_t i = 0; i < RATES; i++) {
-        if (!has_rate(&rates[i], rule)) { continue; }
-        bptt_append(text, size, "%s%s", joint, rates[i].name);
-        joint = ", ";
-        if (!defaults) { continue; }
-        bptt_append(text, size, " = ");
-        format_number(rates[i].fallback[rule], text + strlen(text), size - strlen(text));
+    if (rate->type == FLAG) {
+        (void)snprintf(text, size, value != 0 ? "true" : "false");
+    } else {
+        format_number(value, text, size);
     }
 }
 
-static bptt_status stray_rate(bptt_reader *r, lua_State *L, const char *rule)
+/* The names of a rule's rates, or each with its default. */
+static void append_rates(const struct rule *rule, bool defaults, char *text, size_t size)
+{
+    const char *joint = "";
+    for (size_t i = 0; i < rule->family->count; i++) {
+        const struct rate *rate = &rule->family->rates[i];
+        if (!has_rate(rate, rule->kind)) { continue; }
+        bptt_append(text, size, "%s%s", joint, rate->name);
+        joint = ", ";
+        if (!defaults) { continue; }
+        bptt_append(text, size, " = ");
+        format_rate(rate, rate->fallback[rule->kind], text + strlen(text), size - strlen(text));
+    }
+}
+
+static bptt_status stray_rate(bptt_reader *r, lua_State *L, const struct rule *rule)
 {
     char text[512];
     size_t length = 0;
-    int kind = (int)r->spec->optimizer.kind;
+    const char *field = r->field->name, *word = r->field->words[rule->kind], *noun = rule->family->noun;
     if (lua_type(L, -1) != LUA_TSTRING) {
         bptt_describe(L, -1, text, sizeof text);
-        return bptt_reader_fail(r, NULL, "optimizer[%s]: expected the word and named rates only, like {\"%s\", rate = 0.01}",
-                                text, rule);
+        return bptt_reader_fail(r, NULL, "%s[%s]: expected the word and named %ss only, like {\"%s\", %s}", field, text, noun,
+                                word, rule->family->some);
     }
     const char *key = lua_tolstring(L, -1, &length);
     bptt_suggestion near = {key, length, NULL, 0};
-    for (size_t i = 0; i < RATES; i++) {
-        if (has_rate(&rates[i], kind)) { bptt_suggest(&near, rates[i].name); }
+    for (size_t i = 0; i < rule->family->count; i++) {
+        if (has_rate(&rule->family->rates[i], rule->kind)) { bptt_suggest(&near, rule->family->rates[i].name); }
     }
-    (void)snprintf(text, sizeof text, "unknown rate ");
+    (void)snprintf(text, sizeof text, "unknown %s ", noun);
     bptt_append_quoted(text, sizeof text, '\'', key, length);
     if (near.best != NULL) {
         bptt_append(text, sizeof text, " (did you mean '%s'?)", near.best);
     } else {
-        bptt_append(text, sizeof text, "; \"%s\" has ", rule);
-        append_rates(kind, false, text, sizeof text);
+        bptt_append(text, sizeof text, "; \"%s\" has ", word);
+        append_rates(rule, false, text, sizeof text);
     }
-    return bptt_reader_fail(r, key, "optimizer: %s", text);
+    return bptt_reader_fail(r, key, "%s: %s", field, text);
 }
 
-static bptt_status read_rate(bptt_reader *r, lua_State *L, int table, const struct rate *rate)
+static void expect_rate(const struct rate *rate, char *text, size_t size)
 {
-    double *value = rate_slot(&r->spec->optimizer, rate);
-    char what[128];
-    *value = rate->fallback[r->spec->optimizer.kind];
-    if (table == 0) { return BPTT_OK; }
-    lua_pushstring(L, rate->name);
-    (void)lua_rawget(L, table);
-    if (!lua_isnil(L, -1) && !number_at(L, lua_gettop(L), rate->low, rate->high, value)) {
-        (void)snprintf(what, sizeof what, "a number from %g to %.7g", rate->low, rate->high);
-        return expected(r, L, lua_gettop(L), rate->name, what);
+    if (rate->type == FLAG) {
+        (void)snprintf(text, size, "true or false");
+    } else {
+        (void)snprintf(text, size, "a number from %g to %.7g", rate->low, rate->high);
     }
-    lua_pop(L, 1);
+}
+
+static bool rate_at(lua_State *L, int index, const struct rate *rate, double *value)
+{
+    if (rate->type == NUMBER) { return number_at(L, index, rate->low, rate->high, value); }
+    *value = lua_toboolean(L, index) ? 1 : 0;
+    return lua_isboolean(L, index);
+}
+
+/* `table` 0: there is none, so the default. */
+static bptt_status read_rate(bptt_reader *r, lua_State *L, int table, const struct rate *rate, int kind)
+{
+    double value = rate->fallback[kind];
+    char what[128];
+    if (table != 0) {
+        lua_pushstring(L, rate->name);
+        (void)lua_rawget(L, table);
+        if (!lua_isnil(L, -1) && !rate_at(L, lua_gettop(L), rate, &value)) {
+            expect_rate(rate, what, sizeof what);
+            return expected(r, L, lua_gettop(L), rate->name, what);
+        }
+        lua_pop(L, 1);
+    }
+    memcpy((char *)slot(r->field, r->spec) + rate->offset, &value, sizeof value);
     return BPTT_OK;
 }
 
-static bptt_status read_optimizer(bptt_reader *r, lua_State *L, int index)
+static bptt_status read_rule(bptt_reader *r, lua_State *L, int index)
 {
     int table = lua_istable(L, index) ? index : 0;
     const char *const *words = r->field->words;
-    bptt_optimizer *optimizer = &r->spec->optimizer;
+    struct rule rule = {&families[r->field->kind], -1};
     if (table != 0) {
         (void)lua_rawgeti(L, table, 1);
     } else {
         lua_pushvalue(L, index);
     }
-    int rule = bptt_word_at(L, lua_gettop(L), words);
-    if (rule < 0 && table != 0) {
+    rule.kind = bptt_word_at(L, lua_gettop(L), words);
+    if (rule.kind < 0 && table != 0) {
         char what[256] = "";
         append_words(words, what, sizeof what);
-        bptt_append(what, sizeof what, " first, like {\"adam\", rate = 0.001}");
+        bptt_append(what, sizeof what, " first, like %s", rule.family->like);
         return expected(r, L, lua_gettop(L), "[1]", what);
     }
-    if (rule < 0) { return unexpected(r, L, index); }
-    *optimizer = (bptt_optimizer){.kind = (bptt_optimizer_kind)rule};
-    if (table != 0 && bptt_push_stray_key(L, table, is_rate_key, optimizer)) { return stray_rate(r, L, words[rule]); }
-    for (size_t i = 0; i < RATES; i++) {
-        if (!has_rate(&rates[i], rule)) { continue; }
-        bptt_status status = read_rate(r, L, table, &rates[i]);
+    if (rule.kind < 0) { return unexpected(r, L, index); }
+    if (table != 0 && bptt_push_stray_key(L, table, is_rate_key, &rule)) { return stray_rate(r, L, &rule); }
+    memcpy(slot(r->field, r->spec), &rule.kind, sizeof rule.kind);
+    for (size_t i = 0; i < rule.family->count; i++) {
+        const struct rate *rate = &rule.family->rates[i];
+        const double none = 0;
+        memcpy((char *)slot(r->field, r->spec) + rate->offset, &none, sizeof none);
+        bptt_status status = has_rate(rate, rule.kind) ? read_rate(r, L, table, rate, rule.kind) : BPTT_OK;
         if (status != BPTT_OK) { return status; }
     }
     return BPTT_OK;
@@ -548,22 +620,38 @@ static void write_number(double number, FILE *out)
     (void)fputs(text, out);
 }
 
-static void write_optimizer(const bptt_field *field, const bptt_spec *spec, FILE *out)
+static void write_rule(const bptt_field *field, const bptt_spec *spec, FILE *out)
 {
-    bptt_optimizer optimizer = spec->optimizer;
-    (void)fprintf(out, "{\"%s\"", field->words[optimizer.kind]);
-    for (size_t i = 0; i < RATES; i++) {
-        if (!has_rate(&rates[i], (int)optimizer.kind)) { continue; }
-        (void)fprintf(out, ", %s = ", rates[i].name);
-        write_number(*rate_slot(&optimizer, &rates[i]), out);
+    const struct family *family = &families[field->kind];
+    const void *rule = const_slot(field, spec);
+    const int kind = kind_of(rule);
+    (void)fprintf(out, "{\"%s\"", field->words[kind]);
+    for (size_t i = 0; i < family->count; i++) {
+        const struct rate *rate = &family->rates[i];
+        char text[64];
+        if (!has_rate(rate, kind) || is_off(rule, rate, kind)) { continue; }
+        format_rate(rate, load_rate(rule, rate), text, sizeof text);
+        (void)fprintf(out, ", %s = %s", rate->name, text);
     }
     (void)fputc('}', out);
 }
 
-static void expect_optimizer(const bptt_field *field, char *text, size_t size)
+static void expect_rule(const bptt_field *field, char *text, size_t size)
 {
     append_words(field->words, text, size);
-    bptt_append(text, size, ", or one with its rates, like {\"adam\", rate = 0.001}");
+    bptt_append(text, size, ", or one with its %ss, like %s", families[field->kind].noun, families[field->kind].like);
+}
+
+const char *bptt_optimizer_rate(const bptt_optimizer *optimizer, int i, double *value)
+{
+    const struct family *family = &families[BPTT_KIND_OPTIMIZER];
+    for (size_t n = 0; n < family->count; n++) {
+        const struct rate *rate = &family->rates[n];
+        if (!has_rate(rate, (int)optimizer->kind) || is_off(optimizer, rate, (int)optimizer->kind) || i-- > 0) { continue; }
+        *value = load_rate(optimizer, rate);
+        return rate->name;
+    }
+    return NULL;
 }
 
 /* Pushes key and value of a table's only entry; false: it has none or several. */
@@ -633,7 +721,7 @@ static const struct kind {
     [BPTT_KIND_SIZES] = {read_sizes, write_sizes, expect_sizes},
     [BPTT_KIND_BOOLEAN] = {read_boolean, write_boolean, expect_boolean},
     [BPTT_KIND_VOCAB] = {read_vocab, write_vocab, expect_vocab},
-    [BPTT_KIND_OPTIMIZER] = {read_optimizer, write_optimizer, expect_optimizer},
+    [BPTT_KIND_OPTIMIZER] = {read_rule, write_rule, expect_rule},
     [BPTT_KIND_SCALE] = {read_scale, write_scale, expect_scale},
 };
 
@@ -656,14 +744,12 @@ void bptt_field_expect(const bptt_field *field, char *text, size_t size)
     kinds[field->kind].expect(field, text, size);
 }
 
-void bptt_optimizer_help(FILE *out)
+void bptt_rules_help(const bptt_field *field, FILE *out)
 {
-    for (const bptt_field *field = bptt_fields; field->name != NULL; field++) {
-        if (field->kind != BPTT_KIND_OPTIMIZER) { continue; }
-        for (int rule = 0; field->words[rule] != NULL; rule++) {
-            char text[512] = "";
-            append_rates(rule, true, text, sizeof text);
-            (void)fprintf(out, "  {\"%s\", %s}\n", field->words[rule], text);
-        }
+    if (field->kind != BPTT_KIND_OPTIMIZER) { return; }
+    for (int kind = 0; field->words[kind] != NULL; kind++) {
+        char text[512] = "";
+        append_rates(&(struct rule){&families[field->kind], kind}, true, text, sizeof text);
+        (void)fprintf(out, "  {\"%s\", %s}\n", field->words[kind], text);
     }
 }

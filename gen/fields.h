@@ -18,7 +18,7 @@ typedef enum {
     BPTT_KIND_SIZES,     /* an integer, or a list of them, one a layer */
     BPTT_KIND_BOOLEAN,   /**/
     BPTT_KIND_VOCAB,     /* an integer, or an alphabet */
-    BPTT_KIND_OPTIMIZER, /* one of `words`, or {word, rate = number, ...} */
+    BPTT_KIND_OPTIMIZER, /* one of `words`, or {word, name = number, ...}: a rule with its rates */
     BPTT_KIND_SCALE,     /* {word = number}, low .. high; "none" and false where that is among `words` */
 } bptt_kind;
 
@@ -60,8 +60,8 @@ bptt_status bptt_field_read(bptt_reader *reader, lua_State *L, int index);
 void bptt_field_write(const bptt_field *field, const bptt_spec *spec, FILE *out);
 /* What the field accepts, as text. */
 void bptt_field_expect(const bptt_field *field, char *text, size_t size);
-/* The table of optimizers and their rates, a line each. */
-void bptt_optimizer_help(FILE *out);
+/* The rules that a field chooses from and their rates, a line each; nothing for a field of another kind. */
+void bptt_rules_help(const bptt_field *field, FILE *out);
 
 /* Pushes the least key of the table (numbers first) for which `known` is false; false: there is none.  May raise. */
 typedef bool bptt_key_test(const void *context, lua_State *L, int key);

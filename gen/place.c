@@ -85,11 +85,13 @@ static bool is_member(const bptt_plan *plan, int param, int leader)
     return param >= 0 && plan->params[param].leader == leader;
 }
 
-/* Which parameters an update may skip rows of.  What changes a parameter without a gradient (momentum, averages) may not. */
+/* Which parameters an update may skip rows of.  What changes a parameter without a gradient (momentum, averages, decay)
+ * may not. */
 static void find_sparse(bptt_plan *plan)
 {
     const bptt_optimizer_kind rule = plan->spec->optimizer.kind;
-    if ((rule != BPTT_SGD && rule != BPTT_ADAGRAD) || plan->unroll == BPTT_UNROLL_FULL) { return; }
+    if ((rule != BPTT_SGD && rule != BPTT_ADAGRAD) || plan->spec->optimizer.weight_decay > 0) { return; }
+    if (plan->unroll == BPTT_UNROLL_FULL) { return; }
     for (int p = 0; p < plan->graph->param_count; p++) {
         bool gathered = false, dense = false;
         for (int a = 0; a < plan->action_count; a++) {

@@ -57,6 +57,7 @@ static int moments_of(const bptt_spec *spec)
     case BPTT_SGD:
         return 0;
     case BPTT_ADAM:
+    case BPTT_ADAMW:
         return 2;
     default:
         return 1;

@@ -22,21 +22,24 @@ typedef enum { BPTT_F32, BPTT_F64 } bptt_dtype;
 typedef enum { BPTT_CROSS_ENTROPY } bptt_loss;
 typedef enum { BPTT_MEAN, BPTT_SUM } bptt_reduction;
 typedef enum { BPTT_UNROLL_AUTO, BPTT_UNROLL_TIME, BPTT_UNROLL_FULL, BPTT_UNROLL_NONE } bptt_unroll;
-typedef enum { BPTT_SGD, BPTT_MOMENTUM, BPTT_ADAGRAD, BPTT_RMSPROP, BPTT_ADAM } bptt_optimizer_kind;
+typedef enum { BPTT_SGD, BPTT_MOMENTUM, BPTT_ADAGRAD, BPTT_RMSPROP, BPTT_ADAM, BPTT_ADAMW } bptt_optimizer_kind;
 typedef enum { BPTT_CLIP_NONE, BPTT_CLIP_NORM, BPTT_CLIP_VALUE } bptt_clip_kind;
 typedef enum { BPTT_INIT_UNIFORM, BPTT_INIT_NORMAL } bptt_init_kind;
 
 /* Update rules, g = gradient after clipping, p = parameter, as PyTorch defines them:
  *   sgd       p -= rate g
- *   momentum  v = momentum v + g                                                     p -= rate v
+ *   momentum  v = momentum v + g                             p -= rate v, with nesterov p -= rate (g + momentum v)
  *   adagrad   s = s + g g                                                            p -= rate g / (sqrt(s) + epsilon)
  *   rmsprop   s = decay s + (1 - decay) g g                                          p -= rate g / (sqrt(s) + epsilon)
  *   adam      m = beta1 m + (1 - beta1) g,  s = beta2 s + (1 - beta2) g g
  *             p -= rate (m / (1 - beta1^n)) / (sqrt(s / (1 - beta2^n)) + epsilon)    n = number of this update, from 1
+ *   adamw     p = (1 - rate weight_decay) p, then as adam
+ * In all but adamw, weight_decay w is that of an L2 penalty: g is the gradient after clipping + w p.  Biases decay too.
  */
 typedef struct bptt_optimizer {
     bptt_optimizer_kind kind;
-    double rate, momentum, decay, beta1, beta2, epsilon; /* those that the rule does not use are 0 */
+    double rate, momentum, decay, beta1, beta2, epsilon, weight_decay; /* those that the rule does not use are 0 */
+    double nesterov;                                                   /* 1: yes */
 } bptt_optimizer;
 
 typedef struct bptt_clip {
@@ -103,6 +106,9 @@ bptt_status bptt_spec_seal(bptt_spec *spec, bptt_error *error);
 
 /* The table of fields as help text, a line each: name, type, range, default, meaning. */
 void bptt_spec_help(FILE *out);
+
+/* Rate `i` of an optimizer's rule, in the order of the table of rates: its name and value; NULL: there are no more. */
+const char *bptt_optimizer_rate(const bptt_optimizer *optimizer, int i, double *value);
 
 /* The word of a choice, e.g. bptt_spec_word("activation", BPTT_RELU) = "relu".  NULL for an unknown field or value. */
 const char *bptt_spec_word(const char *field, int value);

@@ -85,7 +85,7 @@ void bptt_spec_help(FILE *out)
         bptt_field_expect(field, what, sizeof what);
         (void)fprintf(out, "%-10s  %s: %s; ", field->name, field->help, what);
         (void)(field->fallback == NULL ? fprintf(out, "required\n") : fprintf(out, "default %s\n", field->fallback));
-        if (field->kind == BPTT_KIND_OPTIMIZER) { bptt_optimizer_help(out); }
+        bptt_rules_help(field, out);
     }
 }
 

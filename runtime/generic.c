@@ -149,7 +149,8 @@ bool bptt_generic_has(const bptt_spec *spec)
 
 const bptt_model *bptt_generic_new(const bptt_spec *spec)
 {
-    static const uint32_t moments[] = {[BPTT_MOMENTUM] = 1, [BPTT_ADAGRAD] = 1, [BPTT_RMSPROP] = 1, [BPTT_ADAM] = 2};
+    static const uint32_t moments[] = {
+        [BPTT_MOMENTUM] = 1, [BPTT_ADAGRAD] = 1, [BPTT_RMSPROP] = 1, [BPTT_ADAM] = 2, [BPTT_ADAMW] = 2};
     if (!bptt_generic_has(spec)) { return NULL; }
     struct generic *net = calloc(1, sizeof *net);
     if (net == NULL) { return NULL; }

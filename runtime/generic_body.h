@@ -233,7 +233,7 @@ static void F(apply)(const bptt_optimizer *rule, const double *progress, size_t 
                      real *restrict m, real *restrict s)
 {
     const real rate = (real)rule->rate, epsilon = (real)rule->epsilon, momentum = (real)rule->momentum;
-    const real decay = (real)rule->decay, rest = (real)(1 - rule->decay);
+    const real decay = (real)rule->decay, rest = (real)(1 - rule->decay), keep = (real)(1 - rule->rate * rule->weight_decay);
     const real beta1 = (real)rule->beta1, rest1 = (real)(1 - rule->beta1), bias1 = (real)(1 - progress[1]);
     const real beta2 = (real)rule->beta2, rest2 = (real)(1 - rule->beta2), bias2 = (real)(1 - progress[2]);
     switch (rule->kind) {
@@ -243,7 +243,7 @@ static void F(apply)(const bptt_optimizer *rule, const double *progress, size_t 
     case BPTT_MOMENTUM:
         for (size_t i = 0; i < n; i++) {
             m[i] = momentum * m[i] + g[i];
-            p[i] -= rate * m[i];
+            p[i] -= rate * (rule->nesterov != 0 ? g[i] + momentum * m[i] : m[i]);
         }
         break;
     case BPTT_ADAGRAD:
@@ -259,10 +259,12 @@ static void F(apply)(const bptt_optimizer *rule, const double *progress, size_t 
         }
         break;
     case BPTT_ADAM:
+    case BPTT_ADAMW:
         for (size_t i = 0; i < n; i++) {
             m[i] = beta1 * m[i] + rest1 * g[i];
             s[i] = beta2 * s[i] + rest2 * (g[i] * g[i]);
-            p[i] -= rate * (m[i] / bias1) / (sqrt(s[i] / bias2) + epsilon);
+            const real step = rate * (m[i] / bias1) / (sqrt(s[i] / bias2) + epsilon);
+            p[i] = (rule->kind == BPTT_ADAMW ? keep * p[i] : p[i]) - step;
         }
         break;
     }
@@ -282,6 +284,9 @@ static double F(update)(const bptt_model *self, void *memory)
     progress[1] *= net->optimizer.beta1;
     progress[2] *= net->optimizer.beta2;
     F(clip)(&net->clip, norm, self->block, g);
+    if (net->optimizer.kind != BPTT_ADAMW && net->optimizer.weight_decay > 0) {
+        F(axpy)(self->block, (real)net->optimizer.weight_decay, F(at)(memory, self->param), g);
+    }
     F(apply)
     (&net->optimizer, progress, self->block, F(at)(memory, self->param), g, F(at)(memory, self->moment[0]),
      F(at)(memory, self->moment[1]));

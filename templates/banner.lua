@@ -13,10 +13,8 @@ local function real(x) -- as short as reads back to the same number
   end
 end
 local o = spec.optimizer
-local uses = {sgd = {"rate"}, momentum = {"rate", "momentum"}, adagrad = {"rate", "epsilon"}, rmsprop = {"rate", "decay", "epsilon"},
-  adam = {"rate", "beta1", "beta2", "epsilon"}}
 local optimizer = {string.format('"%s"', o.kind)}
-for _, key in ipairs(uses[o.kind]) do optimizer[#optimizer + 1] = key .. "=" .. real(o[key]) end
+for _, key in ipairs(o) do optimizer[#optimizer + 1] = key .. "=" .. (key == "nesterov" and "true" or real(o[key])) end
 local command = {"bptt gen " .. spec.name .. ".lua -o DIR"}
 for _, field in ipairs {
   {"hidden", spec.hidden}, {"vocab", #spec.alphabet == 0 and spec.vocab or nil}, {"T", spec.T}, {"K", spec.K}, {"batch", spec.batch}, {"dtype", real_size == 8 and "f64" or "f32"},

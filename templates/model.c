@@ -174,8 +174,8 @@ double ${name}_update(${name} *m)
     const double norm = sqrt(${H.sum_squares()});
     if (!(norm <= ${hex(H.largest)})) { return norm; } /* infinite or not a number */
     m->progress[0] += 1;
-    m->progress[1] *= ${hex(o.beta1)}; /* beta1 ${H.decimal(o.beta1)} */
-    m->progress[2] *= ${hex(o.beta2)}; /* beta2 ${H.decimal(o.beta2)} */
+    m->progress[1] *= ${hex(o.beta1 or 0)}; /* beta1 ${H.decimal(o.beta1 or 0)} */
+    m->progress[2] *= ${hex(o.beta2 or 0)}; /* beta2 ${H.decimal(o.beta2 or 0)} */
 % if spec.clip == "norm" then
     const double scale = norm > ${hex(spec.limit)} ? ${hex(spec.limit)} / norm : 1; /* clip by norm ${H.decimal(spec.limit)} */
 % else
@@ -184,7 +184,7 @@ double ${name}_update(${name} *m)
     const real with[] = {
         (real)scale,
         (real)${hex(spec.clip == "value" and spec.limit or H.largest)}, /* ${spec.clip == "value" and "clip by value " .. H.decimal(spec.limit) or "no clip by value"} */
-% for _, constant in ipairs(H.constants[o.kind]) do
+% for _, constant in ipairs(H.constants) do
         (real)${constant[1]}, /* ${constant[2]} */
 % end
     };

@@ -11,17 +11,26 @@ H.largest = real_size == 4 and 0x1.fffffep127 or 0x1.fffffffffffffp1023
 function H.decimal(x) return (string.format("%.9g", x):gsub(",", ".")) end
 
 local o = spec.optimizer
+local decays = o.weight_decay and o.kind ~= "adamw" -- as an L2 penalty
+H.rule = (o.nesterov and "nesterov" or o.kind) .. (decays and "_decay" or "") -- its kernel
+local function number(name) return {hex(o[name] or 0), name .. " " .. H.decimal(o[name] or 0)} end
 local rate = {hex(o.rate), "rate " .. H.decimal(o.rate)}
-local epsilon = {hex(o.epsilon), "epsilon " .. H.decimal(o.epsilon)}
-H.constants = { -- in the order of templates/kernels/update.c
+local function complement(name) return {hex(1 - (o[name] or 0)), "1 - " .. name} end
+local adam = {{"(" .. rate[1] .. " / (1 - m->progress[1]))", rate[2]}, number("epsilon"), {hex(o.beta1 or 0), "beta1"}, complement("beta1"),
+  {hex(o.beta2 or 0), "beta2"}, complement("beta2"), {"(1 - m->progress[2])", "1 - beta2^n"}}
+local constants = { -- in the order of templates/kernels/update.c
   sgd = {rate},
-  momentum = {rate, {hex(o.momentum), "momentum " .. H.decimal(o.momentum)}},
-  adagrad = {rate, epsilon},
-  rmsprop = {rate, epsilon, {hex(o.decay), "decay " .. H.decimal(o.decay)}, {hex(1 - o.decay), "1 - decay"}},
-  adam = {{"(" .. hex(o.rate) .. " / (1 - m->progress[1]))", rate[2]}, epsilon, {hex(o.beta1), "beta1"},
-          {hex(1 - o.beta1), "1 - beta1"}, {hex(o.beta2), "beta2"}, {hex(1 - o.beta2), "1 - beta2"},
-          {"(1 - m->progress[2])", "1 - beta2^n"}},
+  momentum = {rate, number("momentum")},
+  adagrad = {rate, number("epsilon")},
+  rmsprop = {rate, number("epsilon"), number("decay"), complement("decay")},
+  adam = adam,
+  adamw = adam,
 }
+H.constants = constants[o.kind]
+if o.kind == "adamw" then
+  H.constants[#H.constants + 1] = {"(1 - " .. rate[1] .. " * " .. hex(o.weight_decay or 0) .. ")", "1 - rate weight_decay"}
+end
+if decays then H.constants[#H.constants + 1] = number("weight_decay") end
 
 -- --- names ---------------------------------------------------------------------------------------------------------------------
 
@@ -148,7 +157,7 @@ for _, action in ipairs(actions) do
 end
 if turned_size > 0 and not spelled then need("transpose") end
 need("sum_squares")
-need(o.kind)
+need(H.rule)
 for _, p in ipairs(params) do
   if p.sparse then need(o.kind .. "_rows") end
 end
@@ -885,7 +894,7 @@ local function update_pieces()
 end
 
 local function update_call(at, n)
-  return string.format("bptt_%s(%s, %s, %s, %s, %s, with);", o.kind, plus("m->param", at), plus("m->grad", at),
+  return string.format("bptt_%s(%s, %s, %s, %s, %s, with);", H.rule, plus("m->param", at), plus("m->grad", at),
     moments > 0 and plus("m->moment1", at) or "0", moments > 1 and plus("m->moment2", at) or "0", n)
 end
 

@@ -463,12 +463,15 @@ double oracle_update(const bptt_spec *spec, uint64_t n, size_t count, double *pa
     clip_gradient(&spec->clip, norm, count, g);
     for (size_t i = 0; i < count; i++) {
         double *first = &m[0][i], *second = &m[1][i], delta = 0;
+        const double shrink = rule->kind == BPTT_ADAMW ? 1 - rule->rate * rule->weight_decay : 1;
+        if (rule->kind != BPTT_ADAMW) { g[i] += rule->weight_decay * params[i]; }
         switch (rule->kind) {
         case BPTT_SGD:
             delta = g[i];
             break;
         case BPTT_MOMENTUM:
             delta = *first = rule->momentum * *first + g[i];
+            if (rule->nesterov != 0) { delta = g[i] + rule->momentum * *first; }
             break;
         case BPTT_ADAGRAD:
             *first += pow(g[i], 2);
@@ -479,13 +482,14 @@ double oracle_update(const bptt_spec *spec, uint64_t n, size_t count, double *pa
             delta = g[i] / (sqrt(*first) + rule->epsilon);
             break;
         case BPTT_ADAM:
+        case BPTT_ADAMW:
             *first = rule->beta1 * *first + (1 - rule->beta1) * g[i];
             *second = rule->beta2 * *second + (1 - rule->beta2) * pow(g[i], 2);
             delta = *first / (1 - pow(rule->beta1, (double)n));
             delta /= sqrt(*second / (1 - pow(rule->beta2, (double)n))) + rule->epsilon;
             break;
         }
-        params[i] -= rule->rate * delta;
+        params[i] = params[i] * shrink - rule->rate * delta;
     }
     return norm;
 }
@@ -737,7 +741,7 @@ static void follow_update(struct follow *f, uint64_t n)
     double progress[3];
     const double count = (double)n, wanted[3] = {count, pow(rule->beta1, count), pow(rule->beta2, count)};
     memcpy(progress, (const char *)f->memory + model->progress, sizeof progress);
-    note_vector(f, wanted, progress, rule->kind == BPTT_ADAM ? 3 : 1, "progress");
+    note_vector(f, wanted, progress, rule->kind >= BPTT_ADAM ? 3 : 1, "progress");
 }
 
 static void follow_predict(struct follow *f, const uint32_t *x)
@@ -769,7 +773,7 @@ static void follow_start(struct follow *f, uint64_t seed)
     oracle_init(f->net, f->spec, seed, f->net->params);
     note_block(f, f->net->params, model->param, "init of ");
     note_state(f, f->state, "initial state");
-    static const uint32_t moments[] = {0, 1, 1, 1, 2};
+    static const uint32_t moments[] = {0, 1, 1, 1, 2, 2};
     note(f, model->moment_count == moments[f->spec->optimizer.kind] ? 0 : HUGE_VAL, "number of moments", "");
     for (uint32_t i = 0; i < model->moment_count; i++) { note_block(f, f->moment[0], model->moment[i], "initial moment of "); }
 }
@@ -843,12 +847,24 @@ void oracle_tokens(uint64_t *state, size_t count, size_t vocab, unsigned ignore_
     }
 }
 
-const bptt_optimizer oracle_optimizers[BPTT_ADAM + 1] = {
+const bptt_optimizer oracle_optimizers[ORACLE_OPTIMIZERS] = {
     {.kind = BPTT_SGD, .rate = 0.1},
     {.kind = BPTT_MOMENTUM, .rate = 0.05, .momentum = 0.9},
     {.kind = BPTT_ADAGRAD, .rate = 0.05, .epsilon = 1e-8},
     {.kind = BPTT_RMSPROP, .rate = 0.01, .decay = 0.95, .epsilon = 1e-8},
     {.kind = BPTT_ADAM, .rate = 0.01, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8},
+    {.kind = BPTT_ADAMW, .rate = 0.01, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.1},
+};
+
+const bptt_optimizer oracle_forms[ORACLE_FORMS] = {
+    {.kind = BPTT_MOMENTUM, .rate = 0.05, .momentum = 0.9, .nesterov = 1},
+    {.kind = BPTT_SGD, .rate = 0.1, .weight_decay = 0.2},
+    {.kind = BPTT_MOMENTUM, .rate = 0.05, .momentum = 0.9, .weight_decay = 0.2},
+    {.kind = BPTT_MOMENTUM, .rate = 0.05, .momentum = 0.9, .nesterov = 1, .weight_decay = 0.2},
+    {.kind = BPTT_ADAGRAD, .rate = 0.05, .epsilon = 1e-8, .weight_decay = 0.2},
+    {.kind = BPTT_RMSPROP, .rate = 0.01, .decay = 0.95, .epsilon = 1e-8, .weight_decay = 0.2},
+    {.kind = BPTT_ADAM, .rate = 0.01, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.2},
+    {.kind = BPTT_ADAMW, .rate = 0.01, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8},
 };
 
 static const bptt_clip CLIPS[] = {
@@ -899,7 +915,8 @@ void oracle_random_spec(uint64_t seed, unsigned i, bptt_spec *spec)
     spec->dtype = (bptt_dtype)pick(&state, BPTT_F64 + 1);
     spec->reduction = (bptt_reduction)pick(&state, BPTT_SUM + 1);
     spec->carry = pick(&state, 2) == 0;
-    spec->optimizer = oracle_optimizers[pick(&state, BPTT_ADAM + 1)];
+    const size_t rule = pick(&state, ORACLE_OPTIMIZERS + ORACLE_FORMS);
+    spec->optimizer = rule < ORACLE_OPTIMIZERS ? oracle_optimizers[rule] : oracle_forms[rule - ORACLE_OPTIMIZERS];
     spec->clip = CLIPS[pick(&state, sizeof CLIPS / sizeof CLIPS[0])];
     spec->init.kind = (bptt_init_kind)pick(&state, BPTT_INIT_NORMAL + 1);
     spec->init.scale = (spec->init.kind == BPTT_INIT_NORMAL ? 0.7 : 1.2) / sqrt((double)spec->hidden);

@@ -118,7 +118,11 @@ unsigned oracle_edge_count(void);
 /* Whether a text of unroll = "full" has no loop from the first step of the network to its start, but that over a sequence's chunks. */
 bool oracle_is_spelled_out(const char *source);
 /* One of each kind, at working rates. */
-extern const bptt_optimizer oracle_optimizers[BPTT_ADAM + 1];
+enum { ORACLE_OPTIMIZERS = BPTT_ADAMW + 1 };
+extern const bptt_optimizer oracle_optimizers[ORACLE_OPTIMIZERS];
+/* The forms of these that a rate makes: nesterov, and every rule with weight decay. */
+enum { ORACLE_FORMS = 8 };
+extern const bptt_optimizer oracle_forms[ORACLE_FORMS];
 
 /* ---- the textbook example of a vanishing gradient ----
  * One unit, h held at sqrt(0.2) so that phi' = 0.8, recurrent weight 0.9; 100 steps, step t reads token t, one label at the end.

@@ -351,9 +351,9 @@ START_TEST(test_train_seconds)
 }
 END_TEST
 
-static const char *const optimizers[] = {"sgd", "momentum", "adagrad", "rmsprop", "adam"};
+static const char *const optimizers[] = {"sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw"};
 static const char *const backends[] = {"generic", "tcc"};
-enum { OPTIMIZERS = 5, BACKENDS = 2 };
+enum { OPTIMIZERS = 6, BACKENDS = 2 };
 
 /* 2N = N + N, across a border of epochs and in the middle of a sequence, for every optimiser, alone and with the spec left out. */
 START_TEST(test_resume_exact)

@@ -241,7 +241,8 @@ static void check_works(const bptt_plan *plan, double rows)
 
 static void check_counts(const bptt_plan *plan)
 {
-    static const int moments[] = {[BPTT_SGD] = 0, [BPTT_MOMENTUM] = 1, [BPTT_ADAGRAD] = 1, [BPTT_RMSPROP] = 1, [BPTT_ADAM] = 2};
+    static const int moments[] = {
+        [BPTT_SGD] = 0, [BPTT_MOMENTUM] = 1, [BPTT_ADAGRAD] = 1, [BPTT_RMSPROP] = 1, [BPTT_ADAM] = 2, [BPTT_ADAMW] = 2};
     const bptt_counts *counts = &plan->counts;
     const double H = (double)plan->spec->hidden, V = (double)plan->spec->vocab;
     const double rows = (double)plan->spec->K * (double)plan->spec->batch;

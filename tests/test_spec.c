@@ -133,6 +133,14 @@ static const struct {
     {WITH("optimizer = 'adagrad'"), "    optimizer = {\"adagrad\", rate = 0.1, epsilon = 1e-10},\n"},
     {WITH("optimizer = 'rmsprop'"), "    optimizer = {\"rmsprop\", rate = 0.01, decay = 0.99, epsilon = 1e-08},\n"},
     {WITH("optimizer = 'adam'"), "    optimizer = {\"adam\", rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-08},\n"},
+    {WITH("optimizer = 'adamw'"),
+     "    optimizer = {\"adamw\", rate = 0.001, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-08, weight_decay = 0.01},\n"},
+    {WITH("optimizer = {'adamw', weight_decay = 0}"), "epsilon = 1e-08, weight_decay = 0},\n"},
+    {WITH("optimizer = {'sgd', weight_decay = 0}"), "    optimizer = {\"sgd\", rate = 0.1},\n"},
+    {WITH("optimizer = {'sgd', weight_decay = 1e-4}"), "    optimizer = {\"sgd\", rate = 0.1, weight_decay = 0.0001},\n"},
+    {WITH("optimizer = {'momentum', nesterov = false}"), "    optimizer = {\"momentum\", rate = 0.01, momentum = 0.9},\n"},
+    {WITH("optimizer = {'momentum', nesterov = true}"),
+     "    optimizer = {\"momentum\", rate = 0.01, momentum = 0.9, nesterov = true},\n"},
     {WITH("optimizer = {'sgd', rate = 1/3}"), "    optimizer = {\"sgd\", rate = 0.3333333333333333},\n"},
     {WITH("optimizer = {'sgd', rate = 0.1 + 0.2}"), "    optimizer = {\"sgd\", rate = 0.30000000000000004},\n"},
     {WITH("clip = false"), "    clip = \"none\",\n"},
@@ -208,7 +216,7 @@ END_TEST
 #define ALL_FIELDS                                                                                                               \
     "name, cell, activation, hidden, vocab, T, K, batch, dtype, loss, reduction, carry, optimizer, clip, init, seed, unroll, "   \
     "simd, threads"
-#define OPTIMIZERS "\"sgd\", \"momentum\", \"adagrad\", \"rmsprop\" or \"adam\""
+#define OPTIMIZERS "\"sgd\", \"momentum\", \"adagrad\", \"rmsprop\", \"adam\" or \"adamw\""
 
 static const struct {
     const char *text, *message;
@@ -296,9 +304,8 @@ static const struct {
      "s.lua:1: vocab: byte \"x\" (120) comes twice in the alphabet"},
     {WITH("vocab = alphabet_of('x')"), "s.lua:6: alphabet_of(\"x\"): refused, this spec is not a file"},
     /* tables of numbers */
-    {WITH("optimizer = 'adm'"),
-     "s.lua:6: optimizer = \"adm\": expected \"sgd\", \"momentum\", \"adagrad\", \"rmsprop\" or \"adam\", or one "
-     "with its rates, like {\"adam\", rate = 0.001}"},
+    {WITH("optimizer = 'adm'"), "s.lua:6: optimizer = \"adm\": expected " OPTIMIZERS ", or one "
+                                "with its rates, like {\"adam\", rate = 0.001}"},
     {WITH("optimizer = {rate = 1}"),
      "s.lua:6: optimizer[1] = nothing: expected " OPTIMIZERS " first, like {\"adam\", rate = 0.001}"},
     {WITH("optimizer = {[2] = 'adam'}"),
@@ -307,7 +314,7 @@ static const struct {
      "s.lua:6: optimizer[2]: expected the word and named rates only, like {\"adam\", rate = 0.01}"},
     {WITH("optimizer = {'adam',\n\n rat = 3}"), "s.lua:8: optimizer: unknown rate 'rat' (did you mean 'rate'?)"},
     {WITH("optimizer = {'adam', decay = 3}"),
-     "s.lua:6: optimizer: unknown rate 'decay'; \"adam\" has rate, beta1, beta2, epsilon"},
+     "s.lua:6: optimizer: unknown rate 'decay'; \"adam\" has rate, beta1, beta2, epsilon, weight_decay"},
     {WITH("optimizer = {'adam', ['rate\\0'] = 3}"), "s.lua:6: optimizer: unknown rate 'rate\\000' (did you mean 'rate'?)"},
     {WITH("optimizer = {'adam',\n rate = 0}"), "s.lua:7: optimizer.rate = 0: expected a number from 1e-30 to 1e+30"},
     {WITH("optimizer = {'adam', rate = 0/0}"), "s.lua:6: optimizer.rate = nan: expected a number from 1e-30 to 1e+30"},
@@ -315,6 +322,11 @@ static const struct {
     {WITH("optimizer = {'adam', rate = '1'}"), "s.lua:6: optimizer.rate = \"1\": expected a number from 1e-30 to 1e+30"},
     {WITH("optimizer = {'adam', beta1 = 1}"), "s.lua:6: optimizer.beta1 = 1: expected a number from 0 to 0.9999999"},
     {WITH("optimizer = {'adam', epsilon = 0}"), "s.lua:6: optimizer.epsilon = 0: expected a number from 1e-30 to 1"},
+    {WITH("optimizer = {'adamw', weigth_decay = 1}"),
+     "s.lua:6: optimizer: unknown rate 'weigth_decay' (did you mean 'weight_decay'?)"},
+    {WITH("optimizer = {'adam', weight_decay = -1}"), "s.lua:6: optimizer.weight_decay = -1: expected a number from 0 to 1e+30"},
+    {WITH("optimizer = {'momentum', nesterov = 1}"), "s.lua:6: optimizer.nesterov = 1: expected true or false"},
+    {WITH("optimizer = {'sgd', nesterov = true}"), "s.lua:6: optimizer: unknown rate 'nesterov'; \"sgd\" has rate, weight_decay"},
     {WITH("clip = 5"), "s.lua:6: clip = 5: expected \"none\", {norm = number} or {value = number}"},
     {WITH("clip = true"), "s.lua:6: clip = true: expected \"none\", {norm = number} or {value = number}"},
     {WITH("clip = {}"), "s.lua:6: clip = a table: expected \"none\", {norm = number} or {value = number}"},
@@ -597,11 +609,13 @@ static void draw_spec(bptt_spec *spec)
     spec->dtype = (bptt_dtype)draw(2);
     spec->reduction = (bptt_reduction)draw(2);
     spec->carry = draw(2) != 0;
-    spec->optimizer = (bptt_optimizer){.kind = (bptt_optimizer_kind)draw(5), .rate = draw_number(1e-5, 1)};
+    spec->optimizer = (bptt_optimizer){.kind = (bptt_optimizer_kind)draw(6), .rate = draw_number(1e-5, 1)};
     bptt_optimizer *o = &spec->optimizer;
     if (o->kind == BPTT_MOMENTUM) { o->momentum = draw_number(0, 0.999); }
     if (o->kind == BPTT_RMSPROP) { o->decay = draw_number(0, 0.999); }
-    if (o->kind == BPTT_ADAM) { o->beta1 = draw_number(0, 0.999), o->beta2 = draw_number(0, 0.999); }
+    if (o->kind >= BPTT_ADAM) { o->beta1 = draw_number(0, 0.999), o->beta2 = draw_number(0, 0.999); }
+    if (o->kind == BPTT_MOMENTUM) { o->nesterov = (double)draw(2); }
+    if (draw(2) == 0) { o->weight_decay = draw_number(0, 1); }
     if (o->kind >= BPTT_ADAGRAD) { o->epsilon = draw_number(1e-30, 1e-3); }
     spec->clip = (bptt_clip){(bptt_clip_kind)draw(3), 0};
     if (spec->clip.kind != BPTT_CLIP_NONE) { spec->clip.limit = draw_number(1e-3, 1e9); }
@@ -768,7 +782,7 @@ START_TEST(words_and_help)
     ck_assert_ptr_nonnull(strstr(text,
                                  "\nclip        limit of the gradient's norm or of its elements: \"none\", {norm = number} or "
                                  "{value = number}; default {norm = 5}\n"));
-    ck_assert_ptr_nonnull(strstr(text, "\n  {\"rmsprop\", rate = 0.01, decay = 0.99, epsilon = 1e-08}\n"));
+    ck_assert_ptr_nonnull(strstr(text, "\n  {\"rmsprop\", rate = 0.01, decay = 0.99, epsilon = 1e-08, weight_decay = 0}\n"));
     free(text);
 }
 END_TEST

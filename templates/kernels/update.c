@@ -41,6 +41,8 @@ ${signature(k)}
 %   sgd = {"param -= rate g", 0, {"rate"}, {}, "rate * g"},
 %   momentum = {"v = momentum v + g, param -= rate v", 1, {"rate", "momentum"},
 %     {"const real v = momentum * moment1[i] + g;", "moment1[i] = v;"}, "rate * v"},
+%   nesterov = {"v = momentum v + g, param -= rate (g + momentum v)", 1, {"rate", "momentum"},
+%     {"const real v = momentum * moment1[i] + g;", "moment1[i] = v;"}, "rate * (g + momentum * v)"},
 %   adagrad = {"s += g g, param -= rate g / (sqrt(s) + epsilon)", 1, {"rate", "epsilon"},
 %     {"const real s = moment1[i] + g * g;", "moment1[i] = s;"}, "rate * g / (sqrt_of(s) + epsilon)"},
 %   rmsprop = {"s = decay s + (1 - decay) g g, param -= rate g / (sqrt(s) + epsilon)", 1, {"rate", "epsilon", "decay", "rest"},
@@ -50,12 +52,19 @@ ${signature(k)}
 %     {"const real m = beta1 * moment1[i] + rest1 * g;", "const real s = beta2 * moment2[i] + rest2 * (g * g);",
 %      "moment1[i] = m;", "moment2[i] = s;"}, "rate * m / (sqrt_of(s / c) + epsilon)"},
 % }
-% local r = rule[k.what]
-/* ${r[1]}; g is the gradient times with[0], cut to +-with[1]. */
+% local adam = rule.adam
+% rule.adamw = {adam[1]:gsub("param %-= ", "param = keep param - ") .. ",\n * keep 1 - rate weight_decay", 2,
+%   {"rate", "epsilon", "beta1", "rest1", "beta2", "rest2", "c", "keep"}, adam[4], adam[5]}
+% local decays = k.what:find("_decay$") ~= nil
+% local r = rule[k.what:gsub("_decay$", "")]
+% local names = {}
+% for i, name in ipairs(r[3]) do names[i] = name end
+% if decays then names[#names + 1] = "weight_decay" end
+/* ${r[1]}; g is the gradient times with[0], cut to +-with[1]${decays and ", plus weight_decay param" or ""}. */
 ${signature(k)}
 {
     const real scale = with[0], limit = with[1];
-% for i, name in ipairs(r[3]) do
+% for i, name in ipairs(names) do
     const real ${name} = with[${i + 1}];
 % end
 % for i = r[2] + 1, 2 do
@@ -63,11 +72,20 @@ ${signature(k)}
 % end
     for (ptrdiff_t i = 0; i < n; i++) {
         const real scaled = grad[i] * scale;
+% if decays then
+        const real cut = scaled > limit ? limit : scaled < -limit ? -limit : scaled;
+        const real g = cut + weight_decay * param[i];
+% else
         const real g = scaled > limit ? limit : scaled < -limit ? -limit : scaled;
+% end
 % for _, line in ipairs(r[4]) do
         ${line}
 % end
+% if k.what == "adamw" then
+        param[i] = keep * param[i] - ${r[5]};
+% else
         param[i] -= ${r[5]};
+% end
     }
 }
 % end
