@@ -78,6 +78,9 @@ void bptt_unit_free(bptt_unit *unit);
 bptt_status bptt_products(const bptt_spec *spec, int simd, size_t memory_limit, bptt_product *products, size_t *count,
                           bptt_error *error);
 
+/* How many of the doubles of templates/abi.h's progress a spec's training keeps. */
+int bptt_progress_count(const bptt_spec *spec);
+
 /* Prints one stage: "spec", "graph", "adjoint" or "plan". */
 bptt_status bptt_dump(const bptt_spec *spec, int simd, size_t memory_limit, const char *stage, FILE *out, bptt_error *error);
 

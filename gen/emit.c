@@ -155,19 +155,19 @@ static void push_slots(lua_State *L, const bptt_plan *plan)
     lua_setfield(L, -2, "states");
 }
 
-/* The rule, its rates by name, and their names in order. */
-static void push_optimizer(lua_State *L, const bptt_optimizer *optimizer)
+/* The rule that a field chose, its rates by name, and their names in order. */
+static void push_rule(lua_State *L, const bptt_spec *spec, const char *field, int kind)
 {
     double value = 0;
     const char *name;
     lua_newtable(L);
-    set_string(L, "kind", bptt_spec_word("optimizer", (int)optimizer->kind));
-    for (int i = 0; (name = bptt_optimizer_rate(optimizer, i, &value)) != NULL; i++) {
+    set_string(L, "kind", bptt_spec_word(field, kind));
+    for (int i = 0; (name = bptt_spec_rate(spec, field, i, &value)) != NULL; i++) {
         set_number(L, name, value);
         lua_pushstring(L, name);
         lua_rawseti(L, -2, i + 1);
     }
-    lua_setfield(L, -2, "optimizer");
+    lua_setfield(L, -2, field);
 }
 
 static void push_spec(lua_State *L, const bptt_spec *spec)
@@ -188,7 +188,8 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     set_string(L, "reduction", spec->reduction == BPTT_MEAN ? "mean" : "sum");
     lua_pushinteger(L, (lua_Integer)spec->seed);
     lua_setfield(L, -2, "seed");
-    push_optimizer(L, &spec->optimizer);
+    push_rule(L, spec, "optimizer", (int)spec->optimizer.kind);
+    push_rule(L, spec, "schedule", (int)spec->schedule.kind);
     static const char *const clips[] = {"none", "norm", "value"};
     set_string(L, "clip", clips[spec->clip.kind]);
     set_number(L, "limit", spec->clip.limit);
@@ -206,6 +207,7 @@ static void push_counts(lua_State *L, const bptt_plan *plan)
     set_integer(L, "flop_backward", (int64_t)counts->flop_backward);
     set_integer(L, "flop_update", (int64_t)counts->flop_update);
     set_integer(L, "progress_size", plan->progress);
+    set_integer(L, "progress_count", plan->progress_count);
 }
 
 /* Names for the templates: the plan's fields, at the top level. */

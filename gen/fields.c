@@ -40,6 +40,8 @@ const bptt_field bptt_fields[] = {
     {"carry", BPTT_KIND_BOOLEAN, AT(carry), .fallback = "true", .help = "the state goes on from sequence to sequence"},
     {"optimizer", BPTT_KIND_OPTIMIZER, AT(optimizer), .words = WORDS("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw"),
      .fallback = "\"adagrad\"", .help = "update rule and its rates"},
+    {"schedule", BPTT_KIND_SCHEDULE, AT(schedule), .words = WORDS("constant", "step", "exponential", "cosine", "plateau"),
+     .fallback = "\"constant\"", .later = true, .help = "what the optimizer's rate is multiplied with, from update to update"},
     {"clip", BPTT_KIND_SCALE, AT(clip), .low = TINY, .high = LARGE, .words = WORDS("none", "norm", "value"),
      .fallback = "{norm = 5}", .help = "limit of the gradient's norm or of its elements"},
     {"init", BPTT_KIND_SCALE, AT(init), .low = 0, .high = LARGE, .words = WORDS("uniform", "normal"),
@@ -56,15 +58,16 @@ const bptt_field bptt_fields[] = {
 
 _Static_assert(sizeof bptt_fields / sizeof bptt_fields[0] == BPTT_FIELD_COUNT + 1, "BPTT_FIELD_COUNT counts the rows");
 _Static_assert(sizeof(bptt_cell) == sizeof(int) && sizeof(bptt_clip_kind) == sizeof(int), "choices are kept as int");
-_Static_assert(offsetof(bptt_optimizer, kind) == 0, "a rule begins with the choice");
+_Static_assert(offsetof(bptt_optimizer, kind) == 0 && offsetof(bptt_schedule, kind) == 0, "a rule begins with the choice");
 _Static_assert(offsetof(bptt_clip, limit) == offsetof(bptt_init, scale), "clip and init are read alike");
 
 /* Rules are chosen by a word and have rates of their own, in a struct that begins with the choice.  Columns in the order of its
- * enum; UNUSED: the rule has no such rate. */
+ * enum; UNUSED: the rule has no such rate; NEEDED: it has no default. */
 #define UNUSED (-1.0)
+#define NEEDED (-2.0)
 enum { MOST_RULES = 6 };
 
-typedef enum { NUMBER, FLAG } rate_type; /* FLAG: true or false, kept as 1 or 0 */
+typedef enum { NUMBER, WHOLE, FLAG } rate_type; /* WHOLE: an integer; FLAG: true or false, kept as 1 or 0 */
 
 struct rate {
     const char *name;
@@ -89,6 +92,20 @@ static const struct rate optimizer_rates[] = {
 };
 #undef RATE
 
+#define RATE(member) #member, offsetof(bptt_schedule, member)
+#define MOST         1e9
+static const struct rate schedule_rates[] = {
+    /*                                              constant step exponential cosine plateau */
+    {RATE(every), WHOLE, 1, MOST, {UNUSED, NEEDED, UNUSED, UNUSED, UNUSED}},
+    {RATE(factor), NUMBER, TINY, 1, {UNUSED, 0.1, NEEDED, UNUSED, 0.1}},
+    {RATE(steps), WHOLE, 1, MOST, {UNUSED, UNUSED, UNUSED, NEEDED, UNUSED}},
+    {RATE(floor), NUMBER, 0, 1, {UNUSED, UNUSED, UNUSED, 0, UNUSED}},
+    {RATE(patience), WHOLE, 0, MOST, {UNUSED, UNUSED, UNUSED, UNUSED, 10}},
+    {RATE(threshold), NUMBER, 0, 0.9999999, {UNUSED, UNUSED, UNUSED, UNUSED, 1e-4}},
+    {RATE(warmup), WHOLE, 0, MOST, {0, 0, 0, 0, 0}},
+};
+#undef RATE
+
 static const struct family {
     const struct rate *rates;
     size_t count;
@@ -97,6 +114,8 @@ static const struct family {
 } families[] = {
     [BPTT_KIND_OPTIMIZER] = {optimizer_rates, sizeof optimizer_rates / sizeof optimizer_rates[0], "rate", "rate = 0.01",
                              "{\"adam\", rate = 0.001}"},
+    [BPTT_KIND_SCHEDULE] = {schedule_rates, sizeof schedule_rates / sizeof schedule_rates[0], "number", "warmup = 100",
+                            "{\"step\", every = 1000, factor = 0.5}"},
 };
 
 static bool has_rate(const struct rate *rate, int rule)
@@ -501,8 +520,12 @@ static bool is_rate_key(const void *context, lua_State *L, int key)
 
 static void format_rate(const struct rate *rate, double value, char *text, size_t size)
 {
-    if (rate->type == FLAG) {
+    if (value == NEEDED) {
+        (void)snprintf(text, size, "(required)");
+    } else if (rate->type == FLAG) {
         (void)snprintf(text, size, value != 0 ? "true" : "false");
+    } else if (rate->type == WHOLE) {
+        (void)snprintf(text, size, "%.0f", value);
     } else {
         format_number(value, text, size);
     }
@@ -553,6 +576,8 @@ static void expect_rate(const struct rate *rate, char *text, size_t size)
 {
     if (rate->type == FLAG) {
         (void)snprintf(text, size, "true or false");
+    } else if (rate->type == WHOLE) {
+        (void)snprintf(text, size, "an integer from %.0f to %.0f", rate->low, rate->high);
     } else {
         (void)snprintf(text, size, "a number from %g to %.7g", rate->low, rate->high);
     }
@@ -560,7 +585,9 @@ static void expect_rate(const struct rate *rate, char *text, size_t size)
 
 static bool rate_at(lua_State *L, int index, const struct rate *rate, double *value)
 {
-    if (rate->type == NUMBER) { return number_at(L, index, rate->low, rate->high, value); }
+    int64_t whole = 0;
+    if (rate->type == WHOLE && !integer_at(L, index, &whole)) { return false; }
+    if (rate->type != FLAG) { return number_at(L, index, rate->low, rate->high, value); }
     *value = lua_toboolean(L, index) ? 1 : 0;
     return lua_isboolean(L, index);
 }
@@ -578,6 +605,10 @@ static bptt_status read_rate(bptt_reader *r, lua_State *L, int table, const stru
             return expected(r, L, lua_gettop(L), rate->name, what);
         }
         lua_pop(L, 1);
+    }
+    if (value == NEEDED) {
+        expect_rate(rate, what, sizeof what);
+        return bptt_reader_fail(r, NULL, "%s.%s is missing: expected %s", r->field->name, rate->name, what);
     }
     memcpy((char *)slot(r->field, r->spec) + rate->offset, &value, sizeof value);
     return BPTT_OK;
@@ -625,7 +656,11 @@ static void write_rule(const bptt_field *field, const bptt_spec *spec, FILE *out
     const struct family *family = &families[field->kind];
     const void *rule = const_slot(field, spec);
     const int kind = kind_of(rule);
-    (void)fprintf(out, "{\"%s\"", field->words[kind]);
+    bool alone = true;
+    for (size_t i = 0; i < family->count; i++) {
+        alone = alone && (!has_rate(&family->rates[i], kind) || is_off(rule, &family->rates[i], kind));
+    }
+    (void)fprintf(out, alone ? "\"%s\"" : "{\"%s\"", field->words[kind]);
     for (size_t i = 0; i < family->count; i++) {
         const struct rate *rate = &family->rates[i];
         char text[64];
@@ -633,7 +668,7 @@ static void write_rule(const bptt_field *field, const bptt_spec *spec, FILE *out
         format_rate(rate, load_rate(rule, rate), text, sizeof text);
         (void)fprintf(out, ", %s = %s", rate->name, text);
     }
-    (void)fputc('}', out);
+    if (!alone) { (void)fputc('}', out); }
 }
 
 static void expect_rule(const bptt_field *field, char *text, size_t size)
@@ -642,14 +677,18 @@ static void expect_rule(const bptt_field *field, char *text, size_t size)
     bptt_append(text, size, ", or one with its %ss, like %s", families[field->kind].noun, families[field->kind].like);
 }
 
-const char *bptt_optimizer_rate(const bptt_optimizer *optimizer, int i, double *value)
+const char *bptt_spec_rate(const bptt_spec *spec, const char *name, int i, double *value)
 {
-    const struct family *family = &families[BPTT_KIND_OPTIMIZER];
-    for (size_t n = 0; n < family->count; n++) {
-        const struct rate *rate = &family->rates[n];
-        if (!has_rate(rate, (int)optimizer->kind) || is_off(optimizer, rate, (int)optimizer->kind) || i-- > 0) { continue; }
-        *value = load_rate(optimizer, rate);
-        return rate->name;
+    for (const bptt_field *field = bptt_fields; field->name != NULL; field++) {
+        if (strcmp(field->name, name) != 0) { continue; }
+        const struct family *family = &families[field->kind];
+        const void *rule = const_slot(field, spec);
+        for (size_t n = 0; n < family->count; n++) {
+            const struct rate *rate = &family->rates[n];
+            if (!has_rate(rate, kind_of(rule)) || is_off(rule, rate, kind_of(rule)) || i-- > 0) { continue; }
+            *value = load_rate(rule, rate);
+            return rate->name;
+        }
     }
     return NULL;
 }
@@ -722,6 +761,7 @@ static const struct kind {
     [BPTT_KIND_BOOLEAN] = {read_boolean, write_boolean, expect_boolean},
     [BPTT_KIND_VOCAB] = {read_vocab, write_vocab, expect_vocab},
     [BPTT_KIND_OPTIMIZER] = {read_rule, write_rule, expect_rule},
+    [BPTT_KIND_SCHEDULE] = {read_rule, write_rule, expect_rule},
     [BPTT_KIND_SCALE] = {read_scale, write_scale, expect_scale},
 };
 
@@ -739,6 +779,15 @@ void bptt_field_write(const bptt_field *field, const bptt_spec *spec, FILE *out)
     kinds[field->kind].write(field, spec, out);
 }
 
+bool bptt_field_is_default(const bptt_field *field, const bptt_spec *spec)
+{
+    char text[128] = "";
+    FILE *out = fmemopen(text, sizeof text, "w");
+    if (out == NULL) { return false; }
+    bptt_field_write(field, spec, out);
+    return fclose(out) == 0 && field->fallback != NULL && strcmp(text, field->fallback) == 0;
+}
+
 void bptt_field_expect(const bptt_field *field, char *text, size_t size)
 {
     kinds[field->kind].expect(field, text, size);
@@ -746,7 +795,7 @@ void bptt_field_expect(const bptt_field *field, char *text, size_t size)
 
 void bptt_rules_help(const bptt_field *field, FILE *out)
 {
-    if (field->kind != BPTT_KIND_OPTIMIZER) { return; }
+    if (field->kind != BPTT_KIND_OPTIMIZER && field->kind != BPTT_KIND_SCHEDULE) { return; }
     for (int kind = 0; field->words[kind] != NULL; kind++) {
         char text[512] = "";
         append_rates(&(struct rule){&families[field->kind], kind}, true, text, sizeof text);

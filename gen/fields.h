@@ -19,6 +19,7 @@ typedef enum {
     BPTT_KIND_BOOLEAN,   /**/
     BPTT_KIND_VOCAB,     /* an integer, or an alphabet */
     BPTT_KIND_OPTIMIZER, /* one of `words`, or {word, name = number, ...}: a rule with its rates */
+    BPTT_KIND_SCHEDULE,  /* the same */
     BPTT_KIND_SCALE,     /* {word = number}, low .. high; "none" and false where that is among `words` */
 } bptt_kind;
 
@@ -30,13 +31,14 @@ typedef struct bptt_field {
     double low, high;
     const char *const *words; /* in enum order, ended by NULL */
     const char *fallback;     /* a Lua expression in which fields that are set are variables; NULL: the field is required */
+    bool later;               /* is not written when it has its default: texts and digests from before it stay as they were */
     bool spelling;            /* concerns how code is spelled, not what is trained: not part of the digest */
     const char *help;
 } bptt_field;
 
 /* Ended by a row whose name is NULL; a field stands after those that its default names. */
 extern const bptt_field bptt_fields[];
-enum { BPTT_FIELD_COUNT = 20 };
+enum { BPTT_FIELD_COUNT = 21 };
 
 /* The spec under way. */
 typedef struct bptt_reader {
@@ -58,6 +60,8 @@ bptt_status bptt_reader_fail(bptt_reader *reader, const char *part, const char *
 bptt_status bptt_field_read(bptt_reader *reader, lua_State *L, int index);
 /* Writes the field's value as Lua text, in the locale in force (make it C). */
 void bptt_field_write(const bptt_field *field, const bptt_spec *spec, FILE *out);
+/* Whether the value is the field's default, for defaults that are constants. */
+bool bptt_field_is_default(const bptt_field *field, const bptt_spec *spec);
 /* What the field accepts, as text. */
 void bptt_field_expect(const bptt_field *field, char *text, size_t size);
 /* The rules that a field chooses from and their rates, a line each; nothing for a field of another kind. */

@@ -1,6 +1,8 @@
 /* plan.c: runs the passes and prints what came out.  See plan.h. */
 #include "plan.h"
 
+#include "../templates/abi.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,6 +71,19 @@ int64_t bptt_padded(const bptt_plan *plan, int64_t cols)
     return (cols + plan->lanes - 1) / plan->lanes * plan->lanes;
 }
 
+int bptt_progress_count(const bptt_spec *spec)
+{
+    return spec->schedule.kind == BPTT_SCHEDULE_PLATEAU ? BPTT_PROGRESS : BPTT_LABELS;
+}
+
+static void place_progress(bptt_plan *plan)
+{
+    const int unit = plan->simd > 8 ? plan->simd / 2 : 4;
+    plan->progress_count = bptt_progress_count(plan->spec);
+    const int used = plan->progress_count + (plan->threads > 1 ? 1 : 0); /* the team's pointer lies among the padding */
+    plan->progress = (used + unit - 1) / unit * unit;
+}
+
 int64_t bptt_plan_share(const bptt_plan *plan, int64_t n)
 {
     return (n + plan->threads - 1) / plan->threads;
@@ -124,7 +139,7 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
     plan->threads = spec->threads > 1 ? (int)spec->threads : 1;
     plan->line = 64 / plan->real_size > plan->lanes ? 64 / plan->real_size : plan->lanes;
     plan->moments = moments_of(spec);
-    plan->progress = plan->simd > 8 ? plan->simd / 2 : 4; /* three doubles, and whole vectors */
+    place_progress(plan);
     bptt_status status = bptt_plan_lower(plan, error);
     if (status == BPTT_OK) { status = bptt_plan_stack(plan, error); }
     if (status == BPTT_OK) { bptt_plan_fuse(plan); }

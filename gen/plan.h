@@ -139,7 +139,7 @@ typedef struct bptt_plan {
     bptt_tensor_plan params[BPTT_MAX_PARAMS];
     size_t block_size, turned_size, work_size; /* reals */
     int moments;
-    int progress; /* doubles */
+    int progress_count, progress; /* doubles in use (abi.h), and with padding to whole vectors */
     bptt_slot slots[BPTT_MAX_SLOTS];
     int slot_count;
     bptt_action actions[BPTT_MAX_ACTIONS]; /* in order of execution */

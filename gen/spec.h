@@ -23,6 +23,13 @@ typedef enum { BPTT_CROSS_ENTROPY } bptt_loss;
 typedef enum { BPTT_MEAN, BPTT_SUM } bptt_reduction;
 typedef enum { BPTT_UNROLL_AUTO, BPTT_UNROLL_TIME, BPTT_UNROLL_FULL, BPTT_UNROLL_NONE } bptt_unroll;
 typedef enum { BPTT_SGD, BPTT_MOMENTUM, BPTT_ADAGRAD, BPTT_RMSPROP, BPTT_ADAM, BPTT_ADAMW } bptt_optimizer_kind;
+typedef enum {
+    BPTT_SCHEDULE_CONSTANT,
+    BPTT_SCHEDULE_STEP,
+    BPTT_SCHEDULE_EXPONENTIAL,
+    BPTT_SCHEDULE_COSINE,
+    BPTT_SCHEDULE_PLATEAU
+} bptt_schedule_kind;
 typedef enum { BPTT_CLIP_NONE, BPTT_CLIP_NORM, BPTT_CLIP_VALUE } bptt_clip_kind;
 typedef enum { BPTT_INIT_UNIFORM, BPTT_INIT_NORMAL } bptt_init_kind;
 
@@ -41,6 +48,20 @@ typedef struct bptt_optimizer {
     double rate, momentum, decay, beta1, beta2, epsilon, weight_decay; /* those that the rule does not use are 0 */
     double nesterov;                                                   /* 1: yes */
 } bptt_optimizer;
+
+/* What the optimizer's rate is multiplied with, n = updates done before this one:
+ *   n < warmup    (n + 1) / warmup, times plateau's factor; after that, n counted from the end of the warm-up:
+ *   constant      1
+ *   step          factor^(n / every rounded down)
+ *   exponential   factor^n
+ *   cosine        floor + (1 - floor) (1 + cos(pi n / steps)) / 2, and floor from n = steps on
+ *   plateau       times factor after more than `patience` observed losses in a row that were not below (1 - threshold) best
+ * PyTorch's StepLR, ExponentialLR, CosineAnnealingLR and ReduceLROnPlateau (relative threshold), counted in updates.
+ */
+typedef struct bptt_schedule {
+    bptt_schedule_kind kind;
+    double factor, every, steps, floor, patience, threshold, warmup; /* those that the rule does not use are 0 */
+} bptt_schedule;
 
 typedef struct bptt_clip {
     bptt_clip_kind kind;
@@ -69,6 +90,7 @@ typedef struct bptt_spec {
     bptt_reduction reduction;
     bool carry; /* the state goes on from sequence to sequence */
     bptt_optimizer optimizer;
+    bptt_schedule schedule;
     bptt_clip clip;
     bptt_init init;
     uint64_t seed;
@@ -107,8 +129,8 @@ bptt_status bptt_spec_seal(bptt_spec *spec, bptt_error *error);
 /* The table of fields as help text, a line each: name, type, range, default, meaning. */
 void bptt_spec_help(FILE *out);
 
-/* Rate `i` of an optimizer's rule, in the order of the table of rates: its name and value; NULL: there are no more. */
-const char *bptt_optimizer_rate(const bptt_optimizer *optimizer, int i, double *value);
+/* Rate `i` of the rule that a field ("optimizer", "schedule") chose, as it would be written: its name and value; NULL: no more. */
+const char *bptt_spec_rate(const bptt_spec *spec, const char *field, int i, double *value);
 
 /* The word of a choice, e.g. bptt_spec_word("activation", BPTT_RELU) = "relu".  NULL for an unknown field or value. */
 const char *bptt_spec_word(const char *field, int value);

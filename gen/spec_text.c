@@ -20,7 +20,7 @@ static char *compose(const bptt_spec *spec, bool all, size_t *length)
     if (out == NULL) { return NULL; }
     (void)fputs("return {\n", out);
     for (const bptt_field *field = bptt_fields; field->name != NULL; field++) {
-        if (field->spelling && !all) { continue; }
+        if ((field->spelling && !all) || (field->later && bptt_field_is_default(field, spec))) { continue; }
         (void)fprintf(out, "    %s = ", field->name);
         bptt_field_write(field, spec, out);
         (void)fputs(",\n", out);

@@ -90,6 +90,7 @@ static const bptt_kernel library[] = {
     {SAME_NAME(fabs)},
     {SAME_NAME(fabsf)},
     {SAME_NAME(pow)},
+    {SAME_NAME(cos)},
     {"__floatundisf", (void (*)(void))float_of_u64},
     {"__floatundidf", (void (*)(void))double_of_u64},
     {"__fixunssfdi", (void (*)(void))u64_of_float},

@@ -45,9 +45,8 @@ typedef struct layout {
     slot *slots;
     piece *pieces;
     size_t slot_count, piece_count;
+    bptt_tensor progress;
 } layout;
-
-static const bptt_tensor progress_tensor = {.name = "progress", .rank = 1, .rows = 1, .cols = 3, .stride = 3, .parts = 1};
 
 /* The file's tensor that a piece is a part of, without its data. */
 static bptt_st_tensor describe(const piece *at, char *name)
@@ -133,7 +132,9 @@ static bptt_status add_block(layout *all, const bptt_model *model, const char *p
 static bptt_status add_training(layout *all, const bptt_model *model, bptt_error *error)
 {
     static const char *const prefixes[2] = {"moment1.", "moment2."};
-    const piece progress = {.tensor = &progress_tensor, .base = model->progress, .real_size = sizeof(double), .finite = true};
+    const uint32_t count = model->progress_count;
+    all->progress = (bptt_tensor){.name = "progress", .rank = 1, .rows = 1, .cols = count, .stride = count, .parts = 1};
+    const piece progress = {.tensor = &all->progress, .base = model->progress, .real_size = sizeof(double), .finite = true};
     bptt_status status = add_piece(all, "", progress, NULL, error);
     for (size_t i = 0; status == BPTT_OK && i < model->moment_count && i < 2; i++) {
         status = add_block(all, model, prefixes[i], model->moment[i], false, false, error);

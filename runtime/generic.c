@@ -5,8 +5,10 @@
  */
 #include "generic.h"
 
+#include "../gen/compile.h"
 #include "machine.h"
 
+#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 #include <tgmath.h>
@@ -20,6 +22,7 @@ struct generic {
     bptt_reduction reduction;
     bool carry;
     bptt_optimizer optimizer;
+    bptt_schedule schedule;
     bptt_clip clip;
     bptt_init init;
     char name[BPTT_NAME_MAX], digest[BPTT_DIGEST_SIZE];
@@ -49,6 +52,42 @@ static double loss_weight(const struct generic *net, size_t count, const uint32_
     size_t labels = 0;
     for (size_t i = 0; i < count; i++) { labels += y[i] < net->model.vocab; }
     return labels > 0 ? 1 / (double)labels : 0;
+}
+
+/* The schedules of spec.h. */
+static double schedule_factor(const bptt_schedule *s, double n)
+{
+    switch (s->kind) {
+    case BPTT_SCHEDULE_STEP:
+        return pow(s->factor, floor(n / s->every));
+    case BPTT_SCHEDULE_EXPONENTIAL:
+        return pow(s->factor, n);
+    case BPTT_SCHEDULE_COSINE:
+        return n < s->steps ? s->floor + (1 - s->floor) / 2 * (1 + cos(acos(-1.0) * n / s->steps)) : s->floor;
+    default:
+        return 1;
+    }
+}
+
+static double rate(const bptt_model *self, const void *memory)
+{
+    const struct generic *net = generic_of(self);
+    const double *progress = progress_of(self, (void *)(uintptr_t)memory), n = progress[BPTT_UPDATES], w = net->schedule.warmup;
+    const double factor = n < w ? (n + 1) / w : schedule_factor(&net->schedule, n - w);
+    return net->optimizer.rate * factor * progress[BPTT_REDUCTION];
+}
+
+static void observe(const bptt_model *self, void *memory, double loss)
+{
+    const bptt_schedule *s = &generic_of(self)->schedule;
+    double *progress = progress_of(self, memory);
+    const bool better = loss < progress[BPTT_BEST] * (1 - s->threshold);
+    if (better) { progress[BPTT_BEST] = loss; }
+    progress[BPTT_BAD] = better ? 0 : progress[BPTT_BAD] + 1;
+    if (progress[BPTT_BAD] > s->patience) {
+        progress[BPTT_BAD] = 0;
+        progress[BPTT_REDUCTION] *= s->factor;
+    }
 }
 
 static double draw_weight(const bptt_init *init, uint64_t *state)
@@ -138,8 +177,9 @@ static bool set_layout(struct generic *net)
         fits = fits && add_section(end, &model->moment[i], model->block, 1, 1, size);
     }
     return fits && add_section(end, &model->state, B, H, 1, size) &&
-           add_section(end, &model->progress, 3, 1, 1, sizeof(double)) && add_section(end, &net->h, K + 1, B, H, size) &&
-           add_section(end, &net->p, K, B, V, size) && add_section(end, &net->d, 2, B, H, size);
+           add_section(end, &model->progress, BPTT_PROGRESS, 1, 1, sizeof(double)) &&
+           add_section(end, &net->h, K + 1, B, H, size) && add_section(end, &net->p, K, B, V, size) &&
+           add_section(end, &net->d, 2, B, H, size);
 }
 
 bool bptt_generic_has(const bptt_spec *spec)
@@ -158,6 +198,7 @@ const bptt_model *bptt_generic_new(const bptt_spec *spec)
     net->reduction = spec->reduction;
     net->carry = spec->carry;
     net->optimizer = spec->optimizer;
+    net->schedule = spec->schedule;
     net->clip = spec->clip;
     net->init = spec->init;
     memcpy(net->name, spec->name, sizeof net->name);
@@ -171,6 +212,9 @@ const bptt_model *bptt_generic_new(const bptt_spec *spec)
     model->tensor_count = TENSORS;
     model->state_count = 1;
     model->moment_count = moments[spec->optimizer.kind];
+    model->progress_count = (uint32_t)bptt_progress_count(spec);
+    model->rate = rate;
+    if (spec->schedule.kind == BPTT_SCHEDULE_PLATEAU) { model->observe = observe; }
     model->tensors = net->tensors;
     model->states = &net->state;
     if (!set_sizes(net, spec) || !set_tensors(net) || !set_layout(net)) {

@@ -229,11 +229,11 @@ static void F(clip)(const bptt_clip *clip, double norm, size_t n, real *g)
 }
 
 /* The rules of spec.h for n parameters; m and s are the first and second moment block of those that have them. */
-static void F(apply)(const bptt_optimizer *rule, const double *progress, size_t n, real *restrict p, const real *restrict g,
-                     real *restrict m, real *restrict s)
+static void F(apply)(const bptt_optimizer *rule, double now, const double *progress, size_t n, real *restrict p,
+                     const real *restrict g, real *restrict m, real *restrict s)
 {
-    const real rate = (real)rule->rate, epsilon = (real)rule->epsilon, momentum = (real)rule->momentum;
-    const real decay = (real)rule->decay, rest = (real)(1 - rule->decay), keep = (real)(1 - rule->rate * rule->weight_decay);
+    const real rate = (real)now, epsilon = (real)rule->epsilon, momentum = (real)rule->momentum;
+    const real decay = (real)rule->decay, rest = (real)(1 - rule->decay), keep = (real)(1 - now * rule->weight_decay);
     const real beta1 = (real)rule->beta1, rest1 = (real)(1 - rule->beta1), bias1 = (real)(1 - progress[1]);
     const real beta2 = (real)rule->beta2, rest2 = (real)(1 - rule->beta2), bias2 = (real)(1 - progress[2]);
     switch (rule->kind) {
@@ -280,6 +280,7 @@ static double F(update)(const bptt_model *self, void *memory)
     if (!isfinite(norm)) { return norm; }
 
     double *progress = progress_of(self, memory);
+    const double now = rate(self, memory);
     progress[0] += 1;
     progress[1] *= net->optimizer.beta1;
     progress[2] *= net->optimizer.beta2;
@@ -288,7 +289,7 @@ static double F(update)(const bptt_model *self, void *memory)
         F(axpy)(self->block, (real)net->optimizer.weight_decay, F(at)(memory, self->param), g);
     }
     F(apply)
-    (&net->optimizer, progress, self->block, F(at)(memory, self->param), g, F(at)(memory, self->moment[0]),
+    (&net->optimizer, now, progress, self->block, F(at)(memory, self->param), g, F(at)(memory, self->moment[0]),
      F(at)(memory, self->moment[1]));
     return norm;
 }
@@ -298,7 +299,8 @@ static void F(init)(const bptt_model *self, void *memory, uint64_t seed)
     const struct generic *net = generic_of(self);
     memset(memory, 0, self->bytes);
     double *progress = progress_of(self, memory);
-    progress[1] = progress[2] = 1;
+    progress[BPTT_POWER1] = progress[BPTT_POWER2] = progress[BPTT_REDUCTION] = 1;
+    progress[BPTT_BEST] = DBL_MAX;
     for (int which = 0; which < TENSORS; which++) {
         const bptt_tensor *tensor = &net->tensors[which];
         if (tensor->rank != 2) { continue; }

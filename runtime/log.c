@@ -64,7 +64,7 @@ bptt_status bptt_log_step(bptt_log *log, const bptt_trainer *trainer, const bptt
     log->tokens = bptt_trainer_tokens(trainer);
     log->seconds = seconds;
     log->grad_norm = step->grad_norm;
-    log->rate = trainer->spec->optimizer.rate;
+    log->rate = step->rate;
     if (log->step % log->every != 0) { return BPTT_OK; }
     if (write_line(log, error) != BPTT_OK) { return BPTT_FAILED; }
     if (seconds < log->flush_next) { return BPTT_OK; }

@@ -129,6 +129,8 @@ static const option options_table[] = {
     {"--valid", "FILE", TEXT, C(TRAIN), FIELD(valid), "held-out data, evaluated at the end", .group = 'v'},
     {"--valid-fraction", "F", REAL, C(TRAIN), FIELD(valid_fraction), "or hold out the last F of the data", .group = 'v',
      .minimum = 1e-6, .maximum = 0.999999},
+    {"--valid-every", "N", WHOLE, C(TRAIN), FIELD(valid_every),
+     "updates from one look of a plateau schedule at it to the next (default: an epoch)", .minimum = 1, .maximum = MOST},
     {"--out", "CKPT", TEXT, C(TRAIN), FIELD(out), "checkpoint to write (default: the resumed one, or NAME.safetensors here)",
      .brief = "-o"},
     {"--resume", "CKPT", TEXT, C(TRAIN), FIELD(resume), "go on from a checkpoint, exactly", .group = 0},

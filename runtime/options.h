@@ -25,6 +25,7 @@ typedef struct bptt_options {
     uint64_t steps, epochs;  /* 0: not given */
     double seconds;          /* 0: not given */
     double valid_fraction;   /* 0: not given */
+    uint64_t valid_every;    /* 0: not given */
     double checkpoint_every; /* seconds; 0: at the end alone */
     uint64_t log_every;      /* steps that a line of the log stands for */
     uint64_t seed;           /* sample, check, bench */

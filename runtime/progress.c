@@ -39,15 +39,16 @@ static void format_left(double seconds, char *text, size_t size)
     }
 }
 
-/* Fits 80 columns as long as a run takes less than an hour. */
+/* Fits 80 columns as long as a run takes less than an hour and the rate is not shown. */
 static void format_line(const bptt_progress_values *values, char *text, size_t size)
 {
-    char left[32];
+    char left[32], rate[32] = "";
+    if (values->rate > 0.0) { (void)snprintf(rate, sizeof rate, "  rate %.3g", values->rate); }
     format_left(values->seconds_left, left, sizeof left);
     bool many = values->tokens_per_second >= 1e5;
-    (void)snprintf(text, size, "step %" PRIu64 "  %.0f%s tokens/s  loss %.4g  %.4g bits/char  grad %.3g%s", values->step,
+    (void)snprintf(text, size, "step %" PRIu64 "  %.0f%s tokens/s  loss %.4g  %.4g bits/char  grad %.3g%s%s", values->step,
                    many ? values->tokens_per_second / 1e3 : values->tokens_per_second, many ? "k" : "", values->loss,
-                   values->bits, values->grad_norm, left);
+                   values->bits, values->grad_norm, left, rate);
 }
 
 static int window_width(void)

@@ -153,12 +153,27 @@ static bptt_status choose_out(run *r, bptt_error *error)
     return check_out(r->out, error);
 }
 
+static bptt_status check_schedule(const run *r, bptt_error *error)
+{
+    const bool watches = r->spec.schedule.kind == BPTT_SCHEDULE_PLATEAU;
+    if (watches && r->held_out.count == 0) {
+        return bptt_fail(error, BPTT_USAGE,
+                         "schedule \"plateau\" watches the loss on held-out data: give --valid or --valid-fraction");
+    }
+    if (!watches && r->options->valid_every > 0) {
+        return bptt_fail(error, BPTT_USAGE, "--valid-every is for the schedule \"plateau\"; this one is \"%s\"",
+                         bptt_spec_word("schedule", (int)r->spec.schedule.kind));
+    }
+    return BPTT_OK;
+}
+
 static bptt_status prepare(run *r, bptt_error *error)
 {
     const bptt_options *options = r->options;
     bptt_status status = read_spec(options, &r->spec, error);
     if (status == BPTT_OK) { status = choose_out(r, error); }
     if (status == BPTT_OK) { status = read_data(r, error); }
+    if (status == BPTT_OK) { status = check_schedule(r, error); }
     if (status == BPTT_OK) { status = bptt_program_open(&r->spec, (bptt_backend)options->backend, &r->program, error); }
     if (status == BPTT_OK) { status = bptt_trainer_open(&r->trainer, &r->spec, &r->program, &r->data, options->data, error); }
     if (status == BPTT_OK && options->resume != NULL) { status = bptt_trainer_resume(&r->trainer, options->resume, error); }
@@ -224,8 +239,16 @@ static double seconds_left(const run *r)
 static bptt_progress_values values(const run *r)
 {
     double loss = recent_loss(r);
-    double norm = r->recent[(r->steps + RECENT - 1) % RECENT].grad_norm;
-    return (bptt_progress_values){r->trainer.cursor.step, tokens_per_second(r), loss, bptt_bits(loss), norm, seconds_left(r)};
+    const bptt_step *last = &r->recent[(r->steps + RECENT - 1) % RECENT];
+    const bptt_schedule *schedule = &r->spec.schedule;
+    const bool changes = schedule->kind != BPTT_SCHEDULE_CONSTANT || schedule->warmup > 0;
+    return (bptt_progress_values){.step = r->trainer.cursor.step,
+                                  .tokens_per_second = tokens_per_second(r),
+                                  .loss = loss,
+                                  .bits = bptt_bits(loss),
+                                  .grad_norm = last->grad_norm,
+                                  .rate = changes ? last->rate : 0.0,
+                                  .seconds_left = seconds_left(r)};
 }
 
 /* ---- the loop ---- */
@@ -249,21 +272,49 @@ static bptt_status save(run *r, bptt_error *error)
     return status;
 }
 
+static bptt_status evaluate(run *r, bptt_evaluation *evaluation, bptt_error *error)
+{
+    bool generic = r->options->backend == BPTT_BACKEND_GENERIC;
+    bptt_companion companion;
+    bptt_status status = bptt_companion_open(&companion, &r->spec, generic ? BPTT_BACKEND_GENERIC : BPTT_BACKEND_TCC, error);
+    if (status != BPTT_OK) { return status; }
+    bptt_companion_copy(&companion, r->program.model, r->trainer.memory);
+    status = bptt_evaluate(&companion, &r->held_out, r->held_out_name, evaluation, error);
+    bptt_companion_close(&companion);
+    return status;
+}
+
+/* Shows a plateau schedule the loss on the held-out data, where it is due: by the number of the step or epoch alone, so that a
+ * training that is resumed does the same. */
+static bptt_status observe(run *r, uint64_t epoch_before, bptt_error *error)
+{
+    const bptt_model *model = r->program.model;
+    const bptt_cursor *cursor = &r->trainer.cursor;
+    const uint64_t every = r->options->valid_every;
+    if (model->observe == NULL || !(every > 0 ? cursor->step % every == 0 : cursor->epoch > epoch_before)) { return BPTT_OK; }
+    bptt_evaluation held_out = {0};
+    bptt_status status = evaluate(r, &held_out, error);
+    if (status == BPTT_OK) { model->observe(model, r->trainer.memory, held_out.loss); }
+    return status;
+}
+
 /* One step and what follows from it. */
 static bptt_status advance(run *r, double *next_save, bptt_error *error)
 {
     bptt_step step = {0};
+    const uint64_t epoch = r->trainer.cursor.epoch;
     bptt_status status = bptt_trainer_step(&r->trainer, &step, error);
     if (status != BPTT_OK) {
         r->diverged = true;
         return status;
     }
     r->recent[r->steps++ % RECENT] = step;
+    status = observe(r, epoch, error);
     if (r->program.notice != NULL) { bptt_progress_note(&r->progress, r->program.notice); }
     r->program.notice = NULL; /* once */
     double now = bptt_seconds();
     r->seconds = now - r->started;
-    status = bptt_log_step(&r->log, &r->trainer, &step, r->seconds, error);
+    if (status == BPTT_OK) { status = bptt_log_step(&r->log, &r->trainer, &step, r->seconds, error); }
     if (bptt_progress_due(&r->progress, now)) {
         bptt_progress_values shown = values(r);
         bptt_progress_show(&r->progress, &shown, now);
@@ -327,18 +378,6 @@ static bptt_status loop(run *r, bptt_error *error)
 }
 
 /* ---- the report ---- */
-
-static bptt_status evaluate(run *r, bptt_evaluation *evaluation, bptt_error *error)
-{
-    bool generic = r->options->backend == BPTT_BACKEND_GENERIC;
-    bptt_companion companion;
-    bptt_status status = bptt_companion_open(&companion, &r->spec, generic ? BPTT_BACKEND_GENERIC : BPTT_BACKEND_TCC, error);
-    if (status != BPTT_OK) { return status; }
-    bptt_companion_copy(&companion, r->program.model, r->trainer.memory);
-    status = bptt_evaluate(&companion, &r->held_out, r->held_out_name, evaluation, error);
-    bptt_companion_close(&companion);
-    return status;
-}
 
 static void report_text(const run *r, const bptt_evaluation *held_out)
 {

@@ -111,7 +111,7 @@ static bptt_status fail_not_finite(const bptt_trainer *trainer, uint64_t step, c
                                    bptt_error *error)
 {
     return bptt_fail(error, BPTT_FAILED, "step %" PRIu64 ": %s%s is not finite; lower the %s rate (now %g)%s", step, what, tensor,
-                     bptt_spec_word("optimizer", (int)trainer->spec->optimizer.kind), trainer->spec->optimizer.rate,
+                     bptt_spec_word("optimizer", (int)trainer->spec->optimizer.kind), bptt_trainer_rate(trainer),
                      trainer->spec->clip.kind == BPTT_CLIP_NORM ? "" : " or clip the gradient (clip={norm=5})");
 }
 
@@ -127,6 +127,7 @@ static bptt_status learn(bptt_trainer *trainer, bptt_step *step, bptt_error *err
     double loss = model->gradient(model, trainer->memory, feed->x, feed->y, feed->chunk);
     if (!isfinite(loss)) { return fail_not_finite(trainer, number, "the loss", "", error); }
     step->loss_sum = bptt_loss_sum(trainer->spec, loss, step->labels);
+    step->rate = bptt_trainer_rate(trainer);
     step->grad_norm = model->update(model, trainer->memory);
     if (isfinite(step->grad_norm)) { return BPTT_OK; }
     const char *tensor = not_finite(model, trainer->memory, model->grad);
@@ -176,6 +177,12 @@ bptt_status bptt_trainer_check(bptt_trainer *trainer, bptt_error *error)
 bptt_status bptt_trainer_save(const bptt_trainer *trainer, const char *path, bptt_error *error)
 {
     return bptt_checkpoint_save(path, trainer->spec, trainer->program->model, trainer->memory, &trainer->cursor, error);
+}
+
+double bptt_trainer_rate(const bptt_trainer *trainer)
+{
+    const bptt_model *model = trainer->program->model;
+    return model->rate != NULL ? model->rate(model, trainer->memory) : trainer->spec->optimizer.rate;
 }
 
 uint64_t bptt_trainer_tokens(const bptt_trainer *trainer)

@@ -23,6 +23,7 @@ typedef struct bptt_step {
     size_t labels;    /* predictions of the chunk */
     double loss_sum;  /* nats, over these */
     double grad_norm; /* before clipping */
+    double rate;      /* of the update */
 } bptt_step;
 
 /* A model from the spec's seed, at the first step of `data`; `what` names the data in messages.  On success close it. */
@@ -38,6 +39,8 @@ bptt_status bptt_trainer_step(bptt_trainer *trainer, bptt_step *step, bptt_error
 bptt_status bptt_trainer_check(bptt_trainer *trainer, bptt_error *error);
 /* Writes a checkpoint. */
 bptt_status bptt_trainer_save(const bptt_trainer *trainer, const char *path, bptt_error *error);
+/* The learning rate of the next update. */
+double bptt_trainer_rate(const bptt_trainer *trainer);
 /* Predictions learned from so far, all epochs. */
 uint64_t bptt_trainer_tokens(const bptt_trainer *trainer);
 void bptt_trainer_close(bptt_trainer *trainer);

@@ -12,14 +12,16 @@ local function real(x) -- as short as reads back to the same number
     if tonumber(text) == x then return (text:gsub(",", ".")) end
   end
 end
-local o = spec.optimizer
-local optimizer = {string.format('"%s"', o.kind)}
-for _, key in ipairs(o) do optimizer[#optimizer + 1] = key .. "=" .. (key == "nesterov" and "true" or real(o[key])) end
+local function rule(r)
+  local text = {string.format('"%s"', r.kind)}
+  for _, key in ipairs(r) do text[#text + 1] = key .. "=" .. (key == "nesterov" and "true" or real(r[key])) end
+  return "'{" .. table.concat(text, ", ") .. "}'"
+end
 local command = {"bptt gen " .. spec.name .. ".lua -o DIR"}
 for _, field in ipairs {
   {"hidden", spec.hidden}, {"vocab", #spec.alphabet == 0 and spec.vocab or nil}, {"T", spec.T}, {"K", spec.K}, {"batch", spec.batch}, {"dtype", real_size == 8 and "f64" or "f32"},
   {"cell", spec.cell}, {"activation", spec.activation}, {"reduction", spec.reduction}, {"carry", tostring(spec.carry)},
-  {"optimizer", "'{" .. table.concat(optimizer, ", ") .. "}'"},
+  {"optimizer", rule(spec.optimizer)}, {"schedule", include("common.lua").scheduled and rule(spec.schedule) or nil},
   {"clip", spec.clip == "none" and "none" or "'{" .. spec.clip .. "=" .. real(spec.limit) .. "}'"},
   {"init", "'{" .. spec.init .. "=" .. real(spec.init_scale) .. "}'"}, {"seed", spec.seed}, {"simd", simd}, {"unroll", unroll},
   {"threads", threads > 1 and threads or nil}} do

@@ -6,6 +6,8 @@ common.real = real_size == 8 and "double" or "float"
 common.name = spec.name
 common.NAME = string.upper(spec.name)
 
+common.scheduled = spec and (spec.schedule.kind ~= "constant" or spec.schedule.warmup ~= nil)
+
 -- Everything a kernel's template may use beside the plan.
 function common.kernel_text(kernel)
   k = kernel

@@ -177,7 +177,13 @@ int main(int count, char **arguments)
     start_threads();
 % end
     for (long epoch = 1; epoch <= epochs; epoch++) {
+% if spec.schedule.kind == "plateau" then
+        const double loss = train_epoch(in, length);
+        printf("epoch %ld: loss %.4f nats a token, rate %g\n", epoch, loss, ${name}_rate(&model));
+        ${name}_observe(&model, loss); /* better: the loss on data held out */
+% else
         printf("epoch %ld: loss %.4f nats a token\n", epoch, train_epoch(in, length));
+% end
         if (fflush(stdout) != 0) { give_up("cannot write"); }
     }
     return fclose(in) != 0;

@@ -2,6 +2,7 @@
 % local kernels = common.kernels
 % local name, NAME, real, at, plus = common.name, common.NAME, common.real, common.at, common.plus
 % local H = include("spell.lua")(common)
+% local function whole(x) return string.format("%d", x or 0) end
 /* ${name}.c: a network and its training, in one file.
  *
 ${include("banner.lua")}
@@ -21,6 +22,12 @@ void *memcpy(void *to, const void *from, size_t n);
 void *memset(void *to, int byte, size_t n);
 % if spec.init == "normal" or unroll == "full" then
 double log(double x);
+% end
+% local s = spec.schedule
+% if s.kind == "step" or s.kind == "exponential" then
+double pow(double x, double y);
+% elseif s.kind == "cosine" then
+double cos(double x);
 % end
 double sqrt(double x);
 % for _, kernel in ipairs(H.used) do
@@ -169,10 +176,65 @@ double ${name}_gradient(${name} *m, const ${name}_token *x, const ${name}_token 
 /* --- the update ------------------------------------------------------------------------------------------------------------------- */
 
 % local o = spec.optimizer
+% if common.scheduled then
+/* What the schedule multiplies the rate with at the next update. */
+static double rate_factor(const ${name} *m)
+{
+% if s.kind == "plateau" then
+    const double reduction = m->progress[BPTT_REDUCTION];
+% end
+% if s.warmup or s.kind ~= "plateau" then
+    ${(s.kind == "plateau" or s.kind == "constant" or not s.warmup) and "const " or ""}double n = m->progress[BPTT_UPDATES];
+% end
+% if s.warmup then
+    if (n < ${whole(s.warmup)}) { return (n + 1) / ${whole(s.warmup)}${s.kind == "plateau" and " * reduction" or ""}; } /* warm-up */
+% if s.kind ~= "plateau" and s.kind ~= "constant" then
+    n -= ${whole(s.warmup)};
+% end
+% end
+% if s.kind == "constant" then
+    return 1;
+% elseif s.kind == "step" then
+    return pow(${hex(s.factor)}, (double)((int64_t)n / ${whole(s.every)})); /* ${H.decimal(s.factor)} every ${whole(s.every)} updates */
+% elseif s.kind == "exponential" then
+    return pow(${hex(s.factor)}, n); /* ${H.decimal(s.factor)} every update */
+% elseif s.kind == "cosine" then
+    if (n >= ${whole(s.steps)}) { return ${hex(s.floor or 0)}; }
+    return ${hex(s.floor or 0)} + ${hex((1 - (s.floor or 0)) / 2)} * (1 + cos(${hex(math.pi)} * n / ${whole(s.steps)})); /* floor ${H.decimal(s.floor or 0)} */
+% else
+    return reduction;
+% end
+}
+
+double ${name}_rate(const ${name} *m)
+{
+    return ${hex(o.rate)} * rate_factor(m); /* rate ${H.decimal(o.rate)} */
+}
+
+% end
+% if s.kind == "plateau" then
+void ${name}_observe(${name} *m, double loss)
+{
+    if (loss < m->progress[BPTT_BEST] * ${hex(1 - s.threshold)}) { /* threshold ${H.decimal(s.threshold)} */
+        m->progress[BPTT_BEST] = loss;
+        m->progress[BPTT_BAD] = 0;
+        return;
+    }
+    m->progress[BPTT_BAD] += 1;
+    if (m->progress[BPTT_BAD] > ${whole(s.patience)}) {
+        m->progress[BPTT_REDUCTION] *= ${hex(s.factor)}; /* factor ${H.decimal(s.factor)} */
+        m->progress[BPTT_BAD] = 0;
+    }
+}
+
+% end
 double ${name}_update(${name} *m)
 {
     const double norm = sqrt(${H.sum_squares()});
     if (!(norm <= ${hex(H.largest)})) { return norm; } /* infinite or not a number */
+% if common.scheduled then
+    const double rate = ${name}_rate(m);
+% end
     m->progress[0] += 1;
     m->progress[1] *= ${hex(o.beta1 or 0)}; /* beta1 ${H.decimal(o.beta1 or 0)} */
     m->progress[2] *= ${hex(o.beta2 or 0)}; /* beta2 ${H.decimal(o.beta2 or 0)} */
@@ -282,6 +344,10 @@ void ${name}_init(${name} *m, uint64_t seed)
     memset(m, 0, sizeof *m);
     m->progress[1] = 1;
     m->progress[2] = 1;
+% if s.kind == "plateau" then
+    m->progress[BPTT_BEST] = ${hex(0x1.fffffffffffffp1023)}; /* more than any loss */
+    m->progress[BPTT_REDUCTION] = 1;
+% end
 % for _, p in ipairs(params) do
 % if p.rank == 2 then
     first_weights(${plus("m->param", tostring(p.offset))}, ${p.rows}, ${p.cols}, ${p.stride}, &seed); /* ${p.name} */
@@ -312,6 +378,22 @@ static void bptt_any_predict(const bptt_model *self, void *m, const uint32_t *x,
     ${name}_predict(m, x, probabilities);
 }
 
+% if common.scheduled then
+static double bptt_any_rate(const bptt_model *self, const void *m)
+{
+    (void)self;
+    return ${name}_rate(m);
+}
+
+% end
+% if s.kind == "plateau" then
+static void bptt_any_observe(const bptt_model *self, void *m, double loss)
+{
+    (void)self;
+    ${name}_observe(m, loss);
+}
+
+% end
 static const bptt_tensor tensors[] = {
 % for _, p in ipairs(params) do
     {"${p.name}", "${p.file}", ${p.twin ~= "" and '"' .. p.twin .. '"' or "0"}, ${p.rank}, ${p.rows}, ${p.cols}, ${p.stride}, ${p.offset}, ${p.part}, ${p.parts}},
@@ -350,6 +432,7 @@ const bptt_model ${name}_model = {
     .moment = {${moments > 0 and "offsetof(" .. name .. ", moment1)" or "0"}, ${moments > 1 and "offsetof(" .. name .. ", moment2)" or "0"}},
     .state = offsetof(${name}, work) + ${first_state} * sizeof(real),
     .progress = offsetof(${name}, progress),
+    .progress_count = ${progress_count},
     .init = bptt_any_init,
     .reset = bptt_any_reset,
     .refresh = bptt_any_refresh,
@@ -357,6 +440,12 @@ const bptt_model ${name}_model = {
     .update = bptt_any_update,
     .loss = bptt_any_loss,
     .predict = bptt_any_predict,
+% if common.scheduled then
+    .rate = bptt_any_rate,
+% end
+% if s.kind == "plateau" then
+    .observe = bptt_any_observe,
+% end
 };
 
 /* The struct takes the bytes that the plan counted, whatever compiled it. */

@@ -69,13 +69,13 @@ typedef struct ${name} {
 % end
     ${name}_real work[${work_size}]; /* states and activations of a chunk */
 % if threads > 1 then
-    double progress[3]; /* updates done, beta1^updates, beta2^updates */
+    double progress[${progress_count}]; /* ${progress_count == 3 and "updates done, beta1^updates, beta2^updates" or "BPTT_UPDATES and so on, below"} */
     union {
         struct bptt_team *team; /* who does the ${threads} parts of the work, supplied by the caller after ${name}_init */
-        double padding[${progress_size - 3}];
+        double padding[${progress_size - progress_count}];
     } threads;
 % else
-    double progress[${progress_size}]; /* updates done, beta1^updates, beta2^updates; the rest is padding */
+    double progress[${progress_size}]; /* ${progress_count == 3 and "updates done, beta1^updates, beta2^updates" or "BPTT_UPDATES and so on, below"}; the rest is padding */
 % end
 } ${name};
 
@@ -97,6 +97,17 @@ double ${name}_gradient(${name} *m, const ${name}_token *x, const ${name}_token 
  * was changed. */
 double ${name}_update(${name} *m);
 
+% if common.scheduled then
+/* The learning rate of the next update. */
+double ${name}_rate(const ${name} *m);
+
+% end
+% if spec.schedule.kind == "plateau" then
+/* Tells the schedule the loss on data held out, now and then: once an epoch, say.  The rate is multiplied by ${string.format("%g", spec.schedule.factor)} after more
+ * than ${math.tointeger(spec.schedule.patience)} such losses in a row that were not better than the best. */
+void ${name}_observe(${name} *m, double loss);
+
+% end
 /* As ${name}_gradient, forward only. */
 double ${name}_loss(${name} *m, const ${name}_token *x, const ${name}_token *y, uint32_t chunk);
 

@@ -454,16 +454,34 @@ static void clip_gradient(const bptt_clip *clip, double norm, size_t count, doub
     }
 }
 
+double oracle_schedule(const bptt_spec *spec, uint64_t n)
+{
+    const bptt_schedule *s = &spec->schedule;
+    double factor = 1;
+    if (n <= (uint64_t)s->warmup) { return (double)n / s->warmup; }
+    const uint64_t done = n - 1 - (uint64_t)s->warmup;
+    for (uint64_t i = 1; i <= done && s->kind == BPTT_SCHEDULE_EXPONENTIAL; i++) { factor *= s->factor; }
+    for (uint64_t i = 1; i <= done && s->kind == BPTT_SCHEDULE_STEP; i++) {
+        factor *= i % (uint64_t)s->every == 0 ? s->factor : 1;
+    }
+    if (s->kind == BPTT_SCHEDULE_COSINE) {
+        const double half = asin(1) * fmin(1, (double)done / s->steps); /* (1 + cos 2a) / 2 = cos^2 a */
+        factor = s->floor + (1 - s->floor) * pow(cos(half), 2);
+    }
+    return factor;
+}
+
 double oracle_update(const bptt_spec *spec, uint64_t n, size_t count, double *params, double *g, double *const m[2])
 {
     const bptt_optimizer *rule = &spec->optimizer;
+    const double rate = rule->rate * oracle_schedule(spec, n);
     double norm = 0;
     for (size_t i = 0; i < count; i++) { norm = hypot(norm, g[i]); }
     if (!isfinite(norm)) { return norm; }
     clip_gradient(&spec->clip, norm, count, g);
     for (size_t i = 0; i < count; i++) {
         double *first = &m[0][i], *second = &m[1][i], delta = 0;
-        const double shrink = rule->kind == BPTT_ADAMW ? 1 - rule->rate * rule->weight_decay : 1;
+        const double shrink = rule->kind == BPTT_ADAMW ? 1 - rate * rule->weight_decay : 1;
         if (rule->kind != BPTT_ADAMW) { g[i] += rule->weight_decay * params[i]; }
         switch (rule->kind) {
         case BPTT_SGD:
@@ -489,7 +507,7 @@ double oracle_update(const bptt_spec *spec, uint64_t n, size_t count, double *pa
             delta /= sqrt(*second / (1 - pow(rule->beta2, (double)n))) + rule->epsilon;
             break;
         }
-        params[i] = params[i] * shrink - rule->rate * delta;
+        params[i] = params[i] * shrink - rate * delta;
     }
     return norm;
 }
@@ -735,6 +753,8 @@ static void follow_update(struct follow *f, uint64_t n)
     const double expected = oracle_update(f->spec, n, f->net->count, f->net->params, f->grad, f->moment);
     const double norm = model->update(model, f->memory);
     note(f, relative_error(expected, norm, expected), "norm", "");
+    const double next = model->rate == NULL ? rule->rate : model->rate(model, f->memory);
+    note(f, relative_error(rule->rate * oracle_schedule(f->spec, n + 1), next, 0), "rate of the next update", "");
     note_block(f, f->net->params, model->param, "update of ");
     for (uint32_t i = 0; i < model->moment_count; i++) { note_block(f, f->moment[i], model->moment[i], "moment of "); }
 
@@ -871,6 +891,15 @@ static const bptt_clip CLIPS[] = {
     {BPTT_CLIP_NONE, 0}, {BPTT_CLIP_NORM, 0.05}, {BPTT_CLIP_NORM, 5}, {BPTT_CLIP_VALUE, 0.01}, {BPTT_CLIP_VALUE, 5},
 };
 
+static const bptt_schedule SCHEDULES[] = {
+    {.kind = BPTT_SCHEDULE_CONSTANT},
+    {.kind = BPTT_SCHEDULE_CONSTANT, .warmup = 2},
+    {.kind = BPTT_SCHEDULE_STEP, .every = 3, .factor = 0.5, .warmup = 1},
+    {.kind = BPTT_SCHEDULE_EXPONENTIAL, .factor = 0.7},
+    {.kind = BPTT_SCHEDULE_COSINE, .steps = 7, .floor = 0.125, .warmup = 3},
+    {.kind = BPTT_SCHEDULE_PLATEAU, .factor = 0.5, .patience = 3, .threshold = 1e-4, .warmup = 4},
+};
+
 static const struct {
     int64_t H, V, T, K, B;
 } EDGES[] = {
@@ -923,6 +952,8 @@ void oracle_random_spec(uint64_t seed, unsigned i, bptt_spec *spec)
     spec->seed = oracle_random(&state);
     spec->unroll = (bptt_unroll)pick(&state, BPTT_UNROLL_NONE + 1);
     spec->simd = (int64_t[]){0, 1, 4, 8, 16}[pick(&state, 5)];
+    const size_t schedule = pick(&state, 2 * sizeof SCHEDULES / sizeof SCHEDULES[0]);
+    if (schedule < sizeof SCHEDULES / sizeof SCHEDULES[0]) { spec->schedule = SCHEDULES[schedule]; }
 }
 
 /* ---- the vanishing gradient ---- */

@@ -65,6 +65,8 @@ void oracle_predict(const oracle_net *net, const uint32_t *x, double *h, double 
 
 /* The parameters that the spec's init draws from a seed. */
 void oracle_init(const oracle_net *net, const bptt_spec *spec, uint64_t seed, double *params);
+/* What the spec's schedule multiplies the rate of the n-th update (from 1) with; plateau: while it has not reduced anything. */
+double oracle_schedule(const bptt_spec *spec, uint64_t n);
 /* The n-th update (from 1): clips g, changes params and the moments m[0], m[1].  Returns the norm before clipping. */
 double oracle_update(const bptt_spec *spec, uint64_t n, size_t count, double *params, double *g, double *const m[2]);
 

@@ -89,6 +89,7 @@ static void open_model(uint32_t real_size)
                          .moment = {32 + 2 * block, 32 + 3 * block},
                          .state = 32 + 4 * block,
                          .progress = 0,
+                         .progress_count = 3,
                          .refresh = refresh};
     for (size_t i = 0; i < 4 * BLOCK + STATE; i++) { put(at(32), i, MARK); }
     const size_t blocks[] = {model.param, model.grad, model.moment[0], model.moment[1]};

@@ -411,6 +411,7 @@ START_TEST(test_outputs_untouched)
         "train net.lua --data text --resume empty",
         "train net.lua --data upper",
         "train net.lua --data text --tokens u16",
+        "train net.lua --data text --set schedule=plateau",
     };
     write_text("upper", "the QUICK brown fox");
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -435,6 +436,57 @@ START_TEST(test_outputs_untouched)
     OK("train net.lua --data upper --steps 1 --quiet --unknown skip");
     OK("train net.lua --data upper --steps 1 --quiet --unknown map=.");
     ck_assert_int_eq(bptt("train net.lua --data upper --steps 1 --quiet --unknown map=Q"), 2);
+}
+END_TEST
+
+/* The column `rate` of a log's line; the first has number 1. */
+static double logged_rate(const char *path, int line)
+{
+    char *rows = read_bytes(path, NULL), *row = rows;
+    for (int i = 0; i < line; i++) {
+        row = strchr(row, '\n');
+        ck_assert_ptr_nonnull(row);
+        row++;
+    }
+    row[strcspn(row, "\n")] = '\0';
+    const double rate = strtod(strrchr(row, ',') + 1, NULL);
+    free(rows);
+    return rate;
+}
+
+START_TEST(test_log_of_a_schedule)
+{
+    OK("train net.lua --data text --steps 6 --quiet --backend %s --out a --log log.csv --set optimizer='{\"adam\", rate=0.5}' "
+       "--set schedule='{\"step\", every=2, factor=0.5, warmup=2}'",
+       backends[_i]);
+    static const double rates[] = {0.25, 0.5, 0.5, 0.5, 0.25, 0.25};
+    for (int n = 0; n < 6; n++) { ck_assert_double_eq(logged_rate("log.csv", n + 1), rates[n]); }
+}
+END_TEST
+
+/* A threshold that no loss meets: the rate falls with every look at the held-out data, and so it does after a resume. */
+START_TEST(test_plateau_schedule)
+{
+    const char *rule = "--set schedule='{\"plateau\", factor=0.5, patience=1, threshold=0.9}' --valid-fraction 0.1";
+    char common[300];
+    ck_assert_int_eq(bptt("train net.lua --data text --set schedule=plateau --steps 3"), 2);
+    said("bptt train: schedule \"plateau\" watches the loss on held-out data: give --valid or --valid-fraction; see 'bptt help "
+         "train'\n");
+    ck_assert(!exists("net.safetensors"));
+    ck_assert_int_eq(bptt("train net.lua --data text --valid text --valid-every 3 --steps 3"), 2);
+    said("bptt train: --valid-every is for the schedule \"plateau\"; this one is \"constant\"; see 'bptt help train'\n");
+    (void)snprintf(common, sizeof common, "--data text --quiet --backend %s %s", backends[_i], rule);
+    OK("train net.lua %s --epochs 6 --out a --log a.csv --log-every 1000000", common);
+    OK("train net.lua %s --steps 40 --out whole --valid-every 5 --log b.csv", common);
+    /* looks after steps 5, 10, ...: the first is the best for ever, each second one after it halves the rate */
+    ck_assert_double_eq(logged_rate("b.csv", 15), 0.001);
+    ck_assert_double_eq(logged_rate("b.csv", 16), 0.0005);
+    ck_assert_double_eq(logged_rate("b.csv", 25), 0.0005);
+    ck_assert_double_eq(logged_rate("b.csv", 26), 0.00025);
+    OK("train net.lua %s --steps 17 --out half --valid-every 5", common);
+    OK("train net.lua %s --steps 40 --resume half --valid-every 5", common);
+    ck_assert(same_files("whole", "half"));
+    ck_assert_double_eq(logged_rate("a.csv", 1), 0.00025); /* epochs: 1 is the best, 3 and 5 halve */
 }
 END_TEST
 
@@ -1054,6 +1106,8 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_resume_refused);
     tcase_add_test(usual, test_outputs_untouched);
     tcase_add_test(usual, test_log);
+    tcase_add_loop_test(usual, test_log_of_a_schedule, 0, BACKENDS);
+    tcase_add_loop_test(usual, test_plateau_schedule, 0, BACKENDS);
     tcase_add_loop_test(usual, test_not_finite, 0, BACKENDS);
     tcase_add_loop_test(usual, test_last_good, 0, BACKENDS);
     tcase_add_test(usual, test_foreign_files);

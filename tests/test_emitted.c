@@ -40,6 +40,12 @@ static const char *const models[] = {
     "hidden = 7, vocab = 9, T = 4, K = 2, batch = 2, threads = 2, optimizer = 'adamw', unroll = 'time'",
     "hidden = 3, vocab = 4, T = 2, optimizer = {'momentum', nesterov = true, weight_decay = 0.1}, unroll = 'full'",
     "hidden = 7, vocab = 9, T = 4, K = 2, optimizer = {'adagrad', weight_decay = 0.1}, unroll = 'none'",
+    "hidden = 7, vocab = 9, T = 4, K = 2, schedule = {'plateau', factor = 0.5, warmup = 3}, threads = 2, batch = 2, unroll = "
+    "'time'",
+    "hidden = 7, vocab = 9, T = 4, schedule = {'cosine', steps = 10, floor = 0.1, warmup = 3}, optimizer = 'adamw', simd = 16",
+    "hidden = 3, vocab = 4, T = 4, schedule = {'exponential', factor = 0.99}, optimizer = 'adam', unroll = 'full'",
+    "hidden = 3, vocab = 4, T = 4, schedule = {'step', every = 5}, dtype = 'f64', unroll = 'none'",
+    "hidden = 3, vocab = 4, T = 4, schedule = {'constant', warmup = 5}, dtype = 'f64', unroll = 'none'",
     "hidden = 2, vocab = 70000, T = 3, K = 2, batch = 2, activation = 'sigmoid', optimizer = 'momentum', clip = {value = 5}",
 };
 enum { MODELS = sizeof models / sizeof models[0] };

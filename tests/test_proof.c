@@ -117,6 +117,7 @@ static void train(const struct fixture *f, uint32_t first, uint32_t updates, dou
         losses[i] = run_gradient(f, (first + i) % f->model->chunks);
         ck_assert(isfinite(losses[i]));
         ck_assert(isfinite(f->model->update(f->model, f->memory)));
+        if (f->model->observe != NULL) { f->model->observe(f->model, f->memory, losses[i]); }
     }
 }
 
@@ -148,7 +149,8 @@ static void assert_same_training(const struct fixture *a, const struct fixture *
     ck_assert_mem_eq(p + m->param, q + n->param, block);
     for (uint32_t i = 0; i < m->moment_count; i++) { ck_assert_mem_eq(p + m->moment[i], q + n->moment[i], block); }
     ck_assert_mem_eq(p + m->state, q + n->state, (size_t)m->batch * m->states[0].stride * m->real_size);
-    ck_assert_mem_eq(p + m->progress, q + n->progress, 3 * sizeof(double));
+    ck_assert_uint_eq(m->progress_count, n->progress_count);
+    ck_assert_mem_eq(p + m->progress, q + n->progress, m->progress_count * sizeof(double));
 }
 
 /* --- everything that the interface shows, on the edges and random sizes --------------------------------------------------------- */
@@ -244,6 +246,92 @@ START_TEST(test_forms_of_rules_follow_the_oracle)
     spec.optimizer = oracle_forms[_i];
     follow(&spec, BPTT_BACKEND_GENERIC, (unsigned)_i, &tally);
     ck_assert_uint_eq(tally.programs, 2 * sizeof unrolls / sizeof unrolls[0] + 1);
+}
+END_TEST
+
+/* --- schedules -------------------------------------------------------------------------------------------------------------- */
+
+static const bptt_backend both[] = {BPTT_BACKEND_TCC, BPTT_BACKEND_GENERIC};
+
+/* A fixture on some backend, whose unroll is one that every size has. */
+static struct fixture open_on(const bptt_spec *spec, bptt_backend backend)
+{
+    struct fixture f;
+    ck_assert(try_fixture(&f, spec, backend));
+    return f;
+}
+
+/* The factor of the updates from the first on, at the borders of the warm-up and of the schedule, written out by hand. */
+START_TEST(test_schedule_values)
+{
+    static const struct {
+        bptt_schedule schedule;
+        double factors[9];
+    } cases[] = {
+        {{.kind = BPTT_SCHEDULE_CONSTANT, .warmup = 4}, {0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1}},
+        {{.kind = BPTT_SCHEDULE_CONSTANT, .warmup = 1}, {1, 1, 1, 1, 1, 1, 1, 1, 1}},
+        {{.kind = BPTT_SCHEDULE_STEP, .every = 2, .factor = 0.5}, {1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.0625}},
+        {{.kind = BPTT_SCHEDULE_STEP, .every = 3, .factor = 0.5, .warmup = 2}, {0.5, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25}},
+        {{.kind = BPTT_SCHEDULE_EXPONENTIAL, .factor = 0.5, .warmup = 2},
+         {0.5, 1, 1, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625}},
+        {{.kind = BPTT_SCHEDULE_COSINE, .steps = 4, .floor = 0.5},
+         {1, 0.926776695296637, 0.75, 0.573223304703363, 0.5, 0.5, 0.5, 0.5, 0.5}},
+        {{.kind = BPTT_SCHEDULE_COSINE, .steps = 2, .warmup = 2}, {0.5, 1, 1, 0.5, 0, 0, 0, 0, 0}},
+    };
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
+        bptt_spec spec = small_spec();
+        spec.schedule = cases[i / 2].schedule;
+        struct fixture f = open_on(&spec, both[i % 2]);
+        for (uint32_t n = 0; n < 9; n++) {
+            ck_assert_double_eq_tol(f.model->rate(f.model, f.memory), 0.1 * cases[i / 2].factors[n], 1e-15);
+            (void)run_gradient(&f, n % 2);
+            ck_assert(oracle_read(f.net, f.model, f.memory, f.model->param, f.net->params));
+            ck_assert(oracle_read(f.net, f.model, f.memory, f.model->grad, f.gradient));
+            (void)oracle_update(&spec, n + 1, f.net->count, f.net->params, f.gradient, (double *[2]){f.gradient, f.gradient});
+            (void)f.model->update(f.model, f.memory);
+            assert_report(oracle_compare(f.net, f.net->params, f.model, f.memory, f.model->param), 1e-14, "update", &spec);
+        }
+        close_fixture(&f);
+    }
+}
+END_TEST
+
+/* Without a schedule there is no rate to ask for. */
+START_TEST(test_constant_rate_is_the_specs)
+{
+    const bptt_spec spec = small_spec();
+    struct fixture f = open_fixture(&spec);
+    ck_assert(f.model->rate == NULL && f.model->observe == NULL);
+    ck_assert_uint_eq(f.model->progress_count, 3);
+    close_fixture(&f);
+}
+END_TEST
+
+/* More than `patience` losses in a row that are not better by `threshold`, then the count begins anew; a loss that is not a number
+ * is not better. */
+START_TEST(test_plateau)
+{
+    static const struct {
+        double loss, reduction;
+    } seen[] = {{4, 1},     {3, 1},     {3, 1},   {2.8, 1}, {2.5, 1},  {2.4, 1},  {2.4, 1},    {2.3, 0.5}, {2.3, 0.5},
+                {2.2, 0.5}, {1.9, 0.5}, {9, 0.5}, {9, 0.5}, {9, 0.25}, {1, 0.25}, {NAN, 0.25}, {1, 0.25},  {HUGE_VAL, 0.125}};
+    for (size_t backend = 0; backend < 2; backend++) {
+        bptt_spec spec = small_spec();
+        spec.schedule =
+            (bptt_schedule){.kind = BPTT_SCHEDULE_PLATEAU, .factor = 0.5, .patience = 2, .threshold = 0.1, .warmup = 2};
+        struct fixture f = open_on(&spec, both[backend]);
+        ck_assert_double_eq(f.model->rate(f.model, f.memory), 0.05);
+        EACH(i, seen)
+        {
+            f.model->observe(f.model, f.memory, seen[i].loss);
+            const double warm = i < 1 ? 0.5 : 1;
+            ck_assert_msg(f.model->rate(f.model, f.memory) == 0.1 * warm * seen[i].reduction, "loss %zu: rate %g", i,
+                          f.model->rate(f.model, f.memory));
+            (void)run_gradient(&f, 0);
+            (void)f.model->update(f.model, f.memory);
+        }
+        close_fixture(&f);
+    }
 }
 END_TEST
 
@@ -531,6 +619,7 @@ START_TEST(test_resume_is_exact)
         spec.hidden = 17;
         spec.carry = false;
         spec.unroll = BPTT_UNROLL_NONE;
+        spec.schedule = (bptt_schedule){.kind = BPTT_SCHEDULE_PLATEAU, .factor = 0.5, .threshold = 0.5, .warmup = 3};
         resume(&spec);
     }
 }
@@ -672,6 +761,9 @@ int main(void)
     tcase_add_test(tcase, test_halves_make_the_whole);
     tcase_add_test(tcase, test_two_chunks_are_two_sequences);
     tcase_add_loop_test(tcase, test_forms_of_rules_follow_the_oracle, 0, ORACLE_FORMS);
+    tcase_add_test(tcase, test_schedule_values);
+    tcase_add_test(tcase, test_constant_rate_is_the_specs);
+    tcase_add_test(tcase, test_plateau);
     tcase_add_loop_test(tcase, test_resume_is_exact, 0, ORACLE_OPTIMIZERS);
     tcase_add_test(tcase, test_unrolls_agree);
     tcase_add_test(tcase, test_runs_repeat_bit_for_bit);

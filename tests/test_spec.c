@@ -143,6 +143,14 @@ static const struct {
      "    optimizer = {\"momentum\", rate = 0.01, momentum = 0.9, nesterov = true},\n"},
     {WITH("optimizer = {'sgd', rate = 1/3}"), "    optimizer = {\"sgd\", rate = 0.3333333333333333},\n"},
     {WITH("optimizer = {'sgd', rate = 0.1 + 0.2}"), "    optimizer = {\"sgd\", rate = 0.30000000000000004},\n"},
+    {WITH("schedule = {'step', every = 10, factor = 0.5}"), "    schedule = {\"step\", every = 10, factor = 0.5},\n"},
+    {WITH("schedule = {'step', every = 10.0}"), "    schedule = {\"step\", every = 10, factor = 0.1},\n"},
+    {WITH("schedule = {'constant', warmup = 5}"), "    schedule = {\"constant\", warmup = 5},\n"},
+    {WITH("schedule = {'exponential', factor = 0.999, warmup = 0}"), "    schedule = {\"exponential\", factor = 0.999},\n"},
+    {WITH("schedule = {'cosine', steps = 1e4}"), "    schedule = {\"cosine\", steps = 10000},\n"},
+    {WITH("schedule = {'cosine', steps = 7, floor = 0.1, warmup = 3}"),
+     "    schedule = {\"cosine\", steps = 7, floor = 0.1, warmup = 3},\n"},
+    {WITH("schedule = 'plateau'"), "    schedule = {\"plateau\", factor = 0.1, patience = 10, threshold = 0.0001},\n"},
     {WITH("clip = false"), "    clip = \"none\",\n"},
     {WITH("clip = 'none'"), "    clip = \"none\",\n"},
     {WITH("clip = {value = 1e-30}"), "    clip = {value = 1e-30},\n"},
@@ -214,7 +222,8 @@ END_TEST
 /* ---- messages ---- */
 
 #define ALL_FIELDS                                                                                                               \
-    "name, cell, activation, hidden, vocab, T, K, batch, dtype, loss, reduction, carry, optimizer, clip, init, seed, unroll, "   \
+    "name, cell, activation, hidden, vocab, T, K, batch, dtype, loss, reduction, carry, optimizer, schedule, clip, init, seed, " \
+    "unroll, "                                                                                                                   \
     "simd, threads"
 #define OPTIMIZERS "\"sgd\", \"momentum\", \"adagrad\", \"rmsprop\", \"adam\" or \"adamw\""
 
@@ -327,6 +336,20 @@ static const struct {
     {WITH("optimizer = {'adam', weight_decay = -1}"), "s.lua:6: optimizer.weight_decay = -1: expected a number from 0 to 1e+30"},
     {WITH("optimizer = {'momentum', nesterov = 1}"), "s.lua:6: optimizer.nesterov = 1: expected true or false"},
     {WITH("optimizer = {'sgd', nesterov = true}"), "s.lua:6: optimizer: unknown rate 'nesterov'; \"sgd\" has rate, weight_decay"},
+    {WITH("schedule = 'cosin'"), "s.lua:6: schedule = \"cosin\": expected \"constant\", \"step\", \"exponential\", \"cosine\" or "
+                                 "\"plateau\", or one with its "
+                                 "numbers, like {\"step\", every = 1000, factor = 0.5}"},
+    {WITH("schedule = 'step'"), "s.lua:6: schedule.every is missing: expected an integer from 1 to 1000000000"},
+    {WITH("schedule = {'exponential'}"), "s.lua:6: schedule.factor is missing: expected a number from 1e-30 to 1"},
+    {WITH("schedule = {'step', evry = 3}"), "s.lua:6: schedule: unknown number 'evry' (did you mean 'every'?)"},
+    {WITH("schedule = {'cosine', steps = 3, factor = 1}"),
+     "s.lua:6: schedule: unknown number 'factor'; \"cosine\" has steps, floor, warmup"},
+    {WITH("schedule = {'step', every = 0}"), "s.lua:6: schedule.every = 0: expected an integer from 1 to 1000000000"},
+    {WITH("schedule = {'step', every = 2.5}"), "s.lua:6: schedule.every = 2.5: expected an integer from 1 to 1000000000"},
+    {WITH("schedule = {'constant', warmup = -1}"), "s.lua:6: schedule.warmup = -1: expected an integer from 0 to 1000000000"},
+    {WITH("schedule = {'cosine', steps = 3, floor = 2}"), "s.lua:6: schedule.floor = 2: expected a number from 0 to 1"},
+    {WITH("schedule = {'step', 3}"),
+     "s.lua:6: schedule[2]: expected the word and named numbers only, like {\"step\", warmup = 100}"},
     {WITH("clip = 5"), "s.lua:6: clip = 5: expected \"none\", {norm = number} or {value = number}"},
     {WITH("clip = true"), "s.lua:6: clip = true: expected \"none\", {norm = number} or {value = number}"},
     {WITH("clip = {}"), "s.lua:6: clip = a table: expected \"none\", {norm = number} or {value = number}"},
@@ -617,6 +640,12 @@ static void draw_spec(bptt_spec *spec)
     if (o->kind == BPTT_MOMENTUM) { o->nesterov = (double)draw(2); }
     if (draw(2) == 0) { o->weight_decay = draw_number(0, 1); }
     if (o->kind >= BPTT_ADAGRAD) { o->epsilon = draw_number(1e-30, 1e-3); }
+    spec->schedule = (bptt_schedule){.kind = (bptt_schedule_kind)draw(5), .warmup = (double)draw(3)};
+    bptt_schedule *s = &spec->schedule;
+    if (s->kind == BPTT_SCHEDULE_STEP) { s->every = (double)(1 + draw(10000)); }
+    if (s->kind == BPTT_SCHEDULE_COSINE) { s->steps = (double)(1 + draw(1000000000)), s->floor = draw_number(0, 1); }
+    if (s->kind == BPTT_SCHEDULE_PLATEAU) { s->patience = (double)draw(20), s->threshold = draw_number(0, 0.1); }
+    if (s->every + s->patience + s->threshold > 0 || s->kind == BPTT_SCHEDULE_EXPONENTIAL) { s->factor = draw_number(1e-6, 1); }
     spec->clip = (bptt_clip){(bptt_clip_kind)draw(3), 0};
     if (spec->clip.kind != BPTT_CLIP_NONE) { spec->clip.limit = draw_number(1e-3, 1e9); }
     spec->init = (bptt_init){(bptt_init_kind)draw(2), draw_number(0, 2)};

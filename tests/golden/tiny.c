@@ -1159,6 +1159,7 @@ const bptt_model tiny_model = {
     .moment = {offsetof(tiny, moment1), 0},
     .state = offsetof(tiny, work) + 0 * sizeof(real),
     .progress = offsetof(tiny, progress),
+    .progress_count = 3,
     .init = bptt_any_init,
     .reset = bptt_any_reset,
     .refresh = bptt_any_refresh,

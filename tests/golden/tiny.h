@@ -127,6 +127,19 @@ struct bptt_team {
     void (*run)(bptt_team *team, void (*work)(void *job, int part), void *job);
 };
 
+/* What training keeps beside blocks and states: doubles, in this order.  A model has those that its rules need. */
+enum {
+    BPTT_UPDATES,   /* updates done */
+    BPTT_POWER1,    /* beta1^updates */
+    BPTT_POWER2,    /* beta2^updates */
+    BPTT_LABELS,    /* accumulated gradients: labels since the last update */
+    BPTT_PENDING,   /* accumulated gradients: chunks, or sequences begun, since the last update */
+    BPTT_BEST,      /* plateau: the least loss observed */
+    BPTT_BAD,       /* plateau: losses in a row that were no better */
+    BPTT_REDUCTION, /* plateau: what it has multiplied the rate with */
+    BPTT_PROGRESS   /* how many there are at most */
+};
+
 typedef struct bptt_model bptt_model;
 struct bptt_model {
     uint32_t abi;       /* BPTT_ABI */
@@ -146,7 +159,8 @@ struct bptt_model {
     size_t param, grad; /* block reals each */
     size_t moment[2];   /* block reals each, for the first moment_count */
     size_t state;       /* carried state */
-    size_t progress;    /* double[3]: updates done, beta1^updates, beta2^updates */
+    size_t progress;    /* double[progress_count] */
+    uint32_t progress_count;
     bptt_team *team;    /* does the parts of gradient, update, loss and refresh; NULL, as emitted: one after the other, with the same results */
 
     /* Parameters from the seed; moments, state and progress to their start. */
@@ -166,6 +180,10 @@ struct bptt_model {
     double (*loss)(const bptt_model *self, void *model, const uint32_t *x, const uint32_t *y, uint32_t chunk);
     /* One step of B tokens x[B]; advances the state; writes probabilities[B][V], reals without padding. */
     void (*predict)(const bptt_model *self, void *model, const uint32_t *x, void *probabilities);
+    /* The learning rate of the next update.  NULL: it is always the spec's. */
+    double (*rate)(const bptt_model *self, const void *model);
+    /* Tells a plateau schedule the loss on data held out.  NULL: it is none. */
+    void (*observe)(const bptt_model *self, void *model, double loss);
 };
 #endif
 
