@@ -177,6 +177,10 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     set_string(L, "digest", spec->digest);
     set_integer(L, "hidden", spec->hidden);
     set_integer(L, "vocab", spec->vocab);
+    set_integer(L, "inputs", 0);
+    set_integer(L, "targets", 0);
+    set_boolean(L, "tokens", true);
+    set_boolean(L, "labels", true);
     lua_pushlstring(L, (const char *)spec->alphabet, (size_t)spec->alphabet_size);
     lua_setfield(L, -2, "alphabet");
     set_integer(L, "T", spec->T);
@@ -220,7 +224,6 @@ static int fill(lua_State *L)
     push_slots(L, plan);
     push_counts(L, plan);
     set_string(L, "version", BPTT_VERSION);
-    set_string(L, "abi", "1");
     set_string(L, "unroll", bptt_spec_word("unroll", (int)plan->unroll));
     set_integer(L, "levels", plan->levels);
     set_integer(L, "real_size", plan->real_size);

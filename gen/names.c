@@ -34,8 +34,8 @@ static const char reserved[] =
     "isalnum isalpha isascii isblank iscntrl isdigit isgraph islower isprint ispunct isspace isupper isxdigit toascii tolower "
     "toupper clock time signal raise read write open close link unlink access environ fork sleep select "
     /* what the emitted file itself calls things */
-    "stddef stdint string math stdio stdlib SEEK_SET SEEK_CUR SEEK_END param grad moment1 moment2 turned work progress m x y "
-    "real vec bits mask zeros head head_loss forward uniform tensors "
+    "stddef stdint string math stdio stdlib SEEK_SET SEEK_CUR SEEK_END param grad moment1 moment2 turned work progress m x v y d "
+    "rows outputs real vec bits mask zeros head head_loss forward uniform tensors "
     "carried model self carry_state steps_of count_labels "
     "STEPS BATCH VOCAB SIMD LANES KERNEL VECTOR_BYTES ROUND LARGEST CHAIN_RUN TOKEN_BYTES bits_of from_bits exp_of tanh_of "
     "sigmoid_of "

@@ -36,7 +36,7 @@ typedef struct contest {
 static void one_step(const contest *c, contender *one)
 {
     const bptt_model *model = one->program.model;
-    one->loss = model->gradient(model, one->memory, c->x, c->y, 0);
+    one->loss = model->gradient(model, one->memory, &(bptt_rows){.x = c->x, .y = c->y}, 0);
     one->norm = model->update(model, one->memory);
 }
 

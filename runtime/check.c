@@ -163,7 +163,7 @@ static double difference(const check *c, const bptt_tensor *t, uint32_t i, uint3
     for (int side = 0; side < 2; side++) {
         set(&c->reference, m->param, t, i, j, middle + (side == 0 ? step : -step));
         m->refresh(m, c->reference.memory);
-        loss[side] = m->loss(m, c->reference.memory, x, y, chunk);
+        loss[side] = m->loss(m, c->reference.memory, &(bptt_rows){.x = x, .y = y}, chunk);
         memcpy((char *)c->reference.memory + m->state, state, state_bytes);
     }
     set(&c->reference, m->param, t, i, j, middle);
@@ -232,13 +232,13 @@ static bptt_status follow(check *c, const runner *r, const char *label, double t
         const size_t steps = chunk + 1 < m->chunks ? m->horizon : m->steps - (size_t)chunk * m->horizon,
                      tokens = steps * m->batch;
         copy_model(r, &c->reference);
-        const double loss = generated->gradient(generated, r->memory, x, y, chunk);
+        const double loss = generated->gradient(generated, r->memory, &(bptt_rows){.x = x, .y = y}, chunk);
         /* the first and the last chunk are differenced: the last one may be shorter */
         if (differences && (chunk == 0 || chunk + 1 == m->chunks)) {
             bptt_status status = compare_differences(c, r, x, y, chunk, tokens, error);
             if (status != BPTT_OK) { return status; }
         }
-        const double expected = m->gradient(m, c->reference.memory, x, y, chunk);
+        const double expected = m->gradient(m, c->reference.memory, &(bptt_rows){.x = x, .y = y}, chunk);
         add_row(c, what, fabs(loss - expected) / (1e-3 + fabs(expected)), tolerance);
         compare_gradients(c, r, label, tolerance);
         x += tokens;
@@ -254,7 +254,7 @@ static void compare_start(check *c, const runner *r)
     memset((char *)r->memory + m->param, 0, m->block * m->real_size);
     m->refresh(m, r->memory);
     m->reset(m, r->memory);
-    double loss = m->loss(m, r->memory, c->x, c->y, 0);
+    double loss = m->loss(m, r->memory, &(bptt_rows){.x = c->x, .y = c->y}, 0);
     if (c->spec.reduction == BPTT_SUM) { loss /= (double)m->horizon * m->batch; }
     add_row(c, "zero weights: loss against ln V", fabs(loss - log((double)m->vocab)) / log((double)m->vocab), 1e-12);
 }

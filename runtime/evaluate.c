@@ -94,7 +94,7 @@ bptt_status bptt_evaluate(bptt_companion *companion, const bptt_data *data, cons
     double sum = 0.0;
     uint64_t tokens = 0;
     for (size_t labels = bptt_feed_next(&feed); labels > 0 && isfinite(sum); labels = bptt_feed_next(&feed)) {
-        double loss = model->loss(model, companion->memory, feed.x, feed.y, feed.chunk);
+        double loss = model->loss(model, companion->memory, &feed.rows, feed.chunk);
         sum += bptt_loss_sum(&companion->spec, loss, labels);
         tokens += labels;
     }

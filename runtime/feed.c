@@ -16,6 +16,7 @@ bptt_status bptt_feed_open(bptt_feed *feed, const bptt_model *model, const bptt_
         bptt_feed_close(feed);
         return bptt_fail(error, BPTT_FAILED, "no memory for a chunk of %zu tokens", tokens);
     }
+    feed->rows = (bptt_rows){.x = feed->x, .y = feed->y};
     return BPTT_OK;
 }
 

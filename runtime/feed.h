@@ -14,8 +14,9 @@ typedef struct bptt_feed {
     size_t steps, horizon; /* T, K */
     uint32_t chunks;       /* of a sequence */
     uint32_t next;         /* number of the chunk that bptt_feed_next reads; may be set to resume */
-    uint32_t chunk;        /* number of the chunk in x and y */
-    uint32_t *x, *y;       /* [steps of the chunk][B]; owned */
+    uint32_t chunk;        /* number of the chunk in rows */
+    bptt_rows rows;        /* [steps of the chunk][B] */
+    uint32_t *x, *y;       /* their memory; owned */
 } bptt_feed;
 
 /* `data` must stay; `what` names it in messages.  On success the caller closes the feed. */

@@ -179,9 +179,10 @@ static void F(loss_backward)(size_t rows, size_t V, const uint32_t *y, real weig
     }
 }
 
-static double F(gradient)(const bptt_model *self, void *memory, const uint32_t *x, const uint32_t *y, uint32_t chunk)
+static double F(gradient)(const bptt_model *self, void *memory, const bptt_rows *rows, uint32_t chunk)
 {
     const struct generic *net = generic_of(self);
+    const uint32_t *x = rows->x, *y = rows->y;
     const size_t B = self->batch, H = self->hidden, V = self->vocab, steps = chunk_steps(net, chunk);
     const double weight = loss_weight(net, steps * B, y), loss = F(forward)(net, memory, x, y, chunk);
     real *h = F(at)(memory, net->h), *dO = F(at)(memory, net->p);
@@ -199,18 +200,18 @@ static double F(gradient)(const bptt_model *self, void *memory, const uint32_t *
     return loss * weight;
 }
 
-static double F(loss)(const bptt_model *self, void *memory, const uint32_t *x, const uint32_t *y, uint32_t chunk)
+static double F(loss)(const bptt_model *self, void *memory, const bptt_rows *rows, uint32_t chunk)
 {
     const struct generic *net = generic_of(self);
-    return F(forward)(net, memory, x, y, chunk) * loss_weight(net, chunk_steps(net, chunk) * self->batch, y);
+    return F(forward)(net, memory, rows->x, rows->y, chunk) * loss_weight(net, chunk_steps(net, chunk) * self->batch, rows->y);
 }
 
-static void F(predict)(const bptt_model *self, void *memory, const uint32_t *x, void *probabilities)
+static void F(predict)(const bptt_model *self, void *memory, const bptt_rows *rows, void *outputs)
 {
     const struct generic *net = generic_of(self);
     const size_t B = self->batch, H = self->hidden, V = self->vocab;
-    real *state = F(at)(memory, self->state), *h = F(at)(memory, net->h), *p = probabilities;
-    F(step)(net, memory, x, state, h, p);
+    real *state = F(at)(memory, self->state), *h = F(at)(memory, net->h), *p = outputs;
+    F(step)(net, memory, rows->x, state, h, p);
     memcpy(state, h, B * H * sizeof(real));
     for (size_t b = 0; b < B; b++) { (void)F(softmax)(V, p + b * V, UINT32_MAX); }
 }

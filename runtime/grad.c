@@ -21,7 +21,7 @@ static bptt_status first_chunk(const bptt_options *options, const bptt_model *mo
     status = bptt_feed_open(&feed, model, data, options->data, error);
     if (status != BPTT_OK) { return status; }
     (void)bptt_feed_next(&feed);
-    double loss = model->gradient(model, memory, feed.x, feed.y, feed.chunk);
+    double loss = model->gradient(model, memory, &feed.rows, feed.chunk);
     bptt_feed_close(&feed);
     if (!isfinite(loss)) { return bptt_fail(error, BPTT_FAILED, "%s: the loss is not finite", options->weights); }
     status = bptt_weights_save(options->out, model, memory, model->grad, 1, error);

@@ -99,7 +99,7 @@ static void writer_close(writer *w)
 static void feed(writer *w, uint32_t token)
 {
     const bptt_model *model = w->companion.program.model;
-    model->predict(model, w->companion.memory, &token, w->reals);
+    model->predict(model, w->companion.memory, &(bptt_rows){.x = &token}, w->reals);
     for (uint32_t i = 0; i < model->vocab; i++) {
         w->p[i] = model->real_size == sizeof(float) ? (double)((const float *)w->reals)[i] : ((const double *)w->reals)[i];
     }

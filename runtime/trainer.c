@@ -124,7 +124,7 @@ static bptt_status learn(bptt_trainer *trainer, bptt_step *step, bptt_error *err
     bptt_feed *feed = &trainer->feed;
     uint64_t number = trainer->cursor.step + 1;
     step->labels = bptt_feed_next(feed);
-    double loss = model->gradient(model, trainer->memory, feed->x, feed->y, feed->chunk);
+    double loss = model->gradient(model, trainer->memory, &feed->rows, feed->chunk);
     if (!isfinite(loss)) { return fail_not_finite(trainer, number, "the loss", "", error); }
     step->loss_sum = bptt_loss_sum(trainer->spec, loss, step->labels);
     step->rate = bptt_trainer_rate(trainer);
@@ -169,7 +169,7 @@ bptt_status bptt_trainer_check(bptt_trainer *trainer, bptt_error *error)
     /* Parameters may be finite and yet so large that all they can give is infinity. */
     keep_state(trainer);
     (void)bptt_feed_next(&trainer->feed);
-    double loss = model->loss(model, trainer->memory, trainer->feed.x, trainer->feed.y, trainer->feed.chunk);
+    double loss = model->loss(model, trainer->memory, &trainer->feed.rows, trainer->feed.chunk);
     go_back(trainer);
     return isfinite(loss) ? BPTT_OK : fail_not_finite(trainer, trainer->cursor.step + 1, "the loss", "", error);
 }

@@ -49,7 +49,7 @@ static double time_chunks(tuner *t, const bptt_model *model, int chunks)
 {
     const double start = seconds_of(model);
     for (int i = 0; i < chunks; i++) {
-        (void)model->gradient(model, t->memory, t->x, t->y, 0);
+        (void)model->gradient(model, t->memory, &(bptt_rows){.x = t->x, .y = t->y}, 0);
         t->diverged = !isfinite(model->update(model, t->memory)) || t->diverged;
     }
     return (seconds_of(model) - start) / chunks;

@@ -14,6 +14,47 @@ function common.kernel_text(kernel)
   include("kernels/" .. kernel.family .. ".c")
 end
 
+-- What a model reads of a step of a sequence, in the order of every argument list: variable, role, type, values in a row.
+common.data = {}
+for _, read in ipairs {{"x", "input", "token", spec.tokens and 1 or 0}, {"v", "input", "real", spec.inputs},
+  {"y", "target", "token", spec.labels and 1 or 0}, {"d", "target", "real", spec.targets}} do
+  if read[4] > 0 then
+    common.data[#common.data + 1] = {name = read[1], role = read[2], type = spec.name .. "_" .. read[3], width = read[4]}
+  end
+end
+
+-- `write(read)` of what has the role, or the name, `which` (nil: of all), one after the other.
+local function each_read(which, write)
+  local pieces = {}
+  for _, read in ipairs(common.data) do
+    if not which or which == read.role or which == read.name then pieces[#pieces + 1] = write(read) end
+  end
+  return table.concat(pieces)
+end
+
+-- ", const net_token *x, ..."
+function common.data_parameters(which)
+  return each_read(which, function(read) return ", const " .. read.type .. " *" .. read.name end)
+end
+
+-- So many values of rows: "rows", "rows * 3", "(row + skip) * 3".
+function common.values(read, rows)
+  if read.width == 1 then return rows end
+  return (rows:find(" ") and "(" .. rows .. ")" or rows) .. " * " .. read.width
+end
+
+-- ", x, ..." or, `rows` rows on and of the struct that `prefix` names, ", j->x + rows, ..."
+function common.data_arguments(which, rows, prefix)
+  return each_read(which, function(read)
+    return ", " .. common.plus((prefix or "") .. read.name, rows and common.values(read, rows) or "0")
+  end)
+end
+
+-- ", .x = x, ..."
+function common.data_initializers(which)
+  return each_read(which, function(read) return ", ." .. read.name .. " = " .. read.name end)
+end
+
 -- "12", "t * 128", "(t + 1) * 128": where row block t + shift of something with `size` reals a block begins.
 function common.at(t, shift, size)
   if type(t) == "number" then return tostring((t + shift) * size) end

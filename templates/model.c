@@ -69,7 +69,7 @@ static const real zeros[${H.needs_zeros}] = {0};
 % for _, streams in ipairs(H.stream_counts) do
 % for _, steps in ipairs(H.step_counts) do
 /* ${H.count_words(steps, streams)} forward: every state of the chunk. */
-static void ${H.forward_name(steps, streams)}(${name} *m, const ${name}_token *x${H.steps_parameter})
+static void ${H.forward_name(steps, streams)}(${name} *m${common.data_parameters("input")}${H.steps_parameter})
 {
 % H.forward(steps, streams)
 }
@@ -79,13 +79,13 @@ static void ${H.forward_name(steps, streams)}(${name} *m, const ${name}_token *x
 % for _, rows in ipairs(H.head_rows) do
 /* The output layer over ${rows > 0 and rows .. " rows, the whole chunk" or "`rows` rows of the chunk, from `row` on"}: loss, and with it the gradients that need no time.  Every label's
  * gradient is multiplied by `scale`. */
-static double ${H.head_name("head", rows)}(${name} *m, const ${name}_token *y${H.rows_parameter}, real scale)
+static double ${H.head_name("head", rows)}(${name} *m${common.data_parameters("target")}${H.rows_parameter}, real scale)
 {
 % H.head(true, rows)
 }
 
 /* The same, forward only. */
-static double ${H.head_name("head_loss", rows)}(${name} *m, const ${name}_token *y${H.rows_parameter})
+static double ${H.head_name("head_loss", rows)}(${name} *m${common.data_parameters("target")}${H.rows_parameter})
 {
 % H.head(false, rows)
 }
@@ -94,7 +94,7 @@ static double ${H.head_name("head_loss", rows)}(${name} *m, const ${name}_token 
 % for _, streams in ipairs(H.stream_counts) do
 % for _, steps in ipairs(H.step_counts) do
 /* ${H.count_words(steps, streams)} back: the adjoint of every state${threads == 1 and ", then the gradients that sum over time" or ""}. */
-static void ${H.backward_name(steps, streams)}(${name} *m${threads == 1 and ", const " .. name .. "_token *x" or ""}${H.steps_parameter})
+static void ${H.backward_name(steps, streams)}(${name} *m${threads == 1 and common.data_parameters("x") or ""}${H.steps_parameter})
 {
 % H.backward(steps, streams)
 }
@@ -107,7 +107,7 @@ static void ${H.backward_name(steps, streams)}(${name} *m${threads == 1 and ", c
 % end
 % if spec.reduction == "mean" then
 /* Labels that count. */
-static ptrdiff_t count_labels(const ${name}_token *y, ptrdiff_t n)
+static ptrdiff_t count_labels(${common.data_parameters("target"):sub(3)}, ptrdiff_t n)
 {
 % H.count_labels()
 }
@@ -133,7 +133,7 @@ static ptrdiff_t steps_of(uint32_t chunk)
 % end
 }
 
-static void forward(${name} *m, const ${name}_token *x, uint32_t chunk)
+static void forward(${name} *m${common.data_parameters("input")}, uint32_t chunk)
 {
 % if not spec.carry then
     if (chunk == 0) { ${name}_reset(m); }
@@ -141,32 +141,32 @@ static void forward(${name} *m, const ${name}_token *x, uint32_t chunk)
 % H.dispatch("forward")
 }
 
-double ${name}_loss(${name} *m, const ${name}_token *x, const ${name}_token *y, uint32_t chunk)
+double ${name}_loss(${name} *m${common.data_parameters()}, uint32_t chunk)
 {
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
     double loss = 0;
-    forward(m, x, chunk);
+    forward(m${common.data_arguments("input")}, chunk);
 % H.call_heads("head_loss", "")
     carry_state(m, steps);
 % if spec.reduction == "mean" then
-    const ptrdiff_t labels = count_labels(y, rows);
+    const ptrdiff_t labels = count_labels(${common.data_arguments("target"):sub(3)}, rows);
     return labels > 0 ? loss * (1.0 / (double)labels) : 0;
 % else
     return loss;
 % end
 }
 
-double ${name}_gradient(${name} *m, const ${name}_token *x, const ${name}_token *y, uint32_t chunk)
+double ${name}_gradient(${name} *m${common.data_parameters()}, uint32_t chunk)
 {
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
 % if spec.reduction == "mean" then
-    const ptrdiff_t labels = count_labels(y, rows);
+    const ptrdiff_t labels = count_labels(${common.data_arguments("target"):sub(3)}, rows);
     const double share = labels > 0 ? 1.0 / (double)labels : 0;
 % else
     const double share = 1;
 % end
     double loss = 0;
-    forward(m, x, chunk);
+    forward(m${common.data_arguments("input")}, chunk);
 % H.call_heads("head", ", (real)share")
 % H.dispatch("backward")
     carry_state(m, steps);
@@ -265,7 +265,7 @@ void ${name}_refresh(${name} *m)
 % end
 }
 
-double ${name}_train(${name} *m, const ${name}_token *x, const ${name}_token *y)
+double ${name}_train(${name} *m${common.data_parameters()})
 {
     double loss = 0;
 % if spec.reduction == "mean" then
@@ -274,23 +274,24 @@ double ${name}_train(${name} *m, const ${name}_token *x, const ${name}_token *y)
     for (uint32_t chunk = 0; chunk < ${NAME}_CHUNKS; chunk++) {
         const ptrdiff_t rows = steps_of(chunk) * ${NAME}_BATCH;
 % if spec.reduction == "mean" then
-        const double count = (double)count_labels(y, rows);
-        loss += ${name}_gradient(m, x, y, chunk) * count;
+        const double count = (double)count_labels(${common.data_arguments("target"):sub(3)}, rows);
+        loss += ${name}_gradient(m${common.data_arguments()}, chunk) * count;
         labels += count;
 % else
-        loss += ${name}_gradient(m, x, y, chunk);
+        loss += ${name}_gradient(m${common.data_arguments()}, chunk);
 % end
         const double norm = ${name}_update(m);
         if (!(norm <= ${hex(H.largest)})) { return norm; }
-        x += rows;
-        y += rows;
+% for _, read in ipairs(common.data) do
+        ${read.name} += ${common.values(read, "rows")};
+% end
     }
     return ${spec.reduction == "mean" and "labels > 0 ? loss / labels : 0" or "loss"};
 }
 
 /* --- one step, for use --------------------------------------------------------------------------------------------------------------- */
 
-void ${name}_predict(${name} *m, const ${name}_token *x, ${name}_real *probabilities)
+void ${name}_predict(${name} *m${common.data_parameters("input")}, ${name}_real *probabilities)
 {
 % H.predict()
     carry_state(m, 1);
@@ -359,8 +360,8 @@ void ${name}_init(${name} *m, uint64_t seed)
 /* --- the model as data ---------------------------------------------------------------------------------------------------------------- */
 
 % for _, f in ipairs {{"init", "void", ", uint64_t seed", ", seed"}, {"reset", "void", "", ""}, {"refresh", "void", "", ""},
-%   {"gradient", "double", ", const uint32_t *x, const uint32_t *y, uint32_t chunk", ", x, y, chunk"}, {"update", "double", "", ""},
-%   {"loss", "double", ", const uint32_t *x, const uint32_t *y, uint32_t chunk", ", x, y, chunk"}} do
+%   {"gradient", "double", ", const bptt_rows *rows, uint32_t chunk", common.data_arguments(nil, nil, "rows->") .. ", chunk"}, {"update", "double", "", ""},
+%   {"loss", "double", ", const bptt_rows *rows, uint32_t chunk", common.data_arguments(nil, nil, "rows->") .. ", chunk"}} do
 static ${f[2]} bptt_any_${f[1]}(const bptt_model *self, void *m${f[3]})
 {
 % if threads == 1 or f[1] == "init" or f[1] == "reset" then
@@ -372,10 +373,10 @@ static ${f[2]} bptt_any_${f[1]}(const bptt_model *self, void *m${f[3]})
 }
 
 % end
-static void bptt_any_predict(const bptt_model *self, void *m, const uint32_t *x, void *probabilities)
+static void bptt_any_predict(const bptt_model *self, void *m, const bptt_rows *rows, void *outputs)
 {
     (void)self;
-    ${name}_predict(m, x, probabilities);
+    ${name}_predict(m${common.data_arguments("input", nil, "rows->")}, outputs);
 }
 
 % if common.scheduled then
@@ -414,6 +415,8 @@ const bptt_model ${name}_model = {
     .digest = "${spec.digest}",
     .hidden = ${NAME}_HIDDEN,
     .vocab = ${NAME}_VOCAB,
+    .inputs = ${spec.inputs},
+    .targets = ${spec.targets},
     .steps = ${NAME}_STEPS,
     .horizon = ${NAME}_HORIZON,
     .batch = ${NAME}_BATCH,

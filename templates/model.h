@@ -87,11 +87,11 @@ void ${name}_reset(${name} *m);
 
 /* Trains on one sequence, tokens x[T][B], labels y[T][B]: every chunk forward, backward, update.  Returns the loss, ${spec.reduction} over
  * the labels.  Not a number, or infinite: training has diverged, and the last update was not made. */
-double ${name}_train(${name} *m, const ${name}_token *x, const ${name}_token *y);
+double ${name}_train(${name} *m${common.data_parameters()});
 
 /* Chunk `chunk` of a sequence (0 .. CHUNKS - 1; K steps each, the last one what remains) forward and backward: overwrites m->grad,
  * advances the state, updates nothing.  x, y: [steps of the chunk][B].  Returns the loss, ${spec.reduction} over the labels. */
-double ${name}_gradient(${name} *m, const ${name}_token *x, const ${name}_token *y, uint32_t chunk);
+double ${name}_gradient(${name} *m${common.data_parameters()}, uint32_t chunk);
 
 /* Clips the gradients and updates the parameters.  Returns the gradient's 2-norm before clipping; if that is not finite, nothing
  * was changed. */
@@ -109,10 +109,10 @@ void ${name}_observe(${name} *m, double loss);
 
 % end
 /* As ${name}_gradient, forward only. */
-double ${name}_loss(${name} *m, const ${name}_token *x, const ${name}_token *y, uint32_t chunk);
+double ${name}_loss(${name} *m${common.data_parameters()}, uint32_t chunk);
 
 /* One step: tokens x[B] in, probabilities[B][V] of the next token out; advances the state. */
-void ${name}_predict(${name} *m, const ${name}_token *x, ${name}_real *probabilities);
+void ${name}_predict(${name} *m${common.data_parameters("input")}, ${name}_real *probabilities);
 
 /* Call after writing to m->param: brings the transposed copies up to date. */
 void ${name}_refresh(${name} *m);

@@ -6,7 +6,9 @@
  * part touches meanwhile, so it does not matter when, or where, a part is done. */
 typedef struct job {
     ${name} *m;
-    const ${name}_token *x, *y;
+% for _, read in ipairs(common.data) do
+    const ${read.type} *${read.name};
+% end
     ptrdiff_t steps;     /* of the chunk */
     ptrdiff_t row, rows; /* of the output layer: the first, and how many */
     real scale;          /* of every label's gradient */
@@ -37,12 +39,12 @@ static ptrdiff_t begin(ptrdiff_t n, ptrdiff_t unit, int part)
 static void forward_part(void *all, int part)
 {
     const job *const j = all;
-% H.dispatch_part(H.forward_name, ", j->x + first")
+% H.dispatch_part(H.forward_name, common.data_arguments("input", "first", "j->"))
 }
 
-static void forward_parts(${name} *m, const ${name}_token *x, ptrdiff_t steps)
+static void forward_parts(${name} *m${common.data_parameters("input")}, ptrdiff_t steps)
 {
-    job all = {.m = m, .x = x, .steps = steps};
+    job all = {.m = m${common.data_initializers("input")}, .steps = steps};
     (void)each(&all, forward_part);
 }
 
@@ -59,9 +61,9 @@ static void tail_part(void *all, int part)
 % H.sums("tail")
 }
 
-static void backward_parts(${name} *m, const ${name}_token *x, ptrdiff_t steps)
+static void backward_parts(${name} *m${common.data_parameters("x")}, ptrdiff_t steps)
 {
-    job all = {.m = m, .x = x, .rows = steps * ${NAME}_BATCH, .steps = steps};
+    job all = {.m = m${common.data_initializers("x")}, .rows = steps * ${NAME}_BATCH, .steps = steps};
     (void)each(&all, backward_part);
     (void)each(&all, tail_part);
 }
@@ -71,7 +73,7 @@ static void ${f[1]}_part(void *all, int part)
 {
     job *const j = all;
     const ptrdiff_t skip = begin(j->rows, 1, part), row = j->row + skip, rows = begin(j->rows, 1, part + 1) - skip;
-    j->sums[part] = ${f[1]}_rows(j->m, j->y + skip, row, skip, rows${f[2]});
+    j->sums[part] = ${f[1]}_rows(j->m${common.data_arguments("target", "skip", "j->")}, row, skip, rows${f[2]});
 }
 
 % end
@@ -82,17 +84,17 @@ static void head_sums_part(void *all, int part)
 % H.sums("head")
 }
 
-static double head(${name} *m, const ${name}_token *y, ptrdiff_t row, ptrdiff_t rows, real scale)
+static double head(${name} *m${common.data_parameters("target")}, ptrdiff_t row, ptrdiff_t rows, real scale)
 {
-    job all = {.m = m, .y = y, .row = row, .rows = rows, .scale = scale};
+    job all = {.m = m${common.data_initializers("target")}, .row = row, .rows = rows, .scale = scale};
     const double loss = each(&all, head_part);
     (void)each(&all, head_sums_part);
     return loss;
 }
 
-static double head_loss(${name} *m, const ${name}_token *y, ptrdiff_t row, ptrdiff_t rows)
+static double head_loss(${name} *m${common.data_parameters("target")}, ptrdiff_t row, ptrdiff_t rows)
 {
-    job all = {.m = m, .y = y, .row = row, .rows = rows};
+    job all = {.m = m${common.data_initializers("target")}, .row = row, .rows = rows};
     return each(&all, head_loss_part);
 }
 

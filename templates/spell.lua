@@ -37,7 +37,7 @@ if decays then H.constants[#H.constants + 1] = number("weight_decay") end
 -- What the emitted functions call something else, and the words of C.  A value or parameter of such a name, or of another's, gets a tail.
 local taken = {}
 for word in ([[auto break case char const continue default do double else enum extern float for goto if inline int long register
-  restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x y t row rows steps loss scale
+  restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x v y d t row rows steps loss scale
   first probabilities real zeros forward head head_loss backward squares uniform cross_entropy softmax job all begin each part skip
   streams from to vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
   CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
@@ -810,13 +810,14 @@ end
 
 -- Adds up the loss of the chunk's rows, all at once or in blocks.
 function H.call_heads(name, scale)
+  local function targets(rows) return common.data_arguments("target", rows) end
   if spelled and rest > 0 then
-    write("    loss = chunk + 1 < ", common.NAME, "_CHUNKS ? ", for_rows(name, H.head_rows[1]), "(m, y", scale, ") : ",
-      for_rows(name, H.head_rows[2]), "(m, y", scale, ");\n")
+    write("    loss = chunk + 1 < ", common.NAME, "_CHUNKS ? ", for_rows(name, H.head_rows[1]), "(m", targets(), scale, ") : ",
+      for_rows(name, H.head_rows[2]), "(m", targets(), scale, ");\n")
   elseif spelled then
-    write("    loss = ", for_rows(name, H.head_rows[1]), "(m, y", scale, ");\n")
+    write("    loss = ", for_rows(name, H.head_rows[1]), "(m", targets(), scale, ");\n")
   else
-    write("    for (ptrdiff_t row = 0; row < rows; row += ", block, ") {\n        loss += ", name, "(m, y + row, row, rows - row < ", block,
+    write("    for (ptrdiff_t row = 0; row < rows; row += ", block, ") {\n        loss += ", name, "(m", targets("row"), ", row, rows - row < ", block,
       " ? rows - row : ", block, scale, ");\n    }\n")
   end
 end
@@ -838,16 +839,17 @@ end
 -- Calls the forward or backward function for the chunk's number of steps.
 function H.dispatch(which)
   local named = which == "forward" and H.forward_name or H.backward_name
+  local data = common.data_arguments(which == "forward" and "input" or "x")
   if parted then
-    write("    ", which, "_parts(m, x, ", which == "forward" and "steps_of(chunk)" or "steps", ");\n")
+    write("    ", which, "_parts(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps", ");\n")
   elseif looped then
-    write("    ", named(0), "(m, x, ", which == "forward" and "steps_of(chunk)" or "steps", ");\n")
+    write("    ", named(0), "(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps", ");\n")
   elseif rest == 0 then
     if which == "forward" and spec.carry then write("    (void)chunk;\n") end
-    write("    ", named(spec.K), "(m, x);\n")
+    write("    ", named(spec.K), "(m", data, ");\n")
   else
-    write("    if (chunk + 1 < ", common.NAME, "_CHUNKS) {\n        ", named(spec.K), "(m, x);\n    } else {\n        ", named(rest),
-      "(m, x);\n    }\n")
+    write("    if (chunk + 1 < ", common.NAME, "_CHUNKS) {\n        ", named(spec.K), "(m", data, ");\n    } else {\n        ", named(rest),
+      "(m", data, ");\n    }\n")
   end
 end
 

@@ -18,7 +18,7 @@ enum { SKIPPED = 77, MOST_TOKENS = 4096 };
 /* What callgrind collects: a name to find, called once. */
 __attribute__((noinline)) static double counted(const bptt_model *model, void *memory, const uint32_t *x, const uint32_t *y)
 {
-    const double loss = model->gradient(model, memory, x, y, 0);
+    const double loss = model->gradient(model, memory, &(bptt_rows){.x = x, .y = y}, 0);
     return loss + model->update(model, memory);
 }
 

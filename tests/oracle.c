@@ -725,11 +725,11 @@ static void follow_chunk(struct follow *f, size_t steps, const uint32_t *x, cons
     (void)oracle_read_state(net, f->model, f->memory, f->state);
     const double expected = oracle_bptt(net, steps, x, y, fresh ? NULL : f->state, f->expected, after);
 
-    double loss = f->model->loss(f->model, f->memory, x, y, f->chunk);
+    double loss = f->model->loss(f->model, f->memory, &(bptt_rows){.x = x, .y = y}, f->chunk);
     note(f, relative_error(expected, loss, 1), "loss()", "");
     note_state(f, after, "state after loss()");
     (void)oracle_write_state(net, f->model, f->memory, f->state);
-    loss = f->model->gradient(f->model, f->memory, x, y, f->chunk);
+    loss = f->model->gradient(f->model, f->memory, &(bptt_rows){.x = x, .y = y}, f->chunk);
     note(f, relative_error(expected, loss, 1), "loss of gradient()", "");
     note_state(f, after, "state after gradient()");
     f->verdict.chunks++;
@@ -774,7 +774,7 @@ static void follow_predict(struct follow *f, const uint32_t *x)
     (void)oracle_read(net, f->model, f->memory, f->model->param, net->params);
     (void)oracle_read_state(net, f->model, f->memory, f->state);
     oracle_predict(net, x, f->state, expected);
-    f->model->predict(f->model, f->memory, x, raw);
+    f->model->predict(f->model, f->memory, &(bptt_rows){.x = x}, raw);
     for (size_t i = 0; i < count; i++) { actual[i] = get_real(f->model, raw, 0, i); }
     note_vector(f, expected, actual, count, "probabilities");
     note_state(f, f->state, "state after predict()");

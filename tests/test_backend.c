@@ -207,7 +207,7 @@ static double run_step(run *r)
         r->x[i] = (uint32_t)(scratch_random(&state) % (uint64_t)r->spec.vocab);
         r->y[i] = (uint32_t)((r->x[i] + 1) % (uint32_t)r->spec.vocab);
     }
-    double loss = model->gradient(model, r->memory, r->x, r->y, r->done % model->chunks);
+    double loss = model->gradient(model, r->memory, &(bptt_rows){.x = r->x, .y = r->y}, r->done % model->chunks);
     ck_assert(isfinite(model->update(model, r->memory)));
     r->done++;
     return loss;
@@ -1290,8 +1290,8 @@ START_TEST(test_auto_swaps_while_training)
     for (int i = 0; i < AFTER; i++) { assert_close(run_step(&r), run_step(&reference), 1e-5); }
     ck_assert(!bptt_program_poll(&r.program));
     /* Who still holds the old code may go on with it. */
-    double by_new = r.program.model->loss(r.program.model, r.memory, r.x, r.y, 0);
-    assert_close(old->loss(old, reference.memory, reference.x, reference.y, 0), by_new, 1e-5);
+    double by_new = r.program.model->loss(r.program.model, r.memory, &(bptt_rows){.x = r.x, .y = r.y}, 0);
+    assert_close(old->loss(old, reference.memory, &(bptt_rows){.x = reference.x, .y = reference.y}, 0), by_new, 1e-5);
     free(copy);
     run_close(&r);
     run_close(&reference);

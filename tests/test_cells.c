@@ -140,7 +140,7 @@ static double worst_gradient_error(built *b, const uint32_t *x, const uint32_t *
     unsigned char *start = malloc(work);
     ck_assert_ptr_nonnull(start);
     memcpy(start, b->memory + model->state, work);
-    (void)model->gradient(model, b->memory, x, y, chunk);
+    (void)model->gradient(model, b->memory, &(bptt_rows){.x = x, .y = y}, chunk);
     double worst = 0;
     for (uint32_t p = 0; p < model->tensor_count; p++) {
         const bptt_tensor *tensor = &model->tensors[p];
@@ -151,7 +151,7 @@ static double worst_gradient_error(built *b, const uint32_t *x, const uint32_t *
                 *w = kept + sides[side] * step;
                 model->refresh(model, b->memory);
                 memcpy(b->memory + model->state, start, work);
-                difference += weights[side] * model->loss(model, b->memory, x, y, chunk);
+                difference += weights[side] * model->loss(model, b->memory, &(bptt_rows){.x = x, .y = y}, chunk);
             }
             *w = kept;
             const double wrong = fabs(block_of(b, model->grad)[at] - difference / (12 * step));
@@ -197,7 +197,7 @@ static void check_chunk(built *b, const uint32_t *x, const uint32_t *y, uint32_t
         ck_assert_msg(worst < tolerance, "%s, chunk %u: gradient of %s is %g off", what, (unsigned)chunk, where, worst);
     }
     for (size_t stream = 0; stream < model->batch; stream++) { expected += loss_by_graph(b, stream, x, y, steps, gradient); }
-    const double loss = model->gradient(model, b->memory, x, y, chunk);
+    const double loss = model->gradient(model, b->memory, &(bptt_rows){.x = x, .y = y}, chunk);
     ck_assert_msg(fabs(loss - expected) <= 1e-11 * (1 + expected), "%s, chunk %u: loss %.15g, expected %.15g", what,
                   (unsigned)chunk, loss, expected);
     for (size_t i = 0; i < model->block; i++) { /* padding included */

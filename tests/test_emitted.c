@@ -584,7 +584,7 @@ static void train_here(const char *fields, double losses[4])
             const uint32_t steps = chunk + 1 < m->chunks ? m->horizon : m->steps - chunk * m->horizon;
             const size_t labels = bptt_stream_next(&stream, steps, x, y);
             if (labels == 0) { break; }
-            const double loss = m->gradient(m, memory, x, y, chunk);
+            const double loss = m->gradient(m, memory, &(bptt_rows){.x = x, .y = y}, chunk);
             losses[epoch] += spec.reduction == BPTT_MEAN ? loss * (double)labels : loss;
             ck_assert(isfinite(m->update(m, memory)));
         }

@@ -70,13 +70,13 @@ static bptt_spec small_spec(void)
 static double run_gradient(const struct fixture *f, uint32_t chunk)
 {
     const size_t first = (size_t)(chunk * f->spec.K * f->spec.batch);
-    return f->model->gradient(f->model, f->memory, f->x + first, f->y + first, chunk);
+    return f->model->gradient(f->model, f->memory, &(bptt_rows){.x = f->x + first, .y = f->y + first}, chunk);
 }
 
 static double run_loss(const struct fixture *f, uint32_t chunk)
 {
     const size_t first = (size_t)(chunk * f->spec.K * f->spec.batch);
-    return f->model->loss(f->model, f->memory, f->x + first, f->y + first, chunk);
+    return f->model->loss(f->model, f->memory, &(bptt_rows){.x = f->x + first, .y = f->y + first}, chunk);
 }
 
 static void assert_report(oracle_report report, double tolerance, const char *what, uint64_t seed, unsigned i)
@@ -452,9 +452,10 @@ START_TEST(test_split_with_carried_state)
     struct fixture halves = open_fixture(&spec);
     const double expected = run_loss(&whole, 0), first = run_loss(&chunks, 0);
     ck_assert_double_eq_tol(first + run_loss(&chunks, 1), expected, 1e-12);
-    ck_assert_double_eq(halves.model->loss(halves.model, halves.memory, whole.x, whole.y, 0), first);
-    ck_assert_double_eq_tol(first + halves.model->loss(halves.model, halves.memory, whole.x + 8, whole.y + 8, 0), expected,
-                            1e-12);
+    ck_assert_double_eq(halves.model->loss(halves.model, halves.memory, &(bptt_rows){.x = whole.x, .y = whole.y}, 0), first);
+    ck_assert_double_eq_tol(
+        first + halves.model->loss(halves.model, halves.memory, &(bptt_rows){.x = whole.x + 8, .y = whole.y + 8}, 0), expected,
+        1e-12);
 
     const size_t bytes = 10 * sizeof(double);
     ck_assert(oracle_read_state(whole.net, whole.model, whole.memory, whole.h));
@@ -611,7 +612,7 @@ START_TEST(test_large_logits)
     ck_assert_double_eq(run_gradient(&f, 0), 0);
     ck_assert_double_eq(run_gradient(&f, 1), 1e4);
     float p[6];
-    f.model->predict(f.model, f.memory, f.x, p);
+    f.model->predict(f.model, f.memory, &(bptt_rows){.x = f.x}, p);
     for (size_t v = 0; v < 6; v++) { ck_assert_double_eq((double)p[v], v == 2 ? 1 : 0); }
     close_fixture(&f);
 }

@@ -102,12 +102,14 @@ static size_t first_of(const struct fixture *f, uint32_t chunk)
 
 static double run_gradient(const struct fixture *f, uint32_t chunk)
 {
-    return f->model->gradient(f->model, f->memory, f->x + first_of(f, chunk), f->y + first_of(f, chunk), chunk);
+    return f->model->gradient(f->model, f->memory, &(bptt_rows){.x = f->x + first_of(f, chunk), .y = f->y + first_of(f, chunk)},
+                              chunk);
 }
 
 static double run_loss(const struct fixture *f, uint32_t chunk)
 {
-    return f->model->loss(f->model, f->memory, f->x + first_of(f, chunk), f->y + first_of(f, chunk), chunk);
+    return f->model->loss(f->model, f->memory, &(bptt_rows){.x = f->x + first_of(f, chunk), .y = f->y + first_of(f, chunk)},
+                          chunk);
 }
 
 /* Trains on the fixture's sequence, `updates` chunks from the `first`-th on; their losses go to `losses`. */
@@ -544,8 +546,9 @@ START_TEST(test_halves_make_the_whole)
     struct fixture whole = open_fixture(&spec);
     spec.K = spec.T = 4;
     struct fixture halves = open_fixture(&spec);
-    const double expected = run_loss(&whole, 0), first = halves.model->loss(halves.model, halves.memory, whole.x, whole.y, 0),
-                 second = halves.model->loss(halves.model, halves.memory, whole.x + 8, whole.y + 8, 0);
+    const double expected = run_loss(&whole, 0),
+                 first = halves.model->loss(halves.model, halves.memory, &(bptt_rows){.x = whole.x, .y = whole.y}, 0),
+                 second = halves.model->loss(halves.model, halves.memory, &(bptt_rows){.x = whole.x + 8, .y = whole.y + 8}, 0);
     ck_assert_double_eq_tol(first + second, expected, 1e-13 * expected);
     ck_assert(oracle_read_state(whole.net, whole.model, whole.memory, whole.h));
     ck_assert(oracle_read_state(halves.net, halves.model, halves.memory, halves.h));
@@ -567,7 +570,8 @@ START_TEST(test_two_chunks_are_two_sequences)
         for (uint32_t n = 0; n < 6; n++) {
             const size_t first = first_of(&one, n % 2);
             const double expected = run_gradient(&one, n % 2);
-            ck_assert_double_eq(two.model->gradient(two.model, two.memory, one.x + first, one.y + first, 0), expected);
+            ck_assert_double_eq(
+                two.model->gradient(two.model, two.memory, &(bptt_rows){.x = one.x + first, .y = one.y + first}, 0), expected);
             ck_assert_double_eq(two.model->update(two.model, two.memory), one.model->update(one.model, one.memory));
         }
         assert_same_training(&one, &two);

@@ -159,7 +159,7 @@ static void train(struct fixture *f, uint32_t chunks, double *figures)
     for (uint32_t i = 0; i < chunks; i++) {
         const uint32_t chunk = i % f->model.chunks;
         const size_t first = (size_t)(chunk * f->spec.K * f->spec.batch);
-        figures[2 * i] = f->model.gradient(&f->model, f->memory, x + first, y + first, chunk);
+        figures[2 * i] = f->model.gradient(&f->model, f->memory, &(bptt_rows){.x = x + first, .y = y + first}, chunk);
         figures[2 * i + 1] = f->model.update(&f->model, f->memory);
     }
     free(x);
@@ -224,11 +224,11 @@ START_TEST(test_own_team_stays)
     uint32_t *tokens = calloc((size_t)(f.spec.K * f.spec.batch), sizeof *tokens);
     ck_assert_ptr_nonnull(tokens);
     f.model.init(&f.model, f.memory, 1);
-    (void)f.model.loss(&f.model, f.memory, tokens, tokens, 0);
+    (void)f.model.loss(&f.model, f.memory, &(bptt_rows){.x = tokens, .y = tokens}, 0);
     const int rounds = team.rounds;
     ck_assert_int_gt(rounds, 0);
     f.model.team = NULL;
-    (void)f.model.loss(&f.model, f.memory, tokens, tokens, 0);
+    (void)f.model.loss(&f.model, f.memory, &(bptt_rows){.x = tokens, .y = tokens}, 0);
     ck_assert_int_eq(team.rounds, 2 * rounds);
     free(tokens);
     close_fixture(&f);

@@ -204,7 +204,7 @@ static double third_loss(const bptt_spec *spec, bptt_backend backend)
     model->init(model, memory, 3);
     double loss = 0;
     for (int step = 0; step < 3; step++) {
-        loss = model->gradient(model, memory, x, y, 0);
+        loss = model->gradient(model, memory, &(bptt_rows){.x = x, .y = y}, 0);
         ck_assert(isfinite(model->update(model, memory)));
     }
     bptt_program_close(&program);

@@ -59,7 +59,7 @@ static double step(void *self, const uint32_t *x, const uint32_t *y)
 {
     ours *o = self;
     const bptt_model *model = o->program.model;
-    const double loss = model->gradient(model, o->memory, x, y, 0);
+    const double loss = model->gradient(model, o->memory, &(bptt_rows){.x = x, .y = y}, 0);
     (void)model->update(model, o->memory);
     return loss;
 }

@@ -1098,10 +1098,10 @@ static void bptt_any_refresh(const bptt_model *self, void *m)
     tiny_refresh(m);
 }
 
-static double bptt_any_gradient(const bptt_model *self, void *m, const uint32_t *x, const uint32_t *y, uint32_t chunk)
+static double bptt_any_gradient(const bptt_model *self, void *m, const bptt_rows *rows, uint32_t chunk)
 {
     (void)self;
-    return tiny_gradient(m, x, y, chunk);
+    return tiny_gradient(m, rows->x, rows->y, chunk);
 }
 
 static double bptt_any_update(const bptt_model *self, void *m)
@@ -1110,16 +1110,16 @@ static double bptt_any_update(const bptt_model *self, void *m)
     return tiny_update(m);
 }
 
-static double bptt_any_loss(const bptt_model *self, void *m, const uint32_t *x, const uint32_t *y, uint32_t chunk)
+static double bptt_any_loss(const bptt_model *self, void *m, const bptt_rows *rows, uint32_t chunk)
 {
     (void)self;
-    return tiny_loss(m, x, y, chunk);
+    return tiny_loss(m, rows->x, rows->y, chunk);
 }
 
-static void bptt_any_predict(const bptt_model *self, void *m, const uint32_t *x, void *probabilities)
+static void bptt_any_predict(const bptt_model *self, void *m, const bptt_rows *rows, void *outputs)
 {
     (void)self;
-    tiny_predict(m, x, probabilities);
+    tiny_predict(m, rows->x, outputs);
 }
 
 static const bptt_tensor tensors[] = {
@@ -1141,6 +1141,8 @@ const bptt_model tiny_model = {
     .digest = "82b0db1d45fdf0e56031a0ea624fdd0c",
     .hidden = TINY_HIDDEN,
     .vocab = TINY_VOCAB,
+    .inputs = 0,
+    .targets = 0,
     .steps = TINY_STEPS,
     .horizon = TINY_HORIZON,
     .batch = TINY_BATCH,

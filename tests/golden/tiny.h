@@ -105,7 +105,7 @@ void tiny_refresh(tiny *m);
 
 /* What a program knows of a model without its header: sizes, tensors and functions.  bptt drives every backend through it. */
 #ifndef BPTT_ABI
-#define BPTT_ABI 1
+#define BPTT_ABI 2
 
 /* Logical element (row, col) of a tensor lies at offset + row * stride + col, counted in reals from the block's start.
  * A weight is stored input-major, [inputs][outputs]; files hold it output-major, [outputs][inputs]. */
@@ -140,13 +140,24 @@ enum {
     BPTT_PROGRESS   /* how many there are at most */
 };
 
+/* What a model reads of a chunk: rows of its steps and sequences, [steps of the chunk][B].  Reals are of the model's type, without
+ * padding.  What the model does not read may be NULL. */
+typedef struct bptt_rows {
+    const uint32_t *x;    /* token ids below V */
+    const void *v;        /* real inputs [D] */
+    const uint32_t *y;    /* labels; V or more: no loss there */
+    const void *d;        /* real targets [Q]; not a number: no loss there */
+    const uint8_t *reset; /* reserved: NULL */
+} bptt_rows;
+
 typedef struct bptt_model bptt_model;
 struct bptt_model {
     uint32_t abi;       /* BPTT_ABI */
     uint32_t real_size; /* 4: float, 8: double */
     const char *name;
     const char *digest;                            /* of the spec, hexadecimal */
-    uint32_t hidden, vocab, steps, horizon, batch; /* H V T K B */
+    uint32_t hidden, vocab, steps, horizon, batch; /* H V T K B; V is 0 where there are no tokens and no labels */
+    uint32_t inputs, targets;                      /* D, Q: reals read at each step of a sequence; 0: none */
     uint32_t chunks;   /* chunks of a sequence, ceil(T / K); each has K steps, the last one those that remain */
     uint32_t threads;  /* parts of the work; 0 or 1: it has none */
     size_t bytes;      /* size of the struct */
@@ -170,16 +181,17 @@ struct bptt_model {
     /* Call after parameters were written from outside: brings derived copies of them up to date. */
     void (*refresh)(const bptt_model *self, void *model);
     /* Chunk `chunk` (0 .. chunks - 1) of a sequence forward and backward; gradients overwritten, state advanced, no update.
-     * x, y: token ids [steps of the chunk][B]; y >= V means no loss there.  Returns the loss in the spec's reduction: sum, or
-     * mean over the labels that count (0 where none does).  Chunk 0 zeroes the state first unless the spec carries it. */
-    double (*gradient)(const bptt_model *self, void *model, const uint32_t *x, const uint32_t *y, uint32_t chunk);
+     * Returns the loss in the spec's reduction: sum, or mean over the labels or targets that count (0 where none does).  Chunk 0
+     * zeroes the state first unless the spec carries it. */
+    double (*gradient)(const bptt_model *self, void *model, const bptt_rows *rows, uint32_t chunk);
     /* Clips the gradients, updates the parameters.  Returns the gradient's 2-norm before clipping; when that is not finite
      * nothing is changed. */
     double (*update)(const bptt_model *self, void *model);
     /* As gradient, forward only. */
-    double (*loss)(const bptt_model *self, void *model, const uint32_t *x, const uint32_t *y, uint32_t chunk);
-    /* One step of B tokens x[B]; advances the state; writes probabilities[B][V], reals without padding. */
-    void (*predict)(const bptt_model *self, void *model, const uint32_t *x, void *probabilities);
+    double (*loss)(const bptt_model *self, void *model, const bptt_rows *rows, uint32_t chunk);
+    /* One step: the inputs of `rows`, [B]; advances the state; writes outputs[B][V], probabilities, or [B][Q], reals without
+     * padding. */
+    void (*predict)(const bptt_model *self, void *model, const bptt_rows *rows, void *outputs);
     /* The learning rate of the next update.  NULL: it is always the spec's. */
     double (*rate)(const bptt_model *self, const void *model);
     /* Tells a plateau schedule the loss on data held out.  NULL: it is none. */
