@@ -82,6 +82,7 @@ static void push_action(lua_State *L, const bptt_action *action)
     set_string(L, "region", bptt_region_name(action->region));
     set_integer(L, "level", action->level);
     set_string(L, "fill", fills[action->fill]);
+    set_string(L, "loss", bptt_op_name(action->loss));
     set_string(L, "cut", cuts[action->cut]);
     set_integer(L, "unit", action->unit);
     set_string(L, "name", action->name);
@@ -177,10 +178,12 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     set_string(L, "digest", spec->digest);
     set_integer(L, "hidden", spec->hidden);
     set_integer(L, "vocab", spec->vocab);
-    set_integer(L, "inputs", 0);
-    set_integer(L, "targets", 0);
-    set_boolean(L, "tokens", true);
-    set_boolean(L, "labels", true);
+    set_integer(L, "inputs", spec->inputs);
+    set_integer(L, "targets", spec->outputs);
+    set_boolean(L, "tokens", bptt_spec_tokens(spec));
+    set_boolean(L, "labels", bptt_spec_labels(spec));
+    set_string(L, "loss", bptt_spec_word("loss", (int)spec->loss));
+    set_string(L, "output_activation", bptt_spec_word("output_activation", (int)spec->output_activation));
     lua_pushlstring(L, (const char *)spec->alphabet, (size_t)spec->alphabet_size);
     lua_setfield(L, -2, "alphabet");
     set_integer(L, "T", spec->T);

@@ -26,15 +26,20 @@ const bptt_field bptt_fields[] = {
     {"activation", BPTT_KIND_CHOICE, AT(activation), .words = WORDS("tanh", "relu", "sigmoid", "identity"),
      .fallback = "\"tanh\"", .help = "phi in h_t = phi(a_t) of cell rnn"},
     {"hidden", BPTT_KIND_SIZES, AT(hidden), 1, 65536, .help = "hidden units, H, of every layer or of each"},
-    {"layers", BPTT_KIND_INTEGER, AT(layers), 1, BPTT_MAX_LAYERS, .fallback = "1",
+    {"layers", BPTT_KIND_INTEGER, AT(layers), 1, BPTT_MAX_LAYERS, .fallback = "1", .later = true,
      .help = "cells on top of each other; a list of hidden sizes says it too"},
-    {"vocab", BPTT_KIND_VOCAB, AT(vocab), 2, INT32_MAX, .help = "token ids, V"},
+    {"vocab", BPTT_KIND_VOCAB, AT(vocab), 2, INT32_MAX, .fallback = "0", .later = true,
+     .help = "token ids, V; without inputs x is a token, without outputs the target is one"},
+    {"inputs", BPTT_KIND_INTEGER, AT(inputs), 0, 65536, .fallback = "0", .later = true, .help = "reals of an input, D"},
+    {"outputs", BPTT_KIND_INTEGER, AT(outputs), 0, 65536, .fallback = "0", .later = true, .help = "reals of a target, Q"},
     {"T", BPTT_KIND_INTEGER, AT(T), 1, 65536, .help = "time steps of a sequence"},
     {"K", BPTT_KIND_INTEGER, AT(K), 1, 65536, .fallback = "T", .help = "truncation horizon, steps of a chunk, at most T"},
     {"batch", BPTT_KIND_INTEGER, AT(batch), 1, 65536, .fallback = "1", .help = "sequences trained side by side, B"},
     {"dtype", BPTT_KIND_CHOICE, AT(dtype), .words = WORDS("f32", "f64"), .fallback = "\"f32\"", .help = "type of every real"},
-    {"loss", BPTT_KIND_CHOICE, AT(loss), .words = WORDS("cross_entropy"), .fallback = "\"cross_entropy\"",
-     .help = "loss of a step"},
+    {"loss", BPTT_KIND_CHOICE, AT(loss), .words = WORDS("cross_entropy", "squared_error", "binary_cross_entropy"),
+     .fallback = "outputs > 0 and \"squared_error\" or \"cross_entropy\"", .help = "loss of a step"},
+    {"output_activation", BPTT_KIND_CHOICE, AT(output_activation), .words = WORDS("identity", "sigmoid", "tanh"),
+     .fallback = "\"identity\"", .later = true, .help = "g in the squared error (g(o_t) - d_t)^2"},
     {"reduction", BPTT_KIND_CHOICE, AT(reduction), .words = WORDS("mean", "sum"), .fallback = "\"mean\"",
      .help = "how the losses of a chunk become one"},
     {"carry", BPTT_KIND_BOOLEAN, AT(carry), .fallback = "true", .help = "the state goes on from sequence to sequence"},
@@ -475,7 +480,10 @@ static bptt_status read_alphabet(bptt_reader *r, lua_State *L, int index)
 
 static bptt_status read_vocab(bptt_reader *r, lua_State *L, int index)
 {
+    int64_t value = 0;
     r->spec->alphabet_size = 0;
+    r->spec->vocab = 0;
+    if (integer_at(L, index, &value) && value == 0) { return BPTT_OK; }
     return lua_type(L, index) == LUA_TSTRING ? read_alphabet(r, L, index) : read_integer(r, L, index);
 }
 

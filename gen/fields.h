@@ -17,7 +17,7 @@ typedef enum {
     BPTT_KIND_INTEGER,   /* min .. max */
     BPTT_KIND_SIZES,     /* an integer, or a list of them, one a layer */
     BPTT_KIND_BOOLEAN,   /**/
-    BPTT_KIND_VOCAB,     /* an integer, or an alphabet */
+    BPTT_KIND_VOCAB,     /* an integer, 0: none, or an alphabet */
     BPTT_KIND_OPTIMIZER, /* one of `words`, or {word, name = number, ...}: a rule with its rates */
     BPTT_KIND_SCHEDULE,  /* the same */
     BPTT_KIND_SCALE,     /* {word = number}, low .. high; "none" and false where that is among `words` */
@@ -38,7 +38,7 @@ typedef struct bptt_field {
 
 /* Ended by a row whose name is NULL; a field stands after those that its default names. */
 extern const bptt_field bptt_fields[];
-enum { BPTT_FIELD_COUNT = 21 };
+enum { BPTT_FIELD_COUNT = 24 };
 
 /* The spec under way. */
 typedef struct bptt_reader {

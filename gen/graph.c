@@ -37,12 +37,6 @@ const char *bptt_graph_label(const bptt_graph *graph, int node, char *text, size
     case BPTT_OP_PARAM:
         (void)snprintf(text, size, "%s", n->name);
         break;
-    case BPTT_OP_INPUT:
-        (void)snprintf(text, size, "x[t]");
-        break;
-    case BPTT_OP_TARGET:
-        (void)snprintf(text, size, "y[t]");
-        break;
     case BPTT_OP_STATE:
         (void)snprintf(text, size, "%s[t-1]", n->name);
         break;

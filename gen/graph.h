@@ -12,14 +12,16 @@ enum { BPTT_MAX_NODES = 8192, BPTT_MAX_PARAMS = 256, BPTT_MAX_STATES = 32, BPTT_
 
 /* Every operation once: enum name, name in dumps and templates, kind, operands.  Its shape and adjoint rules are in ops.c. */
 #define BPTT_OPS(X)                                                                                                              \
-    X(INPUT, "input", LEAF, 0)          /* x_t, a token: one-hot vector that is never stored */                                  \
-    X(TARGET, "target", LEAF, 0)        /* y_t, a token */                                                                       \
-    X(PARAM, "param", LEAF, 0)          /* a matrix or a vector that is trained */                                               \
-    X(STATE, "state", LEAF, 0)          /* value of a state after step t-1 */                                                    \
-    X(CARRY, "carry", LEAF, 0)          /* adjoint of a state that arrives from step t+1 */                                      \
-    X(MATVEC, "matvec", PRODUCT, 2)     /* W v */                                                                                \
-    X(MATVEC_T, "matvec_t", PRODUCT, 2) /* W' v */                                                                               \
-    X(OUTER, "outer", PRODUCT, 2)       /* u v' */                                                                               \
+    X(INPUT, "input", LEAF, 0)             /* x_t, a token: one-hot vector that is never stored */                               \
+    X(INPUT_REAL, "input_real", LEAF, 0)   /* x_t, a vector of reals */                                                          \
+    X(TARGET, "target", LEAF, 0)           /* y_t, a token */                                                                    \
+    X(TARGET_REAL, "target_real", LEAF, 0) /* d_t, a vector of reals; not a number: none */                                      \
+    X(PARAM, "param", LEAF, 0)             /* a matrix or a vector that is trained */                                            \
+    X(STATE, "state", LEAF, 0)             /* value of a state after step t-1 */                                                 \
+    X(CARRY, "carry", LEAF, 0)             /* adjoint of a state that arrives from step t+1 */                                   \
+    X(MATVEC, "matvec", PRODUCT, 2)        /* W v */                                                                             \
+    X(MATVEC_T, "matvec_t", PRODUCT, 2)    /* W' v */                                                                            \
+    X(OUTER, "outer", PRODUCT, 2)          /* u v' */                                                                            \
     X(ADD, "add", ELEMENT, 2)                                                                                                    \
     X(SUB, "sub", ELEMENT, 2)                                                                                                    \
     X(MUL, "mul", ELEMENT, 2)                                                                                                    \
@@ -30,9 +32,13 @@ enum { BPTT_MAX_NODES = 8192, BPTT_MAX_PARAMS = 256, BPTT_MAX_STATES = 32, BPTT_
     X(SIGMOID, "sigmoid", ELEMENT, 1)                                                                                            \
     X(SIGMOID_ADJOINT, "sigmoid_adjoint", ELEMENT, 2) /* u v (1 - v), v = sigmoid */                                             \
     X(RELU, "relu", ELEMENT, 1)                                                                                                  \
-    X(RELU_ADJOINT, "relu_adjoint", ELEMENT, 2)                /* v > 0 ? u : 0, v = relu */                                     \
-    X(CROSS_ENTROPY, "cross_entropy", LOSS, 2)                 /* -log softmax(u)[y] */                                          \
-    X(CROSS_ENTROPY_ADJOINT, "cross_entropy_adjoint", LOSS, 2) /* softmax(u) - onehot(y) */
+    X(RELU_ADJOINT, "relu_adjoint", ELEMENT, 2)                              /* v > 0 ? u : 0, v = relu */                       \
+    X(CROSS_ENTROPY, "cross_entropy", LOSS, 2)                               /* -log softmax(u)[y] */                            \
+    X(CROSS_ENTROPY_ADJOINT, "cross_entropy_adjoint", LOSS, 2)               /* softmax(u) - onehot(y) */                        \
+    X(SQUARED_ERROR, "squared_error", LOSS, 2)                               /* sum of (u - d) (u - d) */                        \
+    X(SQUARED_ERROR_ADJOINT, "squared_error_adjoint", LOSS, 2)               /* 2 (u - d) */                                     \
+    X(BINARY_CROSS_ENTROPY, "binary_cross_entropy", LOSS, 2)                 /* sum of log(1 + exp(u)) - d u */                  \
+    X(BINARY_CROSS_ENTROPY_ADJOINT, "binary_cross_entropy_adjoint", LOSS, 2) /* sigmoid(u) - d */
 
 typedef enum bptt_op {
 #define X(id, name, kind, arity) BPTT_OP_##id,

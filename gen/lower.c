@@ -58,6 +58,12 @@ static bool takes_token(const lowering *l, int n)
     return bptt_op_kind_of(node_at(l, n)->op) == BPTT_KIND_PRODUCT && node_at(l, b)->op == BPTT_OP_INPUT;
 }
 
+/* A loss, or the gradient that it hands back. */
+static bool is_loss(const lowering *l, int n)
+{
+    return bptt_op_kind_of(node_at(l, n)->op) == BPTT_KIND_LOSS;
+}
+
 /* --- facts ------------------------------------------------------------------------------------------------------------------- */
 
 static void use(lowering *l, int used)
@@ -173,7 +179,7 @@ static int phase_of(const lowering *l, int n)
         const int level = lowest_level(l, f->from);
         return bptt_phase(plan, reaches_level(l, f->feeds, level) ? BPTT_REGION_BACK : BPTT_REGION_TAIL, level);
     }
-    if (takes_token(l, n)) { return bptt_phase(plan, BPTT_REGION_INPUT, 0); }
+    if (takes_token(l, n) || node_at(l, n)->op == BPTT_OP_INPUT_REAL) { return bptt_phase(plan, BPTT_REGION_INPUT, 0); }
     if (f->feeds == 0) { return head; }
     const int level = highest_level(l, f->from);
     if (f->from != 0 && reaches_level(l, f->feeds, level)) { return bptt_phase(plan, BPTT_REGION_STEP, level); }
@@ -216,22 +222,25 @@ static void find_accumulators(lowering *l)
 static bool has_value(const lowering *l, int n)
 {
     const bptt_node *node = node_at(l, n);
-    if (node->cols > 0 || node->op == BPTT_OP_CROSS_ENTROPY) { return false; }
-    if (bptt_op_kind_of(node->op) == BPTT_KIND_LEAF && node->op != BPTT_OP_STATE && node->op != BPTT_OP_CARRY) { return false; }
+    if (node->cols > 0 || (is_loss(l, n) && !is_adjoint(l, n))) { return false; }
+    if (bptt_op_kind_of(node->op) == BPTT_KIND_LEAF && node->op != BPTT_OP_STATE && node->op != BPTT_OP_CARRY) {
+        return node->op == BPTT_OP_INPUT_REAL && l->of[n].uses > 0;
+    }
     return l->of[n].root < 0 || l->of[n].root == n; /* a term lives in its accumulator alone */
 }
 
-/* Element-wise results overwrite an operand that nobody else reads; a gradient of logits overwrites the logits. */
+/* Element-wise results overwrite an operand that nobody else reads; so does the gradient that a loss hands back. */
 static void share_slots(lowering *l)
 {
     for (int n = 0; n < l->graph->count; n++) {
         const bptt_node *node = node_at(l, n);
-        if (node->op == BPTT_OP_CROSS_ENTROPY_ADJOINT) { l->of[node->a].into = n; }
+        if (is_loss(l, n) && is_adjoint(l, n) && l->of[node->a].uses == 2) { l->of[node->a].into = n; }
         if (bptt_op_kind_of(node->op) != BPTT_KIND_ELEMENT || !has_value(l, n) || l->of[n].root == n) { continue; }
         const int operands[2] = {node->a, node->b};
         for (int i = 0; i < 2; i++) {
             if (operands[i] < 0 || l->of[operands[i]].uses != 1 || !has_value(l, operands[i])) { continue; }
-            if (node_at(l, operands[i])->op == BPTT_OP_STATE || l->of[operands[i]].outgoing) { continue; }
+            const bptt_op op = node_at(l, operands[i])->op;
+            if (op == BPTT_OP_STATE || op == BPTT_OP_INPUT_REAL || l->of[operands[i]].outgoing) { continue; }
             l->of[operands[i]].into = n;
             break;
         }
@@ -504,22 +513,56 @@ static bptt_status zero_carries(lowering *l, int phase)
     return BPTT_OK;
 }
 
+/* Real inputs, as rows of a slot. */
+static bptt_status lower_input(lowering *l, int n)
+{
+    bptt_action *action = add_action(l, BPTT_COPY, BPTT_REGION_INPUT, n);
+    if (action == NULL) { return BPTT_FAILED; }
+    action->out = ref_of(l, n);
+    action->cols = node_at(l, n)->rows;
+    char label[64];
+    (void)snprintf(action->note, sizeof action->note, "%s = v", symbol(l, n, label, sizeof label));
+    return BPTT_OK;
+}
+
+static void describe_loss(bptt_op op, const char *o, char *note, size_t size)
+{
+    if (op == BPTT_OP_CROSS_ENTROPY) {
+        (void)snprintf(note, size, "loss -= log softmax(%s)[y[t]], d%s = softmax(%s) - onehot(y[t])", o, o, o);
+    } else if (op == BPTT_OP_SQUARED_ERROR) {
+        (void)snprintf(note, size, "loss += |%s - d[t]|^2, d%s = 2 (%s - d[t])", o, o, o);
+    } else {
+        (void)snprintf(note, size, "loss += sum of log(1 + exp %s) - d[t] %s, d%s = sigmoid(%s) - d[t]", o, o, o, o);
+    }
+}
+
+/* Where the gradient that the loss `n` hands back lies; nowhere when nothing is trained by it. */
+static bptt_ref gradient_of_loss(const lowering *l, int n)
+{
+    const bptt_node *node = node_at(l, n);
+    for (int other = l->graph->forward; other < l->graph->count; other++) {
+        if (is_loss(l, other) && node_at(l, other)->a == node->a) { return ref_of(l, other); }
+    }
+    return (bptt_ref){BPTT_REF_NONE, 0, 0};
+}
+
 static bptt_status lower_loss(lowering *l, int n)
 {
     const bptt_node *node = node_at(l, n);
+    const bool logits = node->op == BPTT_OP_CROSS_ENTROPY;
     const int head = bptt_phase(l->plan, BPTT_REGION_HEAD, 0);
-    if (l->of[node->a].uses != 2 || l->of[n].phase != head) {
+    if ((logits && l->of[node->a].uses != 2) || l->of[n].phase != head) {
         return bptt_fail(l->error, BPTT_FAILED, "%s: logits may be used by the loss alone", l->graph->source);
     }
     bptt_action *action = add_action(l, BPTT_LOSS, head, n);
     if (action == NULL) { return BPTT_FAILED; }
+    action->loss = node->op;
     action->in = ref_of(l, node->a);
+    if (!logits) { action->out = gradient_of_loss(l, n); } /* softmax works in place */
     action->cols = node_at(l, node->a)->rows;
     action->flop = 4.0 * (double)action->cols;
     char label[64];
-    const char *logits = symbol(l, node->a, label, sizeof label);
-    (void)snprintf(action->note, sizeof action->note, "loss -= log softmax(%s)[y[t]], d%s = softmax(%s) - onehot(y[t])", logits,
-                   logits, logits);
+    describe_loss(node->op, symbol(l, node->a, label, sizeof label), action->note, sizeof action->note);
     return BPTT_OK;
 }
 
@@ -580,8 +623,10 @@ static bptt_status lower_node(lowering *l, int n, int phase)
 {
     const bptt_node *node = node_at(l, n);
     bptt_status status = BPTT_OK;
-    if (node->op == BPTT_OP_CROSS_ENTROPY && l->of[n].phase == phase) {
+    if (is_loss(l, n) && !is_adjoint(l, n) && l->of[n].phase == phase) {
         status = lower_loss(l, n);
+    } else if (node->op == BPTT_OP_INPUT_REAL && l->of[n].phase == phase && has_value(l, n)) {
+        status = lower_input(l, n);
     } else if (l->of[n].root == n) {
         status = lower_terms(l, n, n, phase, true);
         if (status == BPTT_OK) { status = lower_terms(l, n, n, phase, false); }
@@ -614,9 +659,7 @@ static bool can_read(const lowering *l, int n, int from, bool first)
     if (node->cols > 0 && node->op == BPTT_OP_ADD) { return true; } /* a sum of gradients */
     if (is_product(l, n) && first) { return operand->op == BPTT_OP_PARAM; }
     if (takes_token(l, n) && !first) { return true; }
-    if (node->op == BPTT_OP_CROSS_ENTROPY || node->op == BPTT_OP_CROSS_ENTROPY_ADJOINT) {
-        return first ? has_value(l, from) : operand->op == BPTT_OP_TARGET;
-    }
+    if (is_loss(l, n)) { return first ? has_value(l, from) : bptt_op_kind_of(operand->op) == BPTT_KIND_LEAF; }
     const bool accumulates = l->of[n].root >= 0 && node->op == BPTT_OP_ADD;
     return has_value(l, from) || (accumulates && (operand->op == BPTT_OP_PARAM || l->of[from].root >= 0));
 }
@@ -626,7 +669,7 @@ static bptt_status check_operands(const lowering *l)
 {
     for (int n = 0; n < l->graph->count; n++) {
         const bptt_node *node = node_at(l, n);
-        if (node->op == BPTT_OP_CROSS_ENTROPY && n != l->graph->loss) {
+        if (is_loss(l, n) && !is_adjoint(l, n) && n != l->graph->loss) {
             return bptt_fail(l->error, BPTT_FAILED, "%s:%d: a second loss; a step has one", l->graph->source, node->line);
         }
         if ((node->a < 0 || can_read(l, n, node->a, true)) && (node->b < 0 || can_read(l, n, node->b, false))) { continue; }

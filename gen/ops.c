@@ -75,6 +75,11 @@ static bptt_status shape_of(bptt_op op, const bptt_node *a, const bptt_node *b, 
         fits = a->cols == 0 && b->op == BPTT_OP_TARGET && a->rows == b->rows;
         result->rows = 1;
         break;
+    case BPTT_OP_SQUARED_ERROR:
+    case BPTT_OP_BINARY_CROSS_ENTROPY:
+        fits = a->cols == 0 && b->op == BPTT_OP_TARGET_REAL && a->rows == b->rows;
+        result->rows = 1;
+        break;
     default: /* element by element; sums of gradients may be matrices */
         fits = a->rows == b->rows && a->cols == b->cols && (a->cols == 0 || op == BPTT_OP_ADD);
         result->rows = a->rows;
@@ -96,7 +101,7 @@ int bptt_graph_apply(bptt_graph *graph, bptt_op op, int a, int b, bptt_error *er
 static bool wants_adjoint(const bptt_graph *graph, int node)
 {
     bptt_op op = graph->nodes[node].op;
-    return op != BPTT_OP_INPUT && op != BPTT_OP_TARGET;
+    return op != BPTT_OP_INPUT && op != BPTT_OP_INPUT_REAL && op != BPTT_OP_TARGET && op != BPTT_OP_TARGET_REAL;
 }
 
 /* adjoint[operand] += op(a, b) */
@@ -124,6 +129,9 @@ bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt
     case BPTT_OP_MATVEC: /* y = W v:  dW = dy v',  dv = W' dy */
         status = give(graph, adjoint, a, BPTT_OP_OUTER, d, b, error);
         return status != BPTT_OK ? status : give(graph, adjoint, b, BPTT_OP_MATVEC_T, a, d, error);
+    case BPTT_OP_MATVEC_T: /* y = W' v:  dW = v dy',  dv = W dy */
+        status = give(graph, adjoint, a, BPTT_OP_OUTER, b, d, error);
+        return status != BPTT_OK ? status : give(graph, adjoint, b, BPTT_OP_MATVEC, a, d, error);
     case BPTT_OP_ADD: /* y = a + b:  da = dy,  db = dy */
         status = pass(graph, adjoint, a, d, error);
         return status != BPTT_OK ? status : pass(graph, adjoint, b, d, error);
@@ -145,6 +153,10 @@ bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt
         return give(graph, adjoint, a, BPTT_OP_RELU_ADJOINT, d, n, error);
     case BPTT_OP_CROSS_ENTROPY: /* y = -log softmax(a)[b]:  da = softmax(a) - onehot(b); dy is 1 (d < 0) */
         return give(graph, adjoint, a, BPTT_OP_CROSS_ENTROPY_ADJOINT, a, b, error);
+    case BPTT_OP_SQUARED_ERROR: /* y = sum of (a - b) (a - b):  da = 2 (a - b) */
+        return give(graph, adjoint, a, BPTT_OP_SQUARED_ERROR_ADJOINT, a, b, error);
+    case BPTT_OP_BINARY_CROSS_ENTROPY: /* y = sum of log(1 + exp a) - b a:  da = sigmoid(a) - b */
+        return give(graph, adjoint, a, BPTT_OP_BINARY_CROSS_ENTROPY_ADJOINT, a, b, error);
     default: /* leaves end the walk; adjoint ops are not differentiated again */
         return BPTT_OK;
     }

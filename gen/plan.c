@@ -49,7 +49,8 @@ int bptt_phase_level(const bptt_plan *plan, int phase)
 
 const char *bptt_action_name(bptt_action_kind kind)
 {
-    static const char *const names[] = {"gather", "product", "chain", "loss", "zero", "gradient", "scatter", "column_sum"};
+    static const char *const names[] = {"copy", "gather",   "product", "chain",     "loss",
+                                        "zero", "gradient", "scatter", "column_sum"};
     return names[kind];
 }
 

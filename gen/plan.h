@@ -57,10 +57,11 @@ typedef struct bptt_ref {
 } bptt_ref;
 
 typedef enum {
+    BPTT_COPY,       /* out[r] = v[r] */
     BPTT_GATHER,     /* out[r] = W'[x[r]] (+ bias) */
     BPTT_PRODUCT,    /* out[r] (=, +=, bias +) in[r] W' or in[r] W */
     BPTT_CHAIN,      /* element-wise operations, fused */
-    BPTT_LOSS,       /* loss of logits `in`; backward: in = d loss / d logits */
+    BPTT_LOSS,       /* loss of `in`; backward: out (NONE: in) = d loss / d in */
     BPTT_ZERO,       /* out = 0 */
     BPTT_GRADIENT,   /* dW' = sum over rows in[r]' adjoint[r] */
     BPTT_SCATTER,    /* dW'[x[r]] += adjoint[r] */
@@ -98,6 +99,7 @@ typedef struct bptt_action {
     int param;          /* matrix or bias that it reads, or whose gradient it writes; -1: none */
     bool turned;        /* reads the [outputs][inputs] copy of the matrix */
     bool alternates;    /* in STEP and BACK: every second step sums from the last term to the first */
+    bptt_op loss;       /* of BPTT_LOSS */
     bptt_fill fill;
     int bias; /* param, for FILL_BIAS; -1: none */
     bptt_ref out, in, adjoint;

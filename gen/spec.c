@@ -251,14 +251,16 @@ static bptt_status read_overrides(bptt_reader *r, bptt_sandbox *sandbox)
     return BPTT_OK;
 }
 
-/* Lua function (reader): offers the integer fields that are set as variables to the defaults. */
+/* Lua function (reader): offers the integer fields that are set, or are 0 unless they are, as variables to the defaults. */
 static int offer_fields(lua_State *L)
 {
     bptt_reader *r = lua_touserdata(L, 1);
     for (size_t i = 0; i < BPTT_FIELD_COUNT; i++) {
         int64_t value;
-        const bool whole = bptt_fields[i].kind == BPTT_KIND_INTEGER || bptt_fields[i].kind == BPTT_KIND_SIZES;
-        if (!whole || !r->given[i]) { continue; }
+        const bptt_field *field = &bptt_fields[i];
+        const bool whole = field->kind == BPTT_KIND_INTEGER || field->kind == BPTT_KIND_SIZES;
+        const bool zero = field->fallback != NULL && strcmp(field->fallback, "0") == 0; /* that is there, given or not */
+        if (!whole || !(r->given[i] || zero)) { continue; }
         memcpy(&value, (const char *)r->spec + bptt_fields[i].offset, sizeof value);
         lua_pushinteger(L, value);
         lua_setglobal(L, bptt_fields[i].name);
@@ -299,6 +301,28 @@ static bptt_status match_overrides(bptt_reader *r, const bptt_override *override
         r->origins[field - bptt_fields] = &overrides[i]; /* the last one counts */
     }
     return BPTT_OK;
+}
+
+/* ---- what a spec reads ---- */
+
+bool bptt_spec_tokens(const bptt_spec *spec)
+{
+    return spec->inputs == 0;
+}
+
+bool bptt_spec_labels(const bptt_spec *spec)
+{
+    return spec->outputs == 0;
+}
+
+int64_t bptt_spec_input_size(const bptt_spec *spec)
+{
+    return spec->inputs > 0 ? spec->inputs : spec->vocab;
+}
+
+int64_t bptt_spec_output_size(const bptt_spec *spec)
+{
+    return spec->outputs > 0 ? spec->outputs : spec->vocab;
 }
 
 /* ---- several fields at once ---- */
@@ -350,14 +374,48 @@ static bptt_status check_layers(bptt_reader *r)
     return BPTT_OK;
 }
 
+/* What goes in and what comes out, and the loss that fits. */
+static bptt_status check_data(bptt_reader *r)
+{
+    static const char *const vocab[] = {"vocab", "inputs", "outputs", NULL}, *const loss[] = {"loss", "outputs", NULL},
+                             *const activation[] = {"output_activation", "loss", NULL};
+    const bptt_spec *spec = r->spec;
+    const char *word = bptt_spec_word("loss", (int)spec->loss);
+    if (spec->vocab == 0 && (bptt_spec_tokens(spec) || bptt_spec_labels(spec))) {
+        blame(r, vocab);
+        return bptt_reader_fail(r, NULL, "vocab is missing: %s are tokens; expected vocab, or %s for reals",
+                                bptt_spec_tokens(spec) ? "inputs" : "outputs",
+                                bptt_spec_tokens(spec) ? "inputs = D" : "outputs = Q");
+    }
+    if (spec->vocab > 0 && !bptt_spec_tokens(spec) && !bptt_spec_labels(spec)) {
+        blame(r, vocab);
+        return bptt_reader_fail(r, NULL, "vocab with inputs and outputs, which are reals: nothing is a token; expected no vocab");
+    }
+    if ((spec->loss == BPTT_CROSS_ENTROPY) != bptt_spec_labels(spec)) {
+        blame(r, loss);
+        return bptt_reader_fail(r, NULL, "loss = \"%s\" with %s; expected %s", word,
+                                bptt_spec_labels(spec) ? "labels, since there are no outputs" : "outputs, which are reals",
+                                bptt_spec_labels(spec) ? "\"cross_entropy\", or outputs = Q"
+                                                       : "\"squared_error\" or \"binary_cross_entropy\"");
+    }
+    if (spec->output_activation != BPTT_OUTPUT_IDENTITY && spec->loss != BPTT_SQUARED_ERROR) {
+        blame(r, activation);
+        return bptt_reader_fail(r, NULL,
+                                "output_activation = \"%s\" with loss = \"%s\", which takes logits; expected \"identity\"",
+                                bptt_spec_word("output_activation", (int)spec->output_activation), word);
+    }
+    return BPTT_OK;
+}
+
 static bptt_status check_together(bptt_reader *r)
 {
     static const char *const horizon[] = {"K", "T", NULL};
     static const char *const parts[] = {"threads", "batch", NULL};
     static const char *const spelled[] = {"threads", "unroll", NULL};
     static const char *const products[][4] = {
-        {"batch", "T", NULL},           {"hidden", "hidden", NULL},    {"hidden", "vocab", NULL},
-        {"T", "batch", "hidden", NULL}, {"T", "batch", "vocab", NULL},
+        {"batch", "T", NULL},           {"hidden", "hidden", NULL},     {"hidden", "vocab", NULL},
+        {"T", "batch", "hidden", NULL}, {"T", "batch", "vocab", NULL},  {"hidden", "inputs", NULL},
+        {"hidden", "outputs", NULL},    {"T", "batch", "inputs", NULL}, {"T", "batch", "outputs", NULL},
     };
     if (check_layers(r) != BPTT_OK) { return r->status; }
     if (r->spec->K > r->spec->T) {
@@ -379,7 +437,7 @@ static bptt_status check_together(bptt_reader *r)
         bptt_status status = check_product(r, products[i]);
         if (status != BPTT_OK) { return status; }
     }
-    return BPTT_OK;
+    return check_data(r);
 }
 
 /* ---- entry points ---- */

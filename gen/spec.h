@@ -19,7 +19,8 @@ enum { BPTT_NAME_MAX = 48, BPTT_DIGEST_SIZE = 33, BPTT_MAX_LAYERS = 8 };
 typedef enum { BPTT_CELL_RNN, BPTT_CELL_GRU, BPTT_CELL_LSTM } bptt_cell;
 typedef enum { BPTT_TANH, BPTT_RELU, BPTT_SIGMOID, BPTT_IDENTITY } bptt_activation;
 typedef enum { BPTT_F32, BPTT_F64 } bptt_dtype;
-typedef enum { BPTT_CROSS_ENTROPY } bptt_loss;
+typedef enum { BPTT_CROSS_ENTROPY, BPTT_SQUARED_ERROR, BPTT_BINARY_CROSS_ENTROPY } bptt_loss;
+typedef enum { BPTT_OUTPUT_IDENTITY, BPTT_OUTPUT_SIGMOID, BPTT_OUTPUT_TANH } bptt_output_activation;
 typedef enum { BPTT_MEAN, BPTT_SUM } bptt_reduction;
 typedef enum { BPTT_UNROLL_AUTO, BPTT_UNROLL_TIME, BPTT_UNROLL_FULL, BPTT_UNROLL_NONE } bptt_unroll;
 typedef enum { BPTT_SGD, BPTT_MOMENTUM, BPTT_ADAGRAD, BPTT_RMSPROP, BPTT_ADAM, BPTT_ADAMW } bptt_optimizer_kind;
@@ -81,12 +82,15 @@ typedef struct bptt_spec {
     int64_t layers;                 /* 0 is 1 */
     int64_t sizes[BPTT_MAX_LAYERS]; /* hidden units of each layer, where they differ */
     int size_count;                 /* 0: every layer has `hidden` */
-    int64_t vocab;                  /* V, token ids 0 .. V-1 */
+    int64_t vocab;                  /* V, token ids 0 .. V-1; 0: no tokens */
+    int64_t inputs;                 /* D, reals of an input; 0: none */
+    int64_t outputs;                /* Q, reals of a target; 0: targets are labels, tokens */
     int64_t T;                      /* steps of a sequence */
     int64_t K;                      /* truncation horizon, steps of a chunk, 1 <= K <= T */
     int64_t batch;                  /* B, sequences trained side by side */
     bptt_dtype dtype;
     bptt_loss loss;
+    bptt_output_activation output_activation; /* g in the squared error of g(o) */
     bptt_reduction reduction;
     bool carry; /* the state goes on from sequence to sequence */
     bptt_optimizer optimizer;
@@ -122,6 +126,12 @@ void bptt_spec_free(bptt_spec *spec);
 
 /* Hidden units of a layer, from 0. */
 int64_t bptt_spec_width(const bptt_spec *spec, int64_t layer);
+/* What a step of a sequence is given: a token or not, a label or not; beside these inputs and outputs say. */
+bool bptt_spec_tokens(const bptt_spec *spec);
+bool bptt_spec_labels(const bptt_spec *spec);
+/* Sizes of x, as the cell sees it, and of o. */
+int64_t bptt_spec_input_size(const bptt_spec *spec);
+int64_t bptt_spec_output_size(const bptt_spec *spec);
 
 /* Recomputes `text` and `digest` after a caller in the program changed a field (evaluation sets batch = 1). */
 bptt_status bptt_spec_seal(bptt_spec *spec, bptt_error *error);

@@ -45,6 +45,7 @@ bptt_status bptt_spec_seal(bptt_spec *spec, bptt_error *error)
 {
     size_t length = 0;
     size_t network_length = 0;
+    if (spec->layers == 0) { spec->layers = 1; }
     if (spec->seed > INT64_MAX) {
         return bptt_fail(error, BPTT_FAILED, "seed = %llu: expected at most %lld", (unsigned long long)spec->seed,
                          (long long)INT64_MAX);

@@ -70,6 +70,12 @@ static int operation(lua_State *L)
     return apply(L, op, check_node(L, 1), bptt_op_arity(op) == 2 ? check_node(L, 2) : -1);
 }
 
+/* The function that changes nothing. */
+static int identity(lua_State *L)
+{
+    return push_node(L, check_node(L, 1));
+}
+
 static int add_leaf(lua_State *L, bptt_op op, lua_Integer rows, lua_Integer cols, int symbol)
 {
     bptt_error error = {""};
@@ -270,30 +276,35 @@ static void add_metatable(lua_State *L, bptt_graph *graph)
     lua_pop(L, 1);
 }
 
-/* phi where it is the identity. */
-static int itself(lua_State *L)
-{
-    (void)check_node(L, 1);
-    lua_settop(L, 1);
-    return 1;
-}
-
 static void add_values(lua_State *L, bptt_graph *graph, const bptt_spec *spec)
 {
     static const bptt_op activations[] = {
         [BPTT_TANH] = BPTT_OP_TANH, [BPTT_RELU] = BPTT_OP_RELU, [BPTT_SIGMOID] = BPTT_OP_SIGMOID};
-    static const bptt_op functions[] = {BPTT_OP_EXP, BPTT_OP_TANH, BPTT_OP_SIGMOID, BPTT_OP_RELU, BPTT_OP_CROSS_ENTROPY};
+    static const bptt_op functions[] = {BPTT_OP_EXP,
+                                        BPTT_OP_TANH,
+                                        BPTT_OP_SIGMOID,
+                                        BPTT_OP_RELU,
+                                        BPTT_OP_CROSS_ENTROPY,
+                                        BPTT_OP_SQUARED_ERROR,
+                                        BPTT_OP_BINARY_CROSS_ENTROPY};
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
         add_function(L, graph, bptt_op_name(functions[i]), operation, functions[i]);
     }
     if (spec->activation == BPTT_IDENTITY) {
-        add_function(L, graph, "phi", itself, BPTT_OP_COUNT);
+        add_function(L, graph, "phi", identity, BPTT_OP_COUNT);
     } else {
         add_function(L, graph, "phi", operation, activations[spec->activation]);
     }
     add_function(L, graph, "matrix", matrix, BPTT_OP_PARAM);
     add_function(L, graph, "vector", vector, BPTT_OP_PARAM);
     add_function(L, graph, "state", state, BPTT_OP_STATE);
+    static const bptt_op losses[] = {[BPTT_CROSS_ENTROPY] = BPTT_OP_CROSS_ENTROPY,
+                                     [BPTT_SQUARED_ERROR] = BPTT_OP_SQUARED_ERROR,
+                                     [BPTT_BINARY_CROSS_ENTROPY] = BPTT_OP_BINARY_CROSS_ENTROPY};
+    static const bptt_op outputs[] = {[BPTT_OUTPUT_SIGMOID] = BPTT_OP_SIGMOID, [BPTT_OUTPUT_TANH] = BPTT_OP_TANH};
+    const bptt_output_activation g = spec->output_activation;
+    add_function(L, graph, "criterion", operation, losses[spec->loss]);
+    add_function(L, graph, "output_activation", g == BPTT_OUTPUT_IDENTITY ? identity : operation, outputs[g]);
 }
 
 /* One text's surroundings: a layer's cell, or the output layer. */
@@ -324,9 +335,9 @@ static void add_surroundings(lua_State *L, const surroundings *s)
         add_size(L, "input", s->graph->nodes[s->in].rows);
         offer_node(L, "x", s->in);
     } else {
-        add_size(L, "output", s->spec->vocab);
+        add_size(L, "output", bptt_spec_output_size(s->spec));
         offer_node(L, "h", s->in);
-        offer_node(L, "y", s->target);
+        offer_node(L, "target", s->target);
     }
 }
 
@@ -437,10 +448,18 @@ static bptt_status finish(lua_State *L, bptt_graph *graph, bptt_error *error)
 
 static bptt_status add_leaves(const bptt_spec *spec, bptt_graph *graph, surroundings *s, bptt_error *error)
 {
-    const bptt_node x = {.op = BPTT_OP_INPUT, .a = -1, .b = -1, .rows = spec->vocab, .symbol = -1, .name = "x"};
-    const bptt_node y = {.op = BPTT_OP_TARGET, .a = -1, .b = -1, .rows = spec->vocab, .symbol = -1, .name = "y"};
+    const bool tokens = bptt_spec_tokens(spec), labels = bptt_spec_labels(spec);
+    const bptt_node x = {.op = tokens ? BPTT_OP_INPUT : BPTT_OP_INPUT_REAL,
+                         .a = -1,
+                         .b = -1,
+                         .rows = bptt_spec_input_size(spec),
+                         .symbol = -1,
+                         .name = "x"};
+    bptt_node target = {
+        .op = labels ? BPTT_OP_TARGET : BPTT_OP_TARGET_REAL, .a = -1, .b = -1, .rows = bptt_spec_output_size(spec), .symbol = -1};
+    target.name[0] = labels ? 'y' : 'd';
     s->in = bptt_graph_add(graph, &x, error);
-    s->target = s->in < 0 ? -1 : bptt_graph_add(graph, &y, error);
+    s->target = s->in < 0 ? -1 : bptt_graph_add(graph, &target, error);
     return s->target < 0 ? BPTT_FAILED : BPTT_OK;
 }
 

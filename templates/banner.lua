@@ -19,7 +19,9 @@ local function rule(r)
 end
 local command = {"bptt gen " .. spec.name .. ".lua -o DIR"}
 for _, field in ipairs {
-  {"hidden", spec.hidden}, {"vocab", #spec.alphabet == 0 and spec.vocab or nil}, {"T", spec.T}, {"K", spec.K}, {"batch", spec.batch}, {"dtype", real_size == 8 and "f64" or "f32"},
+  {"hidden", spec.hidden}, {"vocab", #spec.alphabet == 0 and spec.vocab > 0 and spec.vocab or nil}, {"inputs", spec.inputs > 0 and spec.inputs or nil},
+  {"outputs", spec.targets > 0 and spec.targets or nil}, {"loss", spec.loss ~= "cross_entropy" and spec.loss or nil},
+  {"output_activation", spec.output_activation ~= "identity" and spec.output_activation or nil}, {"T", spec.T}, {"K", spec.K}, {"batch", spec.batch}, {"dtype", real_size == 8 and "f64" or "f32"},
   {"cell", spec.cell}, {"activation", spec.activation}, {"reduction", spec.reduction}, {"carry", tostring(spec.carry)},
   {"optimizer", rule(spec.optimizer)}, {"schedule", include("common.lua").scheduled and rule(spec.schedule) or nil},
   {"clip", spec.clip == "none" and "none" or "'{" .. spec.clip .. "=" .. real(spec.limit) .. "}'"},
@@ -43,18 +45,21 @@ if tuned then
   lines[#lines + 1] = "Tiles (rows x vectors) as 'bptt tune' measured them on one machine:"
   for line in include("common.lua").wrap(0, tiles, ", "):gmatch("[^\n]+") do lines[#lines + 1] = "  " .. line end
 end
+local data = spec.vocab > 0 and string.format("V = %d tokens, ", spec.vocab) or ""
+if spec.inputs > 0 then data = data .. string.format("D = %d real inputs, ", spec.inputs) end
+if spec.targets > 0 then data = data .. string.format("Q = %d real targets, ", spec.targets) end
 lines[#lines + 1] = ""
 for _, line in ipairs {
   string.format("A recurrent network (cell %s, %s) and its training by backpropagation through time, sizes fixed:", spec.cell, spec.activation),
-  string.format("  H = %d hidden units, V = %d tokens, T = %d steps of a sequence, K = %d steps of a chunk (truncation), B = %d sequences",
-    spec.hidden, spec.vocab, spec.T, spec.K, spec.batch),
+  string.format("  H = %d hidden units, %sT = %d steps of a sequence, K = %d steps of a chunk (truncation), B = %d sequences",
+    spec.hidden, data, spec.T, spec.K, spec.batch),
 } do lines[#lines + 1] = line end
 for _, equation in ipairs(equations) do lines[#lines + 1] = "  " .. equation end
 lines[#lines + 1] = ""
 lines[#lines + 1] = "A sequence of T steps runs as chunks of K: a chunk runs forward, then backward over its own steps alone, then updates the"
 lines[#lines + 1] = "weights.  d/dW sum of losses s of the chunk keeps the paths from step t to step s with both in the chunk: K = T is exact."
-lines[#lines + 1] = string.format("  loss: cross entropy, %s over the chunk; optimizer %s, clip %s; state %s from sequence to sequence",
-  spec.reduction, spec.optimizer.kind, spec.clip, spec.carry and "carried" or "zeroed")
+lines[#lines + 1] = string.format("  loss: %s, %s over the chunk; optimizer %s, clip %s; state %s from sequence to sequence",
+  spec.loss:gsub("_", " "), spec.reduction, spec.optimizer.kind, spec.clip, spec.carry and "carried" or "zeroed")
 if threads > 1 then
   lines[#lines + 1] = string.format("  %d parts of the work, which a team of threads may do at the same time; the results are the same", threads)
 end

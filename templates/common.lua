@@ -16,10 +16,11 @@ end
 
 -- What a model reads of a step of a sequence, in the order of every argument list: variable, role, type, values in a row.
 common.data = {}
-for _, read in ipairs {{"x", "input", "token", spec.tokens and 1 or 0}, {"v", "input", "real", spec.inputs},
-  {"y", "target", "token", spec.labels and 1 or 0}, {"d", "target", "real", spec.targets}} do
+for _, read in ipairs {{"x", "input", "token", spec.tokens and 1 or 0, "tokens", ""}, {"v", "input", "real", spec.inputs, "inputs", "[D]"},
+  {"y", "target", "token", spec.labels and 1 or 0, "labels", ""}, {"d", "target", "real", spec.targets, "targets", "[Q]"}} do
   if read[4] > 0 then
-    common.data[#common.data + 1] = {name = read[1], role = read[2], type = spec.name .. "_" .. read[3], width = read[4]}
+    common.data[#common.data + 1] =
+      {name = read[1], role = read[2], type = spec.name .. "_" .. read[3], width = read[4], what = read[5], row = read[6]}
   end
 end
 
@@ -48,6 +49,11 @@ function common.data_arguments(which, rows, prefix)
   return each_read(which, function(read)
     return ", " .. common.plus((prefix or "") .. read.name, rows and common.values(read, rows) or "0")
   end)
+end
+
+-- "tokens x[T][B], ...", where every row has the shape `rows`
+function common.shapes(which, rows)
+  return each_read(which, function(read) return ", " .. read.what .. " " .. read.name .. rows .. read.row end):sub(3)
 end
 
 -- ", .x = x, ..."

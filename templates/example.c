@@ -2,9 +2,20 @@
 % local alphabet = spec.alphabet
 % local width = spec.vocab <= 256 and 1 or spec.vocab <= 65536 and 2 or 4
 % local unit = alphabet ~= "" and "character" or width == 1 and "byte" or "little-endian " .. 8 * width .. "-bit number"
+% local data = include("common.lua").data
+% local text = spec.tokens and spec.labels and #data == 2 -- tokens alone: the next one is the label
+% local columns = 0
+% for _, read in ipairs(data) do columns = columns + read.width end
 /* ${name}_main.c: trains ${name} on a file and says how it goes.  An example to start from: a program needs no more than this.
  *
+% if text then
  *   ./${name} FILE [EPOCHS]       each ${unit} of FILE is a token
+% else
+ *   ./${name} FILE [EPOCHS]       FILE holds ${real_size == 8 and "double" or "float"}s, a row of ${columns} for each step of a text:
+% for _, read in ipairs(data) do
+ *                                 ${read.width} ${read.what}
+% end
+% end
  */
 #include "${name}.h"
 
@@ -18,10 +29,20 @@
 #include <string.h>
 % end
 
+% if text then
 enum { STEPS = ${NAME}_STEPS, BATCH = ${NAME}_BATCH, VOCAB = ${NAME}_VOCAB, TOKEN_BYTES = ${width} };
+% else
+enum { STEPS = ${NAME}_STEPS, BATCH = ${NAME}_BATCH, COLUMNS = ${columns}, ROW_BYTES = COLUMNS * (int)sizeof(${name}_real) };
+% end
 
 static ${name} model; /* ${struct_bytes} bytes, no heap */
+% if text then
 static ${name}_token x[(size_t)STEPS * BATCH], y[(size_t)STEPS * BATCH];
+% else
+% for _, read in ipairs(data) do
+static ${read.type} ${read.name}[(size_t)STEPS * BATCH${read.width > 1 and " * " .. read.width or ""}]; /* ${read.what} */
+% end
+% end
 
 static void give_up(const char *why)
 {
@@ -29,6 +50,7 @@ static void give_up(const char *why)
     exit(1);
 }
 
+% if text then
 static ${name}_token read_token(FILE *in)
 {
 % if alphabet ~= "" then
@@ -54,6 +76,33 @@ static ${name}_token read_token(FILE *in)
     return token;
 % end
 }
+% else
+% if spec.vocab > 0 then
+static ${name}_token token_of(${name}_real real)
+{
+    if (!(real >= 0 && real < ${NAME}_VOCAB)) { give_up("the file has a token that is not below ${spec.vocab}"); }
+    return (${name}_token)real;
+}
+
+% end
+/* The next row of the file to step and stream `at` of the sequence; in == NULL: there is none, so no label or target either. */
+static void read_row(FILE *in, long at)
+{
+    ${name}_real row[COLUMNS] = {0};
+    if (in != NULL && fread(row, sizeof row[0], COLUMNS, in) != COLUMNS) { give_up("cannot read the file"); }
+% local column = 0
+% for _, read in ipairs(data) do
+% if read.what == "tokens" then
+    ${read.name}[at] = token_of(row[${column}]);
+% elseif read.what == "labels" then
+    ${read.name}[at] = in != NULL ? token_of(row[${column}]) : ${NAME}_VOCAB;
+% else
+    for (int i = 0; i < ${read.width}; i++) { ${read.name}[at * ${read.width} + i] = ${read.what == "targets" and "in == NULL ? (" .. name .. "_real)NAN : " or ""}row[${column} + i]; }
+% end
+% column = column + read.width
+% end
+}
+% end
 
 % if threads > 1 then
 /* --- ${threads} threads, this one among them, for the parts of the work --------------------------------------------------- */
@@ -131,11 +180,14 @@ static void start_threads(void)
 
 % end
 /* The steps of each stream from `position` on.  Stream b is the b-th of BATCH equal parts of the file, so the state that
- * a sequence leaves is where the next one goes on.  Past the end of a stream there is no label. */
+ * a sequence leaves is where the next one goes on.  Past the end of a stream there is no label${text and "" or " or target"}. */
 static void read_sequence(FILE *in, long length, long position)
 {
     for (long b = 0; b < BATCH; b++) {
-        if (fseek(in, (b * length + position) * TOKEN_BYTES, SEEK_SET) != 0) { give_up("cannot seek in the file"); }
+        if (fseek(in, (b * length + position) * ${text and "TOKEN_BYTES" or "ROW_BYTES"}, SEEK_SET) != 0) { give_up("cannot seek in the file"); }
+% if not text then
+        for (long t = 0; t < STEPS; t++) { read_row(position + t < length ? in : NULL, t * BATCH + b); }
+% else
         ${name}_token token = read_token(in);
         for (long t = 0; t < STEPS; t++) {
             const int inside = position + t < length;
@@ -143,6 +195,7 @@ static void read_sequence(FILE *in, long length, long position)
             token = inside ? read_token(in) : VOCAB;
             y[t * BATCH + b] = token;
         }
+% end
     }
 }
 
@@ -153,7 +206,7 @@ static double train_epoch(FILE *in, long length)
     ${name}_reset(&model);
     for (long position = 0; position < length; position += STEPS) {
         read_sequence(in, length, position);
-        const double loss = ${name}_train(&model, x, y);
+        const double loss = ${name}_train(&model${include("common.lua").data_arguments()});
         if (!isfinite(loss)) { give_up("training diverged: lower the rate"); }
 % if spec.reduction == "mean" then
         sum += loss * (double)(length - position < STEPS ? length - position : STEPS) * BATCH;
@@ -170,19 +223,24 @@ int main(int count, char **arguments)
     if (count < 2 || count > 3 || epochs < 1) { give_up("usage: ./${name} FILE [EPOCHS]"); }
     FILE *in = fopen(arguments[1], "rb");
     if (in == NULL || fseek(in, 0, SEEK_END) != 0) { give_up("cannot open the file"); }
+% if text then
     const long length = (ftell(in) / TOKEN_BYTES - 1) / BATCH; /* the last token of the file is a label only */
+% else
+    const long length = ftell(in) / ROW_BYTES / BATCH;
+% end
     if (length < 1) { give_up("the file is too short for ${spec.batch} streams"); }
     ${name}_init(&model, ${NAME}_SEED);
 % if threads > 1 then
     start_threads();
 % end
     for (long epoch = 1; epoch <= epochs; epoch++) {
+% local unit = text and "nats a token" or "a step"
 % if spec.schedule.kind == "plateau" then
         const double loss = train_epoch(in, length);
-        printf("epoch %ld: loss %.4f nats a token, rate %g\n", epoch, loss, ${name}_rate(&model));
+        printf("epoch %ld: loss %.4f ${unit}, rate %g\n", epoch, loss, ${name}_rate(&model));
         ${name}_observe(&model, loss); /* better: the loss on data held out */
 % else
-        printf("epoch %ld: loss %.4f nats a token\n", epoch, train_epoch(in, length));
+        printf("epoch %ld: loss %.4f ${unit}\n", epoch, train_epoch(in, length));
 % end
         if (fflush(stdout) != 0) { give_up("cannot write"); }
     }

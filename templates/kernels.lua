@@ -26,7 +26,9 @@ kernels.elements = {
 local ROWS = "const uint32_t *x, ptrdiff_t rows, ptrdiff_t cols"
 local UPDATE = "real *param, const real *grad, real *moment1, real *moment2, ptrdiff_t n, const real *with"
 local UPDATE_ROWS = "real *param, const real *grad, real *moment1, ptrdiff_t rows, ptrdiff_t cols, const real *with"
+local LOSS = "real *out, const real *o, ptrdiff_t ldo, const real *d, ptrdiff_t rows, ptrdiff_t cols, real scale, int backward"
 local list = {
+  {"copy", "void", "rows", "real *c, ptrdiff_t ldc, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols"},
   {"gather", "void", "rows", "real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, " .. ROWS},
   {"gather_bias", "void", "rows", "real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, const real *bias, " .. ROWS},
   {"scatter", "void", "rows", "real *table, ptrdiff_t ldt, const real *d, ptrdiff_t ldd, " .. ROWS},
@@ -35,6 +37,8 @@ local list = {
   {"cross_entropy", "double", "softmax",
    "real *o, ptrdiff_t ldo, const uint32_t *y, ptrdiff_t rows, ptrdiff_t cols, real scale, int backward"},
   {"softmax", "void", "softmax", "real *o, ptrdiff_t ldo, real *out, ptrdiff_t rows, ptrdiff_t cols"},
+  {"squared_error", "double", "loss", LOSS},
+  {"binary_cross_entropy", "double", "loss", LOSS},
   {"sum_squares", "double", "update", "const real *a, ptrdiff_t n"},
   {"sgd", "void", "update", UPDATE},
   {"momentum", "void", "update", UPDATE},

@@ -77,7 +77,7 @@ static void ${H.forward_name(steps, streams)}(${name} *m${common.data_parameters
 % end
 % end
 % for _, rows in ipairs(H.head_rows) do
-/* The output layer over ${rows > 0 and rows .. " rows, the whole chunk" or "`rows` rows of the chunk, from `row` on"}: loss, and with it the gradients that need no time.  Every label's
+/* The output layer over ${rows > 0 and rows .. " rows, the whole chunk" or "`rows` rows of the chunk, from `row` on"}: loss, and with it the gradients that need no time.  Every ${H.counted:sub(1, -2)}'s
  * gradient is multiplied by `scale`. */
 static double ${H.head_name("head", rows)}(${name} *m${common.data_parameters("target")}${H.rows_parameter}, real scale)
 {
@@ -106,8 +106,8 @@ static void ${H.backward_name(steps, streams)}(${name} *m${threads == 1 and comm
 %   include("parts.c")
 % end
 % if spec.reduction == "mean" then
-/* Labels that count. */
-static ptrdiff_t count_labels(${common.data_parameters("target"):sub(3)}, ptrdiff_t n)
+/* ${H.counted:gsub("^%l", string.upper)} that count${spec.labels and "" or ": a target that is not a number is none"}. */
+static ptrdiff_t count_${H.counted}(${common.data_parameters("target"):sub(3)}, ptrdiff_t n)
 {
 % H.count_labels()
 }
@@ -149,8 +149,8 @@ double ${name}_loss(${name} *m${common.data_parameters()}, uint32_t chunk)
 % H.call_heads("head_loss", "")
     carry_state(m, steps);
 % if spec.reduction == "mean" then
-    const ptrdiff_t labels = count_labels(${common.data_arguments("target"):sub(3)}, rows);
-    return labels > 0 ? loss * (1.0 / (double)labels) : 0;
+    const ptrdiff_t ${H.counted} = count_${H.counted}(${common.data_arguments("target"):sub(3)}, rows);
+    return ${H.counted} > 0 ? loss * (1.0 / (double)${H.counted}) : 0;
 % else
     return loss;
 % end
@@ -160,8 +160,8 @@ double ${name}_gradient(${name} *m${common.data_parameters()}, uint32_t chunk)
 {
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
 % if spec.reduction == "mean" then
-    const ptrdiff_t labels = count_labels(${common.data_arguments("target"):sub(3)}, rows);
-    const double share = labels > 0 ? 1.0 / (double)labels : 0;
+    const ptrdiff_t ${H.counted} = count_${H.counted}(${common.data_arguments("target"):sub(3)}, rows);
+    const double share = ${H.counted} > 0 ? 1.0 / (double)${H.counted} : 0;
 % else
     const double share = 1;
 % end
@@ -269,14 +269,14 @@ double ${name}_train(${name} *m${common.data_parameters()})
 {
     double loss = 0;
 % if spec.reduction == "mean" then
-    double labels = 0;
+    double ${H.counted} = 0;
 % end
     for (uint32_t chunk = 0; chunk < ${NAME}_CHUNKS; chunk++) {
         const ptrdiff_t rows = steps_of(chunk) * ${NAME}_BATCH;
 % if spec.reduction == "mean" then
-        const double count = (double)count_labels(${common.data_arguments("target"):sub(3)}, rows);
+        const double count = (double)count_${H.counted}(${common.data_arguments("target"):sub(3)}, rows);
         loss += ${name}_gradient(m${common.data_arguments()}, chunk) * count;
-        labels += count;
+        ${H.counted} += count;
 % else
         loss += ${name}_gradient(m${common.data_arguments()}, chunk);
 % end
@@ -286,12 +286,12 @@ double ${name}_train(${name} *m${common.data_parameters()})
         ${read.name} += ${common.values(read, "rows")};
 % end
     }
-    return ${spec.reduction == "mean" and "labels > 0 ? loss / labels : 0" or "loss"};
+    return ${spec.reduction == "mean" and H.counted .. " > 0 ? loss / " .. H.counted .. " : 0" or "loss"};
 }
 
 /* --- one step, for use --------------------------------------------------------------------------------------------------------------- */
 
-void ${name}_predict(${name} *m${common.data_parameters("input")}, ${name}_real *probabilities)
+void ${name}_predict(${name} *m${common.data_parameters("input")}, ${name}_real *${spec.labels and "probabilities" or "outputs"})
 {
 % H.predict()
     carry_state(m, 1);
@@ -414,7 +414,7 @@ const bptt_model ${name}_model = {
     .name = "${name}",
     .digest = "${spec.digest}",
     .hidden = ${NAME}_HIDDEN,
-    .vocab = ${NAME}_VOCAB,
+    .vocab = ${spec.vocab > 0 and NAME .. "_VOCAB" or "0"},
     .inputs = ${spec.inputs},
     .targets = ${spec.targets},
     .steps = ${NAME}_STEPS,

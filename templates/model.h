@@ -26,7 +26,15 @@ extern "C" {
 #endif
 
 #define ${NAME}_HIDDEN ${spec.hidden} /* H */
+% if spec.vocab > 0 then
 #define ${NAME}_VOCAB ${spec.vocab} /* V */
+% end
+% if spec.inputs > 0 then
+#define ${NAME}_INPUTS ${spec.inputs} /* D */
+% end
+% if spec.targets > 0 then
+#define ${NAME}_TARGETS ${spec.targets} /* Q */
+% end
 #define ${NAME}_STEPS ${spec.T} /* T */
 #define ${NAME}_HORIZON ${spec.K} /* K */
 #define ${NAME}_BATCH ${spec.batch} /* B */
@@ -38,7 +46,9 @@ extern "C" {
 #define ${NAME}_SEED ${spec.seed}u /* the spec's seed, for ${name}_init */
 
 typedef ${real} ${name}_real;
-typedef uint32_t ${name}_token; /* below V; a label may be V or more: no loss there */
+% if spec.vocab > 0 then
+typedef uint32_t ${name}_token; /* below V${spec.labels and "; a label may be V or more: no loss there" or ""} */
+% end
 
 #if defined(__GNUC__) && !defined(BPTT_HOSTED)
 #define ${NAME}_ALIGNED __attribute__((aligned(${math.max(16, 4 * simd)})))
@@ -85,12 +95,12 @@ void ${name}_init(${name} *m, uint64_t seed);
 /* State to zero, as at the start of a text. */
 void ${name}_reset(${name} *m);
 
-/* Trains on one sequence, tokens x[T][B], labels y[T][B]: every chunk forward, backward, update.  Returns the loss, ${spec.reduction} over
- * the labels.  Not a number, or infinite: training has diverged, and the last update was not made. */
+/* Trains on one sequence, ${common.shapes(nil, "[T][B]")}: every chunk forward, backward, update.  Returns the loss, ${spec.reduction} over
+ * the ${spec.labels and "labels" or "targets that are numbers"}.  Not a number, or infinite: training has diverged, and the last update was not made. */
 double ${name}_train(${name} *m${common.data_parameters()});
 
 /* Chunk `chunk` of a sequence (0 .. CHUNKS - 1; K steps each, the last one what remains) forward and backward: overwrites m->grad,
- * advances the state, updates nothing.  x, y: [steps of the chunk][B].  Returns the loss, ${spec.reduction} over the labels. */
+ * advances the state, updates nothing.  ${common.data_arguments():sub(3)}: [steps of the chunk][B].  Returns the loss, ${spec.reduction} over the ${spec.labels and "labels" or "targets"}. */
 double ${name}_gradient(${name} *m${common.data_parameters()}, uint32_t chunk);
 
 /* Clips the gradients and updates the parameters.  Returns the gradient's 2-norm before clipping; if that is not finite, nothing
@@ -111,8 +121,8 @@ void ${name}_observe(${name} *m, double loss);
 /* As ${name}_gradient, forward only. */
 double ${name}_loss(${name} *m${common.data_parameters()}, uint32_t chunk);
 
-/* One step: tokens x[B] in, probabilities[B][V] of the next token out; advances the state. */
-void ${name}_predict(${name} *m${common.data_parameters("input")}, ${name}_real *probabilities);
+/* One step: ${common.shapes("input", "[B]")} in, ${spec.labels and (spec.tokens and "probabilities[B][V] of the next token" or "probabilities[B][V]") or "outputs[B][Q]"} out; advances the state. */
+void ${name}_predict(${name} *m${common.data_parameters("input")}, ${name}_real *${spec.labels and "probabilities" or "outputs"});
 
 /* Call after writing to m->param: brings the transposed copies up to date. */
 void ${name}_refresh(${name} *m);

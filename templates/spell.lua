@@ -38,7 +38,7 @@ if decays then H.constants[#H.constants + 1] = number("weight_decay") end
 local taken = {}
 for word in ([[auto break case char const continue default do double else enum extern float for goto if inline int long register
   restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x v y d t row rows steps loss scale
-  first probabilities real zeros forward head head_loss backward squares uniform cross_entropy softmax job all begin each part skip
+  first probabilities outputs real zeros forward head head_loss backward squares uniform cross_entropy softmax job all begin each part skip
   streams from to vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
   CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
   taken[word] = true
@@ -147,6 +147,11 @@ for _, action in ipairs(actions) do
   elseif action.kind == "scatter" then need("scatter")
   elseif action.kind == "column_sum" then
     need("column_sum")
+  elseif action.kind == "copy" then need("copy")
+  elseif action.kind == "loss" and action.loss ~= "cross_entropy" then
+    need(action.loss)
+    need("copy")
+    if action.loss == "binary_cross_entropy" then need("sigmoid") end
   elseif action.kind == "loss" and spelled then need("exp")
   elseif action.kind == "loss" then
     need("cross_entropy")
@@ -457,7 +462,7 @@ function H.define(action)
   if not is_made(action, spec.K) then return end
   if is_product(action) then define_product(action) end
   if action.kind == "chain" and not is_kernel(action) then define_chain(action) end
-  if action.kind == "loss" and spelled then define_loss(action) end
+  if action.loss == "cross_entropy" and spelled then define_loss(action) end
 end
 
 -- --- calls ---------------------------------------------------------------------------------------------------------------------------------
@@ -489,6 +494,14 @@ local function by_rows(rows, cols, write_call)
   for r = 0, rows - 1 do
     for _, line in ipairs(by_vectors(cols, function(j, n) return write_call(r, j, 1, n) end)) do lines[#lines + 1] = line end
   end
+  return lines
+end
+
+-- One call a row, or one for all.  write_call(row, rows).
+local function row_by_row(rows, write_call)
+  if not spelled then return {write_call(0, rows)} end
+  local lines = {}
+  for r = 0, rows - 1 do lines[#lines + 1] = write_call(r, 1) end
   return lines
 end
 
@@ -599,6 +612,19 @@ local function calls(action, time, rows, backward)
         plus(plus(p(action.out), tostring(r * stride(action.out))), j), stride(action.out), plus(weight, j), param.stride,
         bias and plus(bias, j) .. ", " or "", plus(plus("x", at(time or 0, 0, B)), tostring(r)), count, n)
     end)
+  elseif action.kind == "copy" then
+    return row_by_row(rows, function(r, count)
+      return string.format("bptt_copy(%s, %d, %s, %d, %s, %d);", plus(p(action.out), tostring(r * stride(action.out))), stride(action.out),
+        plus(plus("v", at(time or 0, 0, B * action.cols)), tostring(r * action.cols)), action.cols, count, action.cols)
+    end)
+  elseif action.kind == "loss" and action.loss ~= "cross_entropy" then
+    local size = stride(action.input)
+    local terms = row_by_row(rows, function(r, count)
+      return string.format("bptt_%s(%s, %s, %d, %s, %s, %d, %s)", action.loss, backward and plus(p(action.out), tostring(r * size)) or "0",
+        plus(p(action.input), tostring(r * size)), size, plus("d", tostring(r * action.cols)), count, action.cols,
+        backward and "scale, 1" or "(real)1, 0")
+    end)
+    return {"const double loss = " .. common.wrap(8, terms, " + ") .. ";"}
   elseif action.kind == "loss" and spelled then
     local terms = {}
     for r = 0, rows - 1 do
@@ -622,8 +648,8 @@ local function in_regions(list)
 end
 
 -- Declares what the actions of some regions touch.  A part of the work has rows of its own: from stream `first` on of every slot,
--- or from row `skip` on of what holds a block.
-local function declare(chosen, begin)
+-- or from row `skip` on of what holds a block.  forward: no gradient is handed back.
+local function declare(chosen, begin, forward)
   local seen = {}
   local function once(key, ...)
     if not seen[key] then write("    ", table.concat {...}, "\n") end
@@ -652,7 +678,7 @@ local function declare(chosen, begin)
       local bias = params[action.bias]
       once(bias.variable, "const real *const ", bias.variable, " = ", plus("m->param", tostring(bias.offset)), "; /* [", bias.stride, "] */")
     end
-    slot(action.out)
+    if not (forward and action.kind == "loss") then slot(action.out) end
     slot(action.input)
     slot(action.adjoint)
     for _, e in ipairs(action.elements) do
@@ -674,9 +700,10 @@ local function choose(regions, level, forward_only)
   return chosen
 end
 
-local function has_tokens(chosen)
+-- Whether the actions read tokens, "x", or real inputs, "v".
+local function reads(chosen, what)
   for _, action in ipairs(chosen) do
-    if action.kind == "gather" or action.kind == "scatter" then return true end
+    if what == "x" and (action.kind == "gather" or action.kind == "scatter") or what == "v" and action.kind == "copy" then return true end
   end
   return false
 end
@@ -688,7 +715,10 @@ function H.locals(regions, steps)
     if is_made(action, steps) then chosen[#chosen + 1] = action end
   end
   declare(chosen, parted and "first")
-  if not parted and not has_tokens(chosen) then write("    (void)x;\n") end
+  for _, read in ipairs(common.data) do
+    local passed = read.role == "input" and (read.name == "x" or regions[1] == "input")
+    if passed and (not parted or read.name ~= "x") and not reads(chosen, read.name) then write("    (void)", read.name, ";\n") end
+  end
 end
 
 local function put(indent, lines)
@@ -769,7 +799,7 @@ end
 
 function H.head(backward, rows)
   local chosen = choose({"head"}, nil, not backward)
-  declare(chosen, parted and "skip")
+  declare(chosen, parted and "skip", not backward)
   for _, action in ipairs(chosen) do
     write("    /* ", action.note, " */\n")
     put("    ", calls(action, not spelled and "row" or nil, spelled and rows or "rows", backward))
@@ -784,7 +814,7 @@ function H.sums(region)
     if action.region == region and action.cut == "tensor" then chosen[#chosen + 1] = action end
   end
   write("    ", common.name, " *const m = j->m;\n")
-  if has_tokens(chosen) then write("    const ", common.name, "_token *const x = j->x;\n") end
+  if reads(chosen, "x") then write("    const ", common.name, "_token *const x = j->x;\n") end
   write("    const ptrdiff_t ", region == "head" and "row = j->row, " or "", "rows = j->rows;\n")
   declare(chosen)
   for _, action in ipairs(chosen) do
@@ -793,19 +823,25 @@ function H.sums(region)
   end
 end
 
--- Labels that count.
+-- Labels that count, or targets: a number is one.
+H.counted = spec.labels and "labels" or "targets"
 function H.count_labels()
+  local function counts(i)
+    return spec.labels and string.format("y[%s] < %s_VOCAB", i, common.NAME) or string.format("d[%s] == d[%s]", i, i)
+  end
+  local width = spec.labels and 1 or spec.targets
   if not spelled then
-    write("    ptrdiff_t count = 0;\n    for (ptrdiff_t i = 0; i < n; i++) { count += y[i] < ", common.NAME, "_VOCAB; }\n    return count;\n")
+    local values = width == 1 and "n" or "n * " .. width
+    write("    ptrdiff_t count = 0;\n    for (ptrdiff_t i = 0; i < ", values, "; i++) { count += ", counts("i"), "; }\n    return count;\n")
     return
   end
   local function sum(from, to)
     local terms = {}
-    for i = from, to do terms[#terms + 1] = string.format("(y[%d] < %s_VOCAB)", i, common.NAME) end
+    for i = from, to do terms[#terms + 1] = "(" .. counts(i) .. ")" end
     return common.wrap(8, terms, " + ")
   end
-  if rest > 0 then write("    if (n == ", rest * B, ") {\n        return ", sum(0, rest * B - 1), ";\n    }\n") else write("    (void)n;\n") end
-  write("    return ", sum(0, spec.K * B - 1), ";\n")
+  if rest > 0 then write("    if (n == ", rest * B, ") {\n        return ", sum(0, rest * B * width - 1), ";\n    }\n") else write("    (void)n;\n") end
+  write("    return ", sum(0, spec.K * B * width - 1), ";\n")
 end
 
 -- Adds up the loss of the chunk's rows, all at once or in blocks.
@@ -853,11 +889,27 @@ function H.dispatch(which)
   end
 end
 
+-- What the model gives for a step, in place of its loss.
+local function write_outputs(action)
+  local from, stride = place(action.input, 0), slots[action.input.slot].stride
+  local lines = {}
+  if action.loss == "binary_cross_entropy" then
+    lines = by_vectors(tostring(B * stride), function(j, n) return string.format("bptt_sigmoid(%s, %s, %s);", plus(from, j), plus(from, j), n) end)
+  end
+  for _, line in ipairs(row_by_row(B, function(r, rows)
+    return string.format("bptt_copy(%s, %d, %s, %d, %d, %d);", plus("outputs", tostring(r * action.cols)), action.cols,
+      plus(from, tostring(r * stride)), stride, rows, action.cols)
+  end)) do lines[#lines + 1] = line end
+  return lines
+end
+
 function H.predict()
   local chosen = choose({"input", "step", "head"}, nil, true)
-  declare(chosen)
+  declare(chosen, nil, true)
   for _, action in ipairs(chosen) do
-    if action.kind == "loss" and spelled then
+    if action.kind == "loss" and action.loss ~= "cross_entropy" then
+      put("    ", write_outputs(action))
+    elseif action.kind == "loss" and spelled then
       for b = 0, B - 1 do
         write("    softmax(", plus(place(action.input, 0), tostring(b * slots[action.input.slot].stride)), ", ",
           plus("probabilities", tostring(b * action.cols)), ");\n")

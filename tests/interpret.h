@@ -1,7 +1,7 @@
 /* interpret.h: runs a step graph node by node in double, for tests.
  *
  * What each op means is written here a second time, from its comment in gen/graph.h.  Depends on graph.h and Check; knows neither
- * plan nor text.  The caller sets the values of parameters, states and carries.
+ * plan nor text.  The caller sets the values of parameters, states, carries, real inputs and real targets.
  */
 #ifndef BPTT_TESTS_INTERPRET_H
 #define BPTT_TESTS_INTERPRET_H
@@ -86,9 +86,31 @@ static inline double interpret_element(bptt_op op, double a, double b)
     }
 }
 
+/* A target that is not a number has neither loss nor gradient. */
+static inline void interpret_real_loss(const interpreter *it, const bptt_node *node, double *out)
+{
+    const double *u = it->value[node->a], *d = it->value[node->b];
+    const bool squared = node->op == BPTT_OP_SQUARED_ERROR || node->op == BPTT_OP_SQUARED_ERROR_ADJOINT;
+    const bool adjoint = node->op == BPTT_OP_SQUARED_ERROR_ADJOINT || node->op == BPTT_OP_BINARY_CROSS_ENTROPY_ADJOINT;
+    if (!adjoint) { out[0] = 0; }
+    for (int64_t i = 0; i < it->graph->nodes[node->a].rows; i++) {
+        const double slope = isnan(d[i]) ? 0 : squared ? 2 * (u[i] - d[i]) : 1 / (1 + exp(-u[i])) - d[i];
+        const double loss = isnan(d[i]) ? 0 : squared ? (u[i] - d[i]) * (u[i] - d[i]) : log1p(exp(u[i])) - d[i] * u[i];
+        if (adjoint) {
+            out[i] = slope;
+        } else {
+            out[0] += loss;
+        }
+    }
+}
+
 /* A label that is not below V has neither loss nor gradient. */
 static inline void interpret_loss(const interpreter *it, const bptt_node *node, uint32_t y, double *out)
 {
+    if (it->graph->nodes[node->b].op == BPTT_OP_TARGET_REAL) {
+        interpret_real_loss(it, node, out);
+        return;
+    }
     const double *logits = it->value[node->a];
     const int64_t V = it->graph->nodes[node->a].rows;
     double most = logits[0], sum = 0;
@@ -139,6 +161,16 @@ static inline bptt_spec interpret_spec(int64_t H, int64_t V, int64_t T, int64_t 
     spec.seed = 1;
     spec.source = source;
     spec.text = text;
+    return spec;
+}
+
+/* The same with D real inputs and Q real targets. */
+static inline bptt_spec interpret_real_spec(int64_t H, int64_t D, int64_t Q, int64_t T, int64_t K, int64_t B, bptt_loss loss)
+{
+    bptt_spec spec = interpret_spec(H, 0, T, K, B);
+    spec.inputs = D;
+    spec.outputs = Q;
+    spec.loss = loss;
     return spec;
 }
 

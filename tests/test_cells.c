@@ -73,6 +73,15 @@ static size_t place_of(const bptt_tensor *tensor, const bptt_node *node, size_t 
     return tensor->offset + i % cols * tensor->stride + i / cols;
 }
 
+/* The values of a leaf at a row of [..][B][width]. */
+static void give_leaf(const interpreter *it, bptt_op op, const double *values, size_t row)
+{
+    for (int n = 0; n < it->graph->count; n++) {
+        const bptt_node *node = &it->graph->nodes[n];
+        if (node->op == op) { memcpy(it->value[n], values + row * node_size(node), node_size(node) * sizeof *values); }
+    }
+}
+
 static interpreter start_of(const built *b, size_t stream)
 {
     const bptt_model *model = b->code.model;
@@ -99,7 +108,7 @@ static void copy_node(const interpreter *from, int node, const interpreter *to, 
 
 /* One stream of a chunk by the graphs themselves, from the state that the model holds now: returns its loss and adds its gradient to
  * one that lies like the model's. */
-static double loss_by_graph(const built *b, size_t stream, const uint32_t *x, const uint32_t *y, size_t steps, double *gradient)
+static double loss_by_graph(const built *b, size_t stream, const bptt_rows *rows, size_t steps, double *gradient)
 {
     const bptt_graph *g = &b->graph;
     const size_t B = b->code.model->batch;
@@ -109,14 +118,16 @@ static double loss_by_graph(const built *b, size_t stream, const uint32_t *x, co
     for (size_t t = 0; t < steps; t++) {
         at[t] = start_of(b, stream);
         for (int s = 0; s < g->state_count && t > 0; s++) { copy_node(&at[t - 1], g->states[s].next, &at[t], g->states[s].node); }
-        interpret(&at[t], 0, g->forward, x[t * B + stream], y[t * B + stream]);
+        give_leaf(&at[t], BPTT_OP_INPUT_REAL, rows->v, t * B + stream);
+        give_leaf(&at[t], BPTT_OP_TARGET_REAL, rows->d, t * B + stream);
+        interpret(&at[t], 0, g->forward, rows->x[t * B + stream], rows->y[t * B + stream]);
         loss += at[t].value[g->loss][0];
     }
     for (size_t t = steps; t-- > 0;) {
         for (int s = 0; s < g->state_count && t + 1 < steps; s++) {
             if (g->states[s].outgoing >= 0) { copy_node(&at[t + 1], g->states[s].outgoing, &at[t], g->states[s].carry); }
         }
-        interpret(&at[t], g->forward, g->count, x[t * B + stream], y[t * B + stream]);
+        interpret(&at[t], g->forward, g->count, rows->x[t * B + stream], rows->y[t * B + stream]);
         for (int p = 0; p < g->param_count; p++) {
             const bptt_node *node = &g->nodes[g->params[p].node];
             for (size_t i = 0; i < node_size(node); i++) {
@@ -131,7 +142,7 @@ static double loss_by_graph(const built *b, size_t stream, const uint32_t *x, co
 
 /* Every parameter by central differences of the generated loss, over one and two steps (error of the fourth order); the states are
  * put back before each call. */
-static double worst_gradient_error(built *b, const uint32_t *x, const uint32_t *y, uint32_t chunk, const char **where)
+static double worst_gradient_error(built *b, const bptt_rows *rows, uint32_t chunk, const char **where)
 {
     static const double sides[] = {-2, -1, 1, 2}, weights[] = {1, -8, 8, -1};
     const double step = 0x1p-11;
@@ -140,7 +151,7 @@ static double worst_gradient_error(built *b, const uint32_t *x, const uint32_t *
     unsigned char *start = malloc(work);
     ck_assert_ptr_nonnull(start);
     memcpy(start, b->memory + model->state, work);
-    (void)model->gradient(model, b->memory, &(bptt_rows){.x = x, .y = y}, chunk);
+    (void)model->gradient(model, b->memory, rows, chunk);
     double worst = 0;
     for (uint32_t p = 0; p < model->tensor_count; p++) {
         const bptt_tensor *tensor = &model->tensors[p];
@@ -151,10 +162,10 @@ static double worst_gradient_error(built *b, const uint32_t *x, const uint32_t *
                 *w = kept + sides[side] * step;
                 model->refresh(model, b->memory);
                 memcpy(b->memory + model->state, start, work);
-                difference += weights[side] * model->loss(model, b->memory, &(bptt_rows){.x = x, .y = y}, chunk);
+                difference += weights[side] * model->loss(model, b->memory, rows, chunk);
             }
             *w = kept;
-            const double wrong = fabs(block_of(b, model->grad)[at] - difference / (12 * step));
+            const double slope = difference / (12 * step), wrong = fabs(block_of(b, model->grad)[at] - slope) / (1 + fabs(slope));
             if (!(wrong <= worst)) {
                 worst = wrong;
                 *where = tensor->name;
@@ -185,7 +196,21 @@ static void fill(built *b, uint64_t *random)
     model->refresh(model, b->memory);
 }
 
-static void check_chunk(built *b, const uint32_t *x, const uint32_t *y, uint32_t chunk, double tolerance, const char *what)
+/* What a label or a target of the chunk counts for. */
+static double share_of(const built *b, const bptt_rows *rows, size_t steps)
+{
+    const bptt_model *model = b->code.model;
+    const size_t values = steps * model->batch * (model->targets > 0 ? model->targets : 1);
+    size_t count = 0;
+    if (b->plan->spec->reduction == BPTT_SUM) { return 1; }
+    for (size_t i = 0; i < values; i++) {
+        const bool counts = model->targets > 0 ? !isnan(((const double *)rows->d)[i]) : rows->y[i] < model->vocab;
+        count += counts;
+    }
+    return count > 0 ? 1.0 / (double)count : 0;
+}
+
+static void check_chunk(built *b, const bptt_rows *rows, uint32_t chunk, double tolerance, const char *what)
 {
     const bptt_model *model = b->code.model;
     const size_t left = model->steps - (size_t)chunk * model->horizon, steps = left < model->horizon ? left : model->horizon;
@@ -193,49 +218,88 @@ static void check_chunk(built *b, const uint32_t *x, const uint32_t *y, uint32_t
     ck_assert_ptr_nonnull(gradient);
     const char *where = "";
     if (tolerance > 0) {
-        worst = worst_gradient_error(b, x, y, chunk, &where);
+        worst = worst_gradient_error(b, rows, chunk, &where);
         ck_assert_msg(worst < tolerance, "%s, chunk %u: gradient of %s is %g off", what, (unsigned)chunk, where, worst);
     }
-    for (size_t stream = 0; stream < model->batch; stream++) { expected += loss_by_graph(b, stream, x, y, steps, gradient); }
-    const double loss = model->gradient(model, b->memory, &(bptt_rows){.x = x, .y = y}, chunk);
-    ck_assert_msg(fabs(loss - expected) <= 1e-11 * (1 + expected), "%s, chunk %u: loss %.15g, expected %.15g", what,
+    for (size_t stream = 0; stream < model->batch; stream++) { expected += loss_by_graph(b, stream, rows, steps, gradient); }
+    const double share = share_of(b, rows, steps), loss = model->gradient(model, b->memory, rows, chunk);
+    expected *= share;
+    ck_assert_msg(fabs(loss - expected) <= 1e-11 * (1 + fabs(expected)), "%s, chunk %u: loss %.15g, expected %.15g", what,
                   (unsigned)chunk, loss, expected);
     for (size_t i = 0; i < model->block; i++) { /* padding included */
-        const double found = block_of(b, model->grad)[i], wanted = gradient[i];
+        const double found = block_of(b, model->grad)[i], wanted = gradient[i] * share;
         ck_assert_msg(fabs(found - wanted) <= 1e-10 * (1 + fabs(wanted)), "%s, chunk %u: gradient [%zu] %.15g, expected %.15g",
                       what, (unsigned)chunk, i, found, wanted);
     }
     free(gradient);
 }
 
+/* A sequence of whatever a spec reads. */
+enum { TOKENS = 64, REALS = 6 };
+typedef struct sequence {
+    uint32_t x[TOKENS], y[TOKENS];
+    double v[TOKENS * REALS], d[TOKENS * REALS];
+} sequence;
+
+/* About one label or target in five counts for nothing. */
+static void draw_sequence(sequence *s, const bptt_spec *spec, uint64_t *random)
+{
+    const size_t tokens = (size_t)(spec->T * spec->batch);
+    ck_assert(tokens <= TOKENS && spec->inputs <= REALS && spec->outputs <= REALS);
+    memset(s, 0, sizeof *s);
+    if (spec->vocab > 0) { oracle_tokens(random, tokens, (size_t)spec->vocab, 5, s->x, s->y); }
+    for (size_t i = 0; i < TOKENS * REALS; i++) {
+        s->v[i] = (double)(oracle_random(random) >> 11) * 0x1p-52 - 1;
+        s->d[i] = oracle_random(random) % 5 == 0 ? (double)NAN : (double)(oracle_random(random) >> 11) * 0x1p-53;
+    }
+}
+
 static void check_case(const char *cell, const bptt_spec *spec, int simd, double tolerance, uint64_t *random)
 {
-    enum { TOKENS = 64 };
-    uint32_t x[TOKENS], y[TOKENS];
+    sequence s;
     char what[2000];
-    (void)snprintf(what, sizeof what, "%s-- H %lld V %lld T %lld K %lld B %lld threads %lld simd %d unroll %s", cell,
-                   (long long)spec->hidden, (long long)spec->vocab, (long long)spec->T, (long long)spec->K,
+    (void)snprintf(what, sizeof what, "%s-- %s, H %lld V %lld D %lld Q %lld T %lld K %lld B %lld threads %lld simd %d unroll %s",
+                   cell, bptt_spec_word("loss", (int)spec->loss), (long long)spec->hidden, (long long)spec->vocab,
+                   (long long)spec->inputs, (long long)spec->outputs, (long long)spec->T, (long long)spec->K,
                    (long long)spec->batch, (long long)spec->threads, simd, bptt_spec_word("unroll", (int)spec->unroll));
     built b;
     build(spec, cell, simd, &b);
     fill(&b, random);
-    ck_assert_int_le(spec->T * spec->batch, TOKENS);
-    oracle_tokens(random, (size_t)(spec->T * spec->batch), (size_t)spec->vocab, 5, x, y);
+    draw_sequence(&s, spec, random);
     for (uint32_t chunk = 0; chunk < b.code.model->chunks; chunk++) {
         const size_t first = (size_t)chunk * (size_t)(spec->K * spec->batch);
-        check_chunk(&b, x + first, y + first, chunk, tolerance, what);
+        const bptt_rows rows = {.x = s.x + first,
+                                .v = s.v + first * (size_t)spec->inputs,
+                                .y = s.y + first,
+                                .d = s.d + first * (size_t)spec->outputs};
+        check_chunk(&b, &rows, chunk, tolerance, what);
     }
     built_free(&b);
 }
 
-/* Every way of unrolling, chunks that do and do not divide the sequence, one stream and three, sizes below and above a vector. */
-static void check_cell(const char *cell)
+/* H, V (and D and Q) where they are present, T, K, B. */
+static void resize(bptt_spec *spec, const int64_t *sizes)
+{
+    spec->hidden = sizes[0];
+    spec->T = sizes[2];
+    spec->K = sizes[3];
+    spec->batch = sizes[4];
+    if (spec->vocab > 0) { spec->vocab = sizes[1]; }
+    if (spec->inputs > 0) { spec->inputs = sizes[1]; }
+    if (spec->outputs > 0) { spec->outputs = sizes[1]; }
+}
+
+/* Every way of unrolling, chunks that do and do not divide the sequence, one stream and three, sizes below and above a vector.
+ * `like` has the rest of the spec: V, D and Q are present where they are there. */
+static void check_cell(const char *cell, const bptt_spec *like)
 {
     static const int64_t sizes[][5] = {{3, 4, 5, 2, 1}, {5, 5, 4, 4, 3}, {1, 2, 2, 1, 1}, {9, 3, 3, 2, 3}};
     const int simd[] = {1, bptt_kernels_simd(), 4, bptt_kernels_simd()};
     uint64_t random = oracle_seed();
     for (int i = 0; i < 4; i++) {
-        bptt_spec spec = interpret_spec(sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3], sizes[i][4]);
+        bptt_spec spec = *like;
+        resize(&spec, sizes[i]);
+        if (spec.outputs > 0 && i < 2) { spec.outputs = 2 * i + 1; }
         for (int unroll = BPTT_UNROLL_TIME; unroll <= BPTT_UNROLL_NONE; unroll++) {
             spec.unroll = (bptt_unroll)unroll;
             spec.threads = 1;
@@ -247,13 +311,14 @@ static void check_cell(const char *cell)
 }
 
 /* The same cell on top of itself, twice and three times, layers of different sizes. */
-static void check_layers(const char *cell)
+static void check_layers(const char *cell, const bptt_spec *like)
 {
-    static const int64_t sizes[][7] = {{2, 3, 4, 5, 2, 1}, {3, 2, 5, 3, 5, 3}};
+    static const int64_t sizes[][6] = {{2, 3, 4, 5, 2, 1}, {3, 2, 5, 3, 5, 3}};
     const int simd[] = {4, bptt_kernels_simd()};
     uint64_t random = oracle_seed();
     for (int i = 0; i < 2; i++) {
-        bptt_spec spec = interpret_spec(sizes[i][1], sizes[i][2], sizes[i][3], sizes[i][4], sizes[i][5]);
+        bptt_spec spec = *like;
+        resize(&spec, sizes[i] + 1);
         spec.layers = spec.size_count = (int)sizes[i][0];
         for (int n = 0; n < spec.size_count; n++) { spec.sizes[n] = spec.hidden + (n + 1) % spec.size_count; }
         for (int unroll = BPTT_UNROLL_TIME; unroll <= BPTT_UNROLL_NONE; unroll++) {
@@ -351,8 +416,11 @@ static const char *const good_cells[] = {
 
 START_TEST(good_cell)
 {
-    check_cell(good_cells[_i]);
-    check_layers(good_cells[_i]);
+    const bptt_spec tokens = interpret_spec(1, 1, 1, 1, 1), reals = interpret_real_spec(1, 1, 1, 1, 1, 1, BPTT_SQUARED_ERROR);
+    check_cell(good_cells[_i], &tokens);
+    check_layers(good_cells[_i], &tokens);
+    check_cell(good_cells[_i], &reals);
+    check_layers(good_cells[_i], &reals);
 }
 END_TEST
 
@@ -360,8 +428,11 @@ END_TEST
 START_TEST(shipped_cell)
 {
     static const char *const names[] = {"cells/rnn.lua", "cells/gru.lua", "cells/lstm.lua"};
-    check_cell(bptt_embedded(names[_i]));
-    check_layers(bptt_embedded(names[_i]));
+    const bptt_spec tokens = interpret_spec(1, 1, 1, 1, 1), reals = interpret_real_spec(1, 1, 1, 1, 1, 1, BPTT_SQUARED_ERROR);
+    check_cell(bptt_embedded(names[_i]), &tokens);
+    check_layers(bptt_embedded(names[_i]), &tokens);
+    check_cell(bptt_embedded(names[_i]), &reals);
+    check_layers(bptt_embedded(names[_i]), &reals);
 }
 END_TEST
 
@@ -400,6 +471,50 @@ START_TEST(refused_cell)
     ck_assert_str_eq(error.text, refused[_i][1]);
     ck_assert_ptr_null(b.plan);
     built_free(&b);
+}
+END_TEST
+
+/* --- inputs, outputs and losses ------------------------------------------------------------------------------------------------ */
+
+static const struct {
+    int64_t V, D, Q;
+    bptt_loss loss;
+    bptt_output_activation g;
+} data_cases[] = {
+    {0, 1, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_IDENTITY}, {0, 1, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_SIGMOID},
+    {0, 1, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_TANH},     {0, 1, 1, BPTT_BINARY_CROSS_ENTROPY, BPTT_OUTPUT_IDENTITY},
+    {1, 0, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_IDENTITY}, {1, 1, 0, BPTT_CROSS_ENTROPY, BPTT_OUTPUT_IDENTITY},
+};
+enum { DATA_CASES = sizeof data_cases / sizeof data_cases[0] };
+
+START_TEST(inputs_outputs_and_losses)
+{
+    bptt_spec spec = interpret_spec(1, data_cases[_i].V, 1, 1, 1);
+    spec.inputs = data_cases[_i].D;
+    spec.outputs = data_cases[_i].Q;
+    spec.loss = data_cases[_i].loss;
+    spec.output_activation = data_cases[_i].g;
+    for (int reduction = BPTT_MEAN; reduction <= BPTT_SUM; reduction++) {
+        spec.reduction = (bptt_reduction)reduction;
+        check_cell(PARAMS "h = tanh(W * x + U * h + b)\n", &spec);
+    }
+}
+END_TEST
+
+/* Real inputs and outputs where tokens and logits cannot be. */
+START_TEST(real_cell)
+{
+    static const char *const cells[] = {
+        PARAMS "h = tanh(W * x + U * h + b)\ng0 = h * h\n",
+        PARAMS "h = tanh(W * (x * x) + U * h + b - W * tanh(x))\n",
+        PARAMS "h = tanh(W * x + W * x + U * h + b)\n",
+        "W = matrix(hidden, input, 'W')\nb = vector(input, 'b')\ns = state(input)\nR = matrix(input, input, 'R')\n"
+        "s = tanh(R * s + x + b)\nh = W * (s - x)\n",
+        "W = matrix(hidden, input, 'W')\nU = matrix(hidden, hidden, 'U')\ns = state(hidden)\n"
+        "s = tanh(W * x + U * s)\nh = s * (W * x)\n",
+    };
+    const bptt_spec spec = interpret_real_spec(1, 1, 1, 1, 1, 1, _i % 2 == 0 ? BPTT_SQUARED_ERROR : BPTT_BINARY_CROSS_ENTROPY);
+    check_cell(cells[_i / 2], &spec);
 }
 END_TEST
 
@@ -548,6 +663,8 @@ int main(void)
     tcase_add_loop_test(cells, good_cell, 0, (int)(sizeof good_cells / sizeof good_cells[0]));
     tcase_add_loop_test(cells, shipped_cell, 0, 3);
     tcase_add_loop_test(cells, refused_cell, 0, (int)(sizeof refused / sizeof refused[0]));
+    tcase_add_loop_test(cells, inputs_outputs_and_losses, 0, DATA_CASES);
+    tcase_add_loop_test(cells, real_cell, 0, 10);
     tcase_add_loop_test(cells, random_cell_is_right, 0, RANDOM_CELLS);
     suite_add_tcase(suite, cells);
     SRunner *runner = srunner_create(suite);

@@ -180,16 +180,26 @@ static void check_leaf(const interpreter *it, int leaf, int adjoint, uint32_t x,
     }
 }
 
+/* Tokens, and reals with every loss and what stands before it. */
+enum { KINDS_OF_DATA = 5 };
+static bptt_spec spec_of(int kind)
+{
+    if (kind == 0) { return interpret_spec(4, 5, 3, 3, 1); }
+    bptt_spec spec = interpret_real_spec(4, 3, 2, 3, 3, 1, kind == 4 ? BPTT_BINARY_CROSS_ENTROPY : BPTT_SQUARED_ERROR);
+    if (kind < 4) { spec.output_activation = (bptt_output_activation)(kind - 1); }
+    return spec;
+}
+
 START_TEST(adjoint_of_a_cell)
 {
     uint64_t random = oracle_seed() + (uint64_t)_i;
-    bptt_spec spec = interpret_spec(4, 5, 3, 3, 1);
+    bptt_spec spec = spec_of(_i % KINDS_OF_DATA);
     bptt_graph graph;
-    ck_assert_msg(derived(&spec, cells[_i], &graph) == BPTT_OK, "%s", error.text);
+    ck_assert_msg(derived(&spec, cells[_i / KINDS_OF_DATA], &graph) == BPTT_OK, "%s", error.text);
     interpreter it = interpreter_new(&graph);
     for (int n = 0; n < graph.count; n++) {
         const bptt_op op = graph.nodes[n].op;
-        if (op != BPTT_OP_PARAM && op != BPTT_OP_STATE && op != BPTT_OP_CARRY) { continue; }
+        if (op == BPTT_OP_INPUT || op == BPTT_OP_TARGET || bptt_op_kind_of(op) != BPTT_KIND_LEAF) { continue; }
         /* multiples of 1/16 that no sum of them brings within a step of relu's kink at 0 */
         for (size_t i = 0; i < node_size(&graph.nodes[n]); i++) {
             it.value[n][i] = ((double)(oracle_random(&random) % 16) + 0.53 + 0.01 * (double)i) / 16 - 0.5;
@@ -208,10 +218,10 @@ END_TEST
 START_TEST(every_op_is_derived)
 {
     bool seen[BPTT_OP_COUNT] = {false};
-    bptt_spec spec = interpret_spec(4, 5, 3, 3, 1);
-    for (size_t i = 0; i < sizeof cells / sizeof cells[0]; i++) {
+    for (size_t i = 0; i < KINDS_OF_DATA * sizeof cells / sizeof cells[0]; i++) {
         bptt_graph graph;
-        ck_assert_int_eq(derived(&spec, cells[i], &graph), BPTT_OK);
+        bptt_spec spec = spec_of((int)i % KINDS_OF_DATA);
+        ck_assert_int_eq(derived(&spec, cells[i / KINDS_OF_DATA], &graph), BPTT_OK);
         for (int n = 0; n < graph.count; n++) { seen[graph.nodes[n].op] = true; }
         bptt_graph_free(&graph);
     }
@@ -234,7 +244,7 @@ static const struct {
     {PARAMS "x = W * x\n", "cell.lua:5: 'x' is assigned twice"},
     {PARAMS "s = state(hidden)\nh = tanh(W * x + U * s + b)\n", "cell.lua:5: state 's' gets no next value"},
     {PARAMS "h = b\n", "cell.lua:5: state 'h' takes a computed vector of 4 elements"},
-    {PARAMS "h = W * x + U * h\ng = U * h\nloss = tanh(g)\n", "output.lua:7: 'loss' is assigned twice"},
+    {PARAMS "h = W * x + U * h\ng = U * h\nloss = tanh(g)\n", "output.lua:8: 'loss' is assigned twice"},
     {PARAMS "h = tanh(W * x + U * h)\n", "cell.lua:3: parameter 'b' does not reach the loss"},
     {PARAMS "while true do end\n", "cell.lua:5: "},
     {PARAMS "local v = h\nfor i = 1, 5000 do v = v + h end\nh = v + W * x + U * h + b\n",
@@ -286,7 +296,7 @@ int main(void)
     tcase_add_test(texts, rnn_as_text);
     tcase_add_test(texts, horizon_and_batch_are_not_in_the_graph);
     tcase_add_test(texts, activations);
-    tcase_add_loop_test(adjoints, adjoint_of_a_cell, 0, (int)(sizeof cells / sizeof cells[0]));
+    tcase_add_loop_test(adjoints, adjoint_of_a_cell, 0, (int)(KINDS_OF_DATA * sizeof cells / sizeof cells[0]));
     tcase_add_test(adjoints, every_op_is_derived);
     tcase_set_timeout(errors, 30);
     tcase_add_loop_test(errors, refused_cell, 0, (int)(sizeof refused / sizeof refused[0]));

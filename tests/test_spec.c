@@ -159,6 +159,9 @@ static const struct {
     {WITH("seed = 0"), "    seed = 0,\n"},
     {WITH("seed = 2^53"), "    seed = 9007199254740992,\n"},
     {WITH("simd = 1"), "    simd = 1,\n"},
+    {WITH("outputs = 2"), "    outputs = 2,\n"},
+    {WITH("outputs = 2"), "    loss = \"squared_error\",\n"},
+    {WITH("outputs = 2, output_activation = 'tanh'"), "    output_activation = \"tanh\",\n"},
     {WITH("batch = 64, threads = 64"), "    threads = 64,\n"},
     {WITH("simd = 'auto'"), "    simd = \"auto\",\n"},
     {WITH("K = 6"), "    K = 6,\n"},
@@ -222,9 +225,9 @@ END_TEST
 /* ---- messages ---- */
 
 #define ALL_FIELDS                                                                                                               \
-    "name, cell, activation, hidden, vocab, T, K, batch, dtype, loss, reduction, carry, optimizer, schedule, clip, init, seed, " \
-    "unroll, "                                                                                                                   \
-    "simd, threads"
+    "name, cell, activation, hidden, layers, vocab, inputs, outputs, T, K, batch, dtype, loss, output_activation, reduction, "   \
+    "carry, optimizer, schedule, clip, init, seed, unroll, simd, threads"
+#define SIZES      "an integer from 1 to 65536, or a list of up to 8, one a layer"
 #define OPTIMIZERS "\"sgd\", \"momentum\", \"adagrad\", \"rmsprop\", \"adam\" or \"adamw\""
 
 static const struct {
@@ -251,7 +254,20 @@ static const struct {
     {"return function() end", "s.lua:1: the spec returns a function, expected a table of fields"},
     {"\nreturn {}", "s.lua:2: field 'name' is missing: expected a C identifier of at most 40 characters"},
     {"return {name = 'a', hidden = 1, T = 1}",
-     "s.lua:1: field 'vocab' is missing: expected an integer from 2 to 2147483647, or a string of 2 to 256 distinct bytes"},
+     "s.lua:1: vocab is missing: inputs are tokens; expected vocab, or inputs = D for reals"},
+    /* what goes in and comes out */
+    {"return {name = 'a', hidden = 1, T = 1, inputs = 3}",
+     "s.lua:1: vocab is missing: outputs are tokens; expected vocab, or outputs = Q for reals"},
+    {WITH("inputs = 1, outputs = 1"),
+     "s.lua:4: vocab with inputs and outputs, which are reals: nothing is a token; expected no vocab"},
+    {WITH("inputs = -1"), "s.lua:6: inputs = -1: expected an integer from 0 to 65536"},
+    {WITH("vocab = 1"), "s.lua:4: vocab = 1: expected an integer from 2 to 2147483647, or a string of 2 to 256 distinct bytes"},
+    {WITH("loss = 'squared_error'"),
+     "s.lua:6: loss = \"squared_error\" with labels, since there are no outputs; expected \"cross_entropy\", or outputs = Q"},
+    {WITH("outputs = 2, loss = 'cross_entropy'"), "s.lua:6: loss = \"cross_entropy\" with outputs, which are reals; expected "
+                                                  "\"squared_error\" or \"binary_cross_entropy\""},
+    {WITH("outputs = 2, loss = 'binary_cross_entropy', output_activation = 'tanh'"),
+     "s.lua:6: output_activation = \"tanh\" with loss = \"binary_cross_entropy\", which takes logits; expected \"identity\""},
     /* integers */
     {WITH("batch = 0"), "s.lua:6: batch = 0: expected an integer from 1 to 65536"},
     {WITH("batch = 65537"), "s.lua:6: batch = 65537: expected an integer from 1 to 65536"},
@@ -267,7 +283,7 @@ static const struct {
     {WITH("batch = {3}"), "s.lua:6: batch = a table: expected an integer from 1 to 65536"},
     {WITH("batch = print"), "s.lua:6: unknown name 'print'"},
     {WITH("batch = next"), "s.lua:6: batch = a function: expected an integer from 1 to 65536"},
-    {WITH("hidden = 65537"), "s.lua:3: hidden = 65537: expected an integer from 1 to 65536"},
+    {WITH("hidden = 65537"), "s.lua:3: hidden = 65537: expected " SIZES},
     {WITH("seed = -1"), "s.lua:6: seed = -1: expected an integer from 0 to 9223372036854775807"},
     {WITH("seed = 2^63"), "s.lua:6: seed = 9.223372036854776e+18: expected an integer from 0 to 9223372036854775807"},
     {WITH("simd = 2"), "s.lua:6: simd = 2: expected \"auto\", 1, 4, 8 or 16"},
@@ -289,9 +305,13 @@ static const struct {
      "s.lua:2: T * batch * vocab = 65536 * 65536 * 2147483647 reals take 73786976260478468096 bytes, expected at most "
      "281474976710656"},
     /* words */
-    {WITH("cell = 'lstm'"), "s.lua:6: cell = \"lstm\": expected \"rnn\""},
-    {WITH("activation = 'gelu'"), "s.lua:6: activation = \"gelu\": expected \"tanh\", \"relu\" or \"sigmoid\""},
-    {WITH("activation = 'tanh\\0'"), "s.lua:6: activation = \"tanh\\000\": expected \"tanh\", \"relu\" or \"sigmoid\""},
+    {WITH("cell = 'lstn'"), "s.lua:6: cell = \"lstn\": expected \"rnn\", \"gru\" or \"lstm\""},
+    {WITH("hidden = {}"), "s.lua:6: hidden = a table: expected " SIZES},
+    {WITH("hidden = {1, 'two'}"), "s.lua:6: hidden = \"two\": expected " SIZES},
+    {WITH("hidden = {1, 2}, layers = 3"), "s.lua:6: layers = 3, but hidden has 2 sizes, expected as many"},
+    {WITH("activation = 'gelu'"), "s.lua:6: activation = \"gelu\": expected \"tanh\", \"relu\", \"sigmoid\" or \"identity\""},
+    {WITH("activation = 'tanh\\0'"),
+     "s.lua:6: activation = \"tanh\\000\": expected \"tanh\", \"relu\", \"sigmoid\" or \"identity\""},
     {WITH("dtype = 32"), "s.lua:6: dtype = 32: expected \"f32\" or \"f64\""},
     {WITH("unroll = false"), "s.lua:6: unroll = false: expected \"auto\", \"time\", \"full\" or \"none\""},
     {WITH("carry = 'yes'"), "s.lua:6: carry = \"yes\": expected true or false"},
@@ -543,10 +563,10 @@ static const struct {
     {{"hiden=3", NULL}, "--set hiden=3: unknown field 'hiden' (did you mean 'hidden'?)"},
     {{"lr=3", NULL}, "--set lr=3: unknown field 'lr'; the fields are " ALL_FIELDS},
     {{"=3", NULL}, "--set =3: unknown field ''; the fields are " ALL_FIELDS},
-    {{"hidden=0", NULL}, "--set hidden=0: expected an integer from 1 to 65536"},
-    {{"hidden=", NULL}, "--set hidden=: expected an integer from 1 to 65536"},
-    {{"hidden=nil", NULL}, "--set hidden=nil: expected an integer from 1 to 65536"},
-    {{"hidden=many", NULL}, "--set hidden=many: expected an integer from 1 to 65536"},
+    {{"hidden=0", NULL}, "--set hidden=0: expected " SIZES},
+    {{"hidden=", NULL}, "--set hidden=: expected " SIZES},
+    {{"hidden=nil", NULL}, "--set hidden=nil: expected " SIZES},
+    {{"hidden=many", NULL}, "--set hidden=many: expected " SIZES},
     {{"hidden=3 4", NULL}, "--set hidden=3 4: <eof> expected near '4'"},
     {{"hidden=1; x = 2", NULL}, "--set hidden=1; x = 2: <eof> expected near 'x'"},
     {{"clip={norm=", NULL}, "--set clip={norm=: unexpected symbol near <eof>"},
@@ -797,7 +817,7 @@ START_TEST(words_and_help)
     ck_assert_str_eq(bptt_spec_word("activation", BPTT_RELU), "relu");
     ck_assert_str_eq(bptt_spec_word("optimizer", BPTT_ADAM), "adam");
     ck_assert_str_eq(bptt_spec_word("clip", BPTT_CLIP_VALUE), "value");
-    ck_assert_ptr_null(bptt_spec_word("activation", 3));
+    ck_assert_ptr_null(bptt_spec_word("activation", 4));
     ck_assert_ptr_null(bptt_spec_word("activation", -1));
     ck_assert_ptr_null(bptt_spec_word("hidden", 0));
     ck_assert_ptr_null(bptt_spec_word("nothing", 0));
@@ -807,7 +827,7 @@ START_TEST(words_and_help)
     ck_assert_ptr_nonnull(out);
     bptt_spec_help(out);
     ck_assert_int_eq(fclose(out), 0);
-    ck_assert_ptr_nonnull(strstr(text, "\nhidden      hidden units, H: an integer from 1 to 65536; required\n"));
+    ck_assert_ptr_nonnull(strstr(text, "\nhidden      hidden units, H, of every layer or of each: " SIZES "; required\n"));
     ck_assert_ptr_nonnull(strstr(text,
                                  "\nclip        limit of the gradient's norm or of its elements: \"none\", {norm = number} or "
                                  "{value = number}; default {norm = 5}\n"));

@@ -35,6 +35,14 @@ ${signature(k)}
         store(sum + j, total);
     }
 }
+% elseif k.what == "copy" then
+/* Rows of cols reals; what c has more of them, its padding, becomes 0. */
+${signature(k)}
+{
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        for (ptrdiff_t j = 0; j < ldc; j++) { c[r * ldc + j] = j < cols ? a[r * lda + j] : (real)0; }
+    }
+}
 % elseif k.what == "transpose" then
 #if LANES > 1
 /* The same for LANES x LANES.  Half of the rows zipped with the other half, log2(LANES) times. */
