@@ -417,7 +417,8 @@ static bptt_status check_together(bptt_reader *r)
         {"T", "batch", "hidden", NULL}, {"T", "batch", "vocab", NULL},  {"hidden", "inputs", NULL},
         {"hidden", "outputs", NULL},    {"T", "batch", "inputs", NULL}, {"T", "batch", "outputs", NULL},
     };
-    if (check_layers(r) != BPTT_OK) { return r->status; }
+    bptt_status status = check_layers(r);
+    if (status != BPTT_OK) { return status; }
     if (r->spec->K > r->spec->T) {
         blame(r, horizon);
         return bptt_reader_fail(r, NULL, "K = %lld is more than T = %lld, expected K from 1 to T", (long long)r->spec->K,
@@ -434,7 +435,7 @@ static bptt_status check_together(bptt_reader *r)
                                 (long long)r->spec->threads);
     }
     for (size_t i = 0; i < sizeof products / sizeof products[0]; i++) {
-        bptt_status status = check_product(r, products[i]);
+        status = check_product(r, products[i]);
         if (status != BPTT_OK) { return status; }
     }
     return check_data(r);

@@ -306,8 +306,8 @@ static const struct {
      "281474976710656"},
     /* words */
     {WITH("cell = 'lstn'"), "s.lua:6: cell = \"lstn\": expected \"rnn\", \"gru\" or \"lstm\""},
-    {WITH("hidden = {}"), "s.lua:6: hidden = a table: expected " SIZES},
-    {WITH("hidden = {1, 'two'}"), "s.lua:6: hidden = \"two\": expected " SIZES},
+    {"return {name = 'a', T = 1, vocab = 2, hidden = {}}", "s.lua:1: hidden = a table: expected " SIZES},
+    {"return {name = 'a', T = 1, vocab = 2, hidden = {1, 'two'}}", "s.lua:1: hidden = \"two\": expected " SIZES},
     {WITH("hidden = {1, 2}, layers = 3"), "s.lua:6: layers = 3, but hidden has 2 sizes, expected as many"},
     {WITH("activation = 'gelu'"), "s.lua:6: activation = \"gelu\": expected \"tanh\", \"relu\", \"sigmoid\" or \"identity\""},
     {WITH("activation = 'tanh\\0'"),
