@@ -57,6 +57,7 @@ static void push_elements(lua_State *L, const bptt_action *action)
         set_ref(L, "out", &action->elements[e].out);
         set_ref(L, "a", &action->elements[e].a);
         set_ref(L, "b", &action->elements[e].b);
+        if (bptt_op_has_value(action->elements[e].op)) { set_number(L, "value", action->elements[e].value); }
         lua_rawseti(L, -2, e + 1);
     }
     lua_setfield(L, -2, "elements");

@@ -30,6 +30,15 @@ void bptt_graph_free(bptt_graph *graph)
     memset(graph, 0, sizeof *graph);
 }
 
+const char *bptt_number_text(double value, char *text, size_t size)
+{
+    (void)snprintf(text, size, "%.9g", value);
+    for (char *c = text; *c != '\0'; c++) {
+        if (*c == ',') { *c = '.'; }
+    }
+    return text;
+}
+
 const char *bptt_graph_label(const bptt_graph *graph, int node, char *text, size_t size)
 {
     const bptt_node *n = &graph->nodes[node];
@@ -63,6 +72,10 @@ static void print_node(const bptt_graph *graph, int index, FILE *out)
     if (n->b >= 0) {
         size_t used = strlen(operands);
         (void)snprintf(operands + used, sizeof operands - used, ", %s", bptt_graph_label(graph, n->b, label, sizeof label));
+    }
+    if (bptt_op_has_value(n->op)) {
+        size_t used = strlen(operands);
+        (void)snprintf(operands + used, sizeof operands - used, ", %s", bptt_number_text(n->value, label, sizeof label));
     }
     fprintf(out, " %-28s", operands);
     if (n->cols > 0) {

@@ -25,7 +25,20 @@ enum { BPTT_MAX_NODES = 8192, BPTT_MAX_PARAMS = 256, BPTT_MAX_STATES = 32, BPTT_
     X(ADD, "add", ELEMENT, 2)                                                                                                    \
     X(SUB, "sub", ELEMENT, 2)                                                                                                    \
     X(MUL, "mul", ELEMENT, 2)                                                                                                    \
+    X(DIV, "div", ELEMENT, 2)                                                                                                    \
+    X(MIN, "min", ELEMENT, 2)                                                                                                    \
+    X(MAX, "max", ELEMENT, 2)                                                                                                    \
+    X(AT_LEAST, "at_least", ELEMENT, 2) /* u >= v ? 1 : 0 */                                                                     \
+    X(SCALE, "scale", ELEMENT, 1)       /* c u; c is the node's value, here and below */                                         \
+    X(SHIFT, "shift", ELEMENT, 1)       /* u + c */                                                                              \
+    X(OVER, "over", ELEMENT, 1)         /* c / u */                                                                              \
+    X(FLOOR, "floor", ELEMENT, 1)       /* max(u, c) */                                                                          \
+    X(STEP, "step", ELEMENT, 1)         /* u >= c ? 1 : 0 */                                                                     \
     X(NEG, "neg", ELEMENT, 1)                                                                                                    \
+    X(ABS, "abs", ELEMENT, 1)                                                                                                    \
+    X(ABS_ADJOINT, "abs_adjoint", ELEMENT, 2) /* u times the sign of v, 0 where v is 0 */                                        \
+    X(SQRT, "sqrt", ELEMENT, 1)                                                                                                  \
+    X(LOG, "log", ELEMENT, 1)                                                                                                    \
     X(EXP, "exp", ELEMENT, 1)                                                                                                    \
     X(TANH, "tanh", ELEMENT, 1)                                                                                                  \
     X(TANH_ADJOINT, "tanh_adjoint", ELEMENT, 2) /* u (1 - v v), v = tanh */                                                      \
@@ -57,6 +70,7 @@ typedef struct bptt_node {
     int64_t cols;               /* 0: a vector */
     int symbol;                 /* PARAM: index in params; STATE, CARRY: index in states; else -1 */
     int line;                   /* of the cell's source; 0: derived */
+    double value;               /* the number in the op, else 0 */
     char name[BPTT_SYMBOL_MAX]; /* left side of its equation, or "" */
 } bptt_node;
 
@@ -91,8 +105,14 @@ typedef struct bptt_graph {
 const char *bptt_op_name(bptt_op op);
 bptt_op_kind bptt_op_kind_of(bptt_op op);
 int bptt_op_arity(bptt_op op);
+/* Whether the op has a number in it, the node's value. */
+bool bptt_op_has_value(bptt_op op);
+/* What an element-wise op makes of one element of each operand. */
+double bptt_op_result(bptt_op op, double a, double b, double value);
 /* Adds op(a, b), shape checked.  Returns the node, or -1 with the error set ("matvec: matrix of 4 inputs, vector of 3"). */
 int bptt_graph_apply(bptt_graph *graph, bptt_op op, int a, int b, bptt_error *error);
+/* The same for an op of one operand and a number. */
+int bptt_graph_apply_value(bptt_graph *graph, bptt_op op, int a, double value, bptt_error *error);
 /* Adds to adjoint[] what node `n` with adjoint `d` gives its operands: the chain rule, one rule per op. */
 bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt_error *error);
 
@@ -102,6 +122,8 @@ int bptt_graph_add(bptt_graph *graph, const bptt_node *node, bptt_error *error);
 void bptt_graph_free(bptt_graph *graph);
 /* One line a node, from `first` to the one before `last`: "  7 a = add 5 6   [128]". */
 void bptt_graph_print(const bptt_graph *graph, int first, int last, FILE *out);
+/* Writes a number as messages, comments and dumps show it, whatever the locale.  Returns `text`. */
+const char *bptt_number_text(double value, char *text, size_t size);
 /* Name of a node as equations call it, with its time: "h[t-1]", "dW_hh", "n12[t]".  Returns `text`. */
 const char *bptt_graph_label(const bptt_graph *graph, int node, char *text, size_t size);
 

@@ -426,11 +426,12 @@ static bptt_status lower_element(lowering *l, int phase, int n, bool previous, b
 
 static void describe_element(const lowering *l, int n, char *note, size_t size)
 {
-    char label[3][64];
+    char label[3][64] = {"", "", ""};
     const bptt_node *node = node_at(l, n);
+    if (node->b >= 0) { (void)symbol(l, node->b, label[2], sizeof label[2]); }
+    if (bptt_op_has_value(node->op)) { (void)bptt_number_text(node->value, label[2], sizeof label[2]); }
     (void)snprintf(note, size, "%s = %s(%s%s%s)", symbol(l, n, label[0], sizeof label[0]), bptt_op_name(node->op),
-                   symbol(l, node->a, label[1], sizeof label[1]), node->b < 0 ? "" : ", ",
-                   node->b < 0 ? "" : symbol(l, node->b, label[2], sizeof label[2]));
+                   symbol(l, node->a, label[1], sizeof label[1]), label[2][0] == '\0' ? "" : ", ", label[2]);
 }
 
 /* A term of an accumulator that is a value of its own: out += value. */
@@ -445,7 +446,7 @@ static bptt_status lower_added_value(lowering *l, int n, int root, int phase)
         return bptt_fail(l->error, BPTT_FAILED, "%s:%d: a sum with a bias needs a product too", l->graph->source,
                          node_at(l, root)->line);
     }
-    bptt_element element = {BPTT_OP_ADD, ref_of(l, root), ref_of(l, root), ref_of(l, n)};
+    bptt_element element = {BPTT_OP_ADD, ref_of(l, root), ref_of(l, root), ref_of(l, n), 0};
     return lower_element(l, phase, root, previous, element, note);
 }
 
@@ -614,7 +615,7 @@ static bptt_status lower_outgoing(lowering *l, int n, int phase)
     for (int s = 0; s < l->graph->state_count && status == BPTT_OK; s++) {
         if (l->graph->states[s].outgoing != n) { continue; }
         bptt_ref to = home_of_carry(l, s, -1);
-        status = lower_element(l, phase, n, true, (bptt_element){BPTT_OP_ADD, to, to, ref_of(l, n)}, note);
+        status = lower_element(l, phase, n, true, (bptt_element){BPTT_OP_ADD, to, to, ref_of(l, n), 0}, note);
     }
     return status;
 }
@@ -633,7 +634,7 @@ static bptt_status lower_node(lowering *l, int n, int phase)
     } else if (bptt_op_kind_of(node->op) == BPTT_KIND_ELEMENT && has_value(l, n) && l->of[n].phase == phase) {
         char note[160];
         describe_element(l, n, note, sizeof note);
-        bptt_element element = {node->op, ref_of(l, n), ref_of(l, node->a), {BPTT_REF_NONE, 0, 0}};
+        bptt_element element = {node->op, ref_of(l, n), ref_of(l, node->a), {BPTT_REF_NONE, 0, 0}, node->value};
         if (node->b >= 0) { element.b = ref_of(l, node->b); }
         status = lower_element(l, phase, n, false, element, note);
     }

@@ -5,6 +5,7 @@
  */
 #include "graph.h"
 
+#include <math.h>
 #include <string.h>
 
 static const struct {
@@ -30,6 +31,77 @@ bptt_op_kind bptt_op_kind_of(bptt_op op)
 int bptt_op_arity(bptt_op op)
 {
     return table[op].arity;
+}
+
+bool bptt_op_has_value(bptt_op op)
+{
+    return op == BPTT_OP_SCALE || op == BPTT_OP_SHIFT || op == BPTT_OP_OVER || op == BPTT_OP_FLOOR || op == BPTT_OP_STEP;
+}
+
+/* --- values ------------------------------------------------------------------------------------------------------------ */
+
+static double of_two(bptt_op op, double a, double b)
+{
+    switch (op) {
+    case BPTT_OP_ADD:
+        return a + b;
+    case BPTT_OP_SUB:
+        return a - b;
+    case BPTT_OP_MUL:
+        return a * b;
+    case BPTT_OP_DIV:
+        return a / b;
+    case BPTT_OP_MIN:
+        return a < b ? a : b < a ? b : a + (b - a);
+    case BPTT_OP_MAX:
+        return a < b ? b : b < a ? a : a + (b - a);
+    case BPTT_OP_AT_LEAST:
+        return a < b ? 0 : 1;
+    case BPTT_OP_ABS_ADJOINT:
+        return b > 0 ? a : b < 0 ? -a : a * b;
+    case BPTT_OP_TANH_ADJOINT:
+        return a * (1 - b * b);
+    case BPTT_OP_SIGMOID_ADJOINT:
+        return a * (b * (1 - b));
+    case BPTT_OP_RELU_ADJOINT:
+        return b > 0 ? a : 0;
+    default:
+        return (double)NAN;
+    }
+}
+
+double bptt_op_result(bptt_op op, double a, double b, double value)
+{
+    switch (op) {
+    case BPTT_OP_SCALE:
+        return value * a;
+    case BPTT_OP_SHIFT:
+        return a + value;
+    case BPTT_OP_OVER:
+        return value / a;
+    case BPTT_OP_FLOOR:
+        return a < value ? value : a;
+    case BPTT_OP_STEP:
+        return a < value ? 0 : 1;
+    case BPTT_OP_NEG:
+        return -a;
+    case BPTT_OP_ABS:
+        return fabs(a);
+    case BPTT_OP_SQRT:
+        return sqrt(a);
+    case BPTT_OP_LOG:
+        return log(a);
+    case BPTT_OP_EXP:
+        return exp(a);
+    case BPTT_OP_TANH:
+        return tanh(a);
+    case BPTT_OP_SIGMOID:
+        return 1 / (1 + exp(-a));
+    case BPTT_OP_RELU:
+        return a < 0 ? 0 : a;
+    default:
+        return of_two(op, a, b);
+    }
 }
 
 /* --- shapes ------------------------------------------------------------------------------------------------------------ */
@@ -95,6 +167,13 @@ int bptt_graph_apply(bptt_graph *graph, bptt_op op, int a, int b, bptt_error *er
     return bptt_graph_add(graph, &node, error);
 }
 
+int bptt_graph_apply_value(bptt_graph *graph, bptt_op op, int a, double value, bptt_error *error)
+{
+    const int node = bptt_graph_apply(graph, op, a, -1, error);
+    if (node >= 0) { graph->nodes[node].value = value; }
+    return node;
+}
+
 /* --- adjoints ---------------------------------------------------------------------------------------------------------- */
 
 /* Does a change of the node change anything that is trained? */
@@ -121,6 +200,63 @@ static bptt_status pass(bptt_graph *graph, int *adjoint, int operand, int a, bpt
     return give(graph, adjoint, operand, BPTT_OP_COUNT, a, -1, error);
 }
 
+/* adjoint[operand] += factor op(a, b) */
+static bptt_status give_scaled(bptt_graph *graph, int *adjoint, int operand, double factor, bptt_op op, int a, int b,
+                               bptt_error *error)
+{
+    if (!wants_adjoint(graph, operand)) { return BPTT_OK; }
+    int part = bptt_graph_apply(graph, op, a, b, error);
+    if (part >= 0) {
+        part = factor == -1 ? bptt_graph_apply(graph, BPTT_OP_NEG, part, -1, error)
+                            : bptt_graph_apply_value(graph, BPTT_OP_SCALE, part, factor, error);
+    }
+    return part < 0 ? BPTT_FAILED : pass(graph, adjoint, operand, part, error);
+}
+
+/* y = a / b:  da = dy / b,  db = -da y */
+static bptt_status divide_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt_error *error)
+{
+    const int a = graph->nodes[n].a, b = graph->nodes[n].b;
+    const int da = bptt_graph_apply(graph, BPTT_OP_DIV, d, b, error);
+    if (da < 0 || pass(graph, adjoint, a, da, error) != BPTT_OK) { return BPTT_FAILED; }
+    return give_scaled(graph, adjoint, b, -1, BPTT_OP_MUL, da, n, error);
+}
+
+/* y is the larger, or the smaller, of a and b, which takes dy; a where they are equal:  da = dy (a >= b),  db = dy - da */
+static bptt_status choose_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt_error *error)
+{
+    const int a = graph->nodes[n].a, b = graph->nodes[n].b;
+    const bool larger = graph->nodes[n].op == BPTT_OP_MAX;
+    const int takes = bptt_graph_apply(graph, BPTT_OP_AT_LEAST, larger ? a : b, larger ? b : a, error);
+    const int da = takes < 0 ? -1 : bptt_graph_apply(graph, BPTT_OP_MUL, d, takes, error);
+    if (da < 0 || pass(graph, adjoint, a, da, error) != BPTT_OK) { return BPTT_FAILED; }
+    return give(graph, adjoint, b, BPTT_OP_SUB, d, da, error);
+}
+
+/* The ops of one operand and a number c. */
+static bptt_status value_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt_error *error)
+{
+    const bptt_node node = graph->nodes[n]; /* a copy: the array moves as it grows */
+    switch (node.op) {
+    case BPTT_OP_SHIFT: /* y = a + c:  da = dy */
+        return pass(graph, adjoint, node.a, d, error);
+    case BPTT_OP_SCALE: { /* y = c a:  da = c dy */
+        const int da = bptt_graph_apply_value(graph, BPTT_OP_SCALE, d, node.value, error);
+        return da < 0 ? BPTT_FAILED : pass(graph, adjoint, node.a, da, error);
+    }
+    case BPTT_OP_OVER: { /* y = c / a:  da = -(dy / a) y */
+        const int part = bptt_graph_apply(graph, BPTT_OP_DIV, d, node.a, error);
+        return part < 0 ? BPTT_FAILED : give_scaled(graph, adjoint, node.a, -1, BPTT_OP_MUL, part, n, error);
+    }
+    case BPTT_OP_FLOOR: { /* y = max(a, c):  da = dy (a >= c) */
+        const int takes = bptt_graph_apply_value(graph, BPTT_OP_STEP, node.a, node.value, error);
+        return takes < 0 ? BPTT_FAILED : give(graph, adjoint, node.a, BPTT_OP_MUL, d, takes, error);
+    }
+    default: /* STEP, an adjoint op */
+        return BPTT_OK;
+    }
+}
+
 bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt_error *error)
 {
     const int a = graph->nodes[n].a, b = graph->nodes[n].b;
@@ -141,6 +277,17 @@ bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt
     case BPTT_OP_MUL: /* y = a b:  da = dy b,  db = dy a */
         status = give(graph, adjoint, a, BPTT_OP_MUL, d, b, error);
         return status != BPTT_OK ? status : give(graph, adjoint, b, BPTT_OP_MUL, d, a, error);
+    case BPTT_OP_DIV:
+        return divide_backward(graph, n, d, adjoint, error);
+    case BPTT_OP_MIN:
+    case BPTT_OP_MAX:
+        return choose_backward(graph, n, d, adjoint, error);
+    case BPTT_OP_ABS: /* y = |a|:  da = dy sign(a) */
+        return give(graph, adjoint, a, BPTT_OP_ABS_ADJOINT, d, a, error);
+    case BPTT_OP_SQRT: /* y = sqrt a:  da = dy / y / 2 */
+        return give_scaled(graph, adjoint, a, 0.5, BPTT_OP_DIV, d, n, error);
+    case BPTT_OP_LOG: /* y = log a:  da = dy / a */
+        return give(graph, adjoint, a, BPTT_OP_DIV, d, a, error);
     case BPTT_OP_NEG: /* y = -a:  da = -dy */
         return give(graph, adjoint, a, BPTT_OP_NEG, d, -1, error);
     case BPTT_OP_EXP: /* y = exp a:  da = dy y */
@@ -158,6 +305,6 @@ bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt
     case BPTT_OP_BINARY_CROSS_ENTROPY: /* y = sum of log(1 + exp a) - b a:  da = sigmoid(a) - b */
         return give(graph, adjoint, a, BPTT_OP_BINARY_CROSS_ENTROPY_ADJOINT, a, b, error);
     default: /* leaves end the walk; adjoint ops are not differentiated again */
-        return BPTT_OK;
+        return bptt_op_has_value(graph->nodes[n].op) ? value_backward(graph, n, d, adjoint, error) : BPTT_OK;
     }
 }

@@ -49,8 +49,8 @@ int bptt_phase_level(const bptt_plan *plan, int phase)
 
 const char *bptt_action_name(bptt_action_kind kind)
 {
-    static const char *const names[] = {"copy", "gather",   "product", "chain",     "loss",
-                                        "zero", "gradient", "scatter", "column_sum"};
+    static const char *const names[] = {"copy", "gather", "product",  "chain",   "loss",
+                                        "zero", "clear",  "gradient", "scatter", "column_sum"};
     return names[kind];
 }
 
@@ -144,6 +144,7 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
     bptt_status status = bptt_plan_lower(plan, error);
     if (status == BPTT_OK) { status = bptt_plan_stack(plan, error); }
     if (status == BPTT_OK) { bptt_plan_fuse(plan); }
+    if (status == BPTT_OK) { status = bptt_plan_clear(plan, error); }
     if (status == BPTT_OK) { status = bptt_plan_place(plan, memory_limit, error); }
     if (status == BPTT_OK) { status = bptt_plan_tile(plan, error); }
     if (status != BPTT_OK) {

@@ -4,6 +4,7 @@
  *   hoist, gather   lower.c    which action runs in which region, with which operands
  *   stack           stack.c    which products become one
  *   fuse            fuse.c     which values of a chain need no memory
+ *   clear           clear.c    which chains' results need their padding cleared
  *   place           place.c    which slot holds a value, in which rows, where
  *   tile            tile.c     register tiles of every product
  *   cut             plan.c     which part of the work (thread) does what
@@ -63,6 +64,7 @@ typedef enum {
     BPTT_CHAIN,      /* element-wise operations, fused */
     BPTT_LOSS,       /* loss of `in`; backward: out (NONE: in) = d loss / d in */
     BPTT_ZERO,       /* out = 0 */
+    BPTT_CLEAR,      /* padding of out = 0 */
     BPTT_GRADIENT,   /* dW' = sum over rows in[r]' adjoint[r] */
     BPTT_SCATTER,    /* dW'[x[r]] += adjoint[r] */
     BPTT_COLUMN_SUM, /* db = sum over rows adjoint[r] */
@@ -79,6 +81,7 @@ typedef struct bptt_tile {
 typedef struct bptt_element {
     bptt_op op;
     bptt_ref out, a, b;
+    double value; /* the number in the op */
 } bptt_element;
 
 /* How the parts of the work (threads) divide an action.  No sum is cut between parts; tiles and
@@ -160,6 +163,7 @@ void bptt_plan_print(const bptt_plan *plan, FILE *out);
 bptt_status bptt_plan_lower(bptt_plan *plan, bptt_error *error);
 bptt_status bptt_plan_stack(bptt_plan *plan, bptt_error *error);
 void bptt_plan_fuse(bptt_plan *plan);
+bptt_status bptt_plan_clear(bptt_plan *plan, bptt_error *error);
 bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *error);
 bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error); /* obeys spec.tuning */
 void bptt_plan_count(bptt_plan *plan);

@@ -7,6 +7,7 @@
 #include "graph.h"
 #include "sandbox.h"
 
+#include <float.h>
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,10 +58,62 @@ static int apply(lua_State *L, bptt_op op, int a, int b)
 
 /* --- what equations are made of ------------------------------------------------------------------------------------------ */
 
-static int multiply(lua_State *L)
+/* A number: finite, also as a float, so that an equation means the same in f32 and f64. */
+static double check_number(lua_State *L, double value)
 {
+    char text[32];
+    if (!(value >= -(double)FLT_MAX && value <= (double)FLT_MAX)) {
+        luaL_error(L, "%s in an equation; expected a number from -3.4e38 to 3.4e38", bptt_number_text(value, text, sizeof text));
+    }
+    return value;
+}
+
+/* op(a, value); a and the result are nodes. */
+static int apply_value(lua_State *L, bptt_op op, int a, double value)
+{
+    bptt_error error = {""};
+    if (graph_of(L)->nodes[a].cols > 0) { luaL_error(L, "%s takes vectors, not a matrix", bptt_op_name(op)); }
+    int node = bptt_graph_apply_value(graph_of(L), op, a, check_number(L, value), &error);
+    if (node < 0) { luaL_error(L, "%s", error.text); }
+    graph_of(L)->nodes[node].line = line_of_caller(L);
+    return node;
+}
+
+static int negative(lua_State *L, int a)
+{
+    (void)apply(L, BPTT_OP_NEG, a, -1);
+    return check_node(L, -1);
+}
+
+/* A number c (`value`) and a node: c op v where `first`, else v op c. */
+static int with_number(lua_State *L, bptt_op op, double value, int v, bool first)
+{
+    switch (op) {
+    case BPTT_OP_ADD:
+        return push_node(L, apply_value(L, BPTT_OP_SHIFT, v, value));
+    case BPTT_OP_SUB:
+        return push_node(L, apply_value(L, BPTT_OP_SHIFT, first ? negative(L, v) : v, first ? value : -value));
+    case BPTT_OP_MUL:
+        return push_node(L, apply_value(L, BPTT_OP_SCALE, v, value));
+    case BPTT_OP_DIV:
+        return push_node(L, apply_value(L, first ? BPTT_OP_OVER : BPTT_OP_SCALE, v, first ? value : 1 / check_number(L, value)));
+    case BPTT_OP_MAX:
+        return push_node(L, apply_value(L, BPTT_OP_FLOOR, v, value));
+    default: /* min(v, c) = -max(-v, -c) */
+        return push_node(L, negative(L, apply_value(L, BPTT_OP_FLOOR, negative(L, v), -value)));
+    }
+}
+
+/* + - * / min max of two values, one of which may be a number; the op is the second upvalue. */
+static int arithmetic(lua_State *L)
+{
+    bptt_op op = (bptt_op)lua_tointeger(L, lua_upvalueindex(2));
+    for (int i = 1; i <= 2; i++) {
+        if (lua_type(L, i) == LUA_TNUMBER) { return with_number(L, op, lua_tonumber(L, i), check_node(L, 3 - i), i == 1); }
+    }
     int a = check_node(L, 1), b = check_node(L, 2);
-    return apply(L, graph_of(L)->nodes[a].cols > 0 ? BPTT_OP_MATVEC : BPTT_OP_MUL, a, b);
+    if (op == BPTT_OP_MUL && graph_of(L)->nodes[a].cols > 0) { op = BPTT_OP_MATVEC; }
+    return apply(L, op, a, b);
 }
 
 /* A plain operation of the table; its number is the second upvalue. */
@@ -267,10 +320,11 @@ static void add_size(lua_State *L, const char *name, int64_t value)
 static void add_metatable(lua_State *L, bptt_graph *graph)
 {
     luaL_newmetatable(L, NODE);
-    add_function(L, graph, "__add", operation, BPTT_OP_ADD);
-    add_function(L, graph, "__sub", operation, BPTT_OP_SUB);
+    add_function(L, graph, "__add", arithmetic, BPTT_OP_ADD);
+    add_function(L, graph, "__sub", arithmetic, BPTT_OP_SUB);
+    add_function(L, graph, "__mul", arithmetic, BPTT_OP_MUL);
+    add_function(L, graph, "__div", arithmetic, BPTT_OP_DIV);
     add_function(L, graph, "__unm", operation, BPTT_OP_NEG);
-    add_function(L, graph, "__mul", multiply, BPTT_OP_MUL);
     lua_pushboolean(L, 0);
     lua_setfield(L, -2, "__metatable");
     lua_pop(L, 1);
@@ -280,16 +334,14 @@ static void add_values(lua_State *L, bptt_graph *graph, const bptt_spec *spec)
 {
     static const bptt_op activations[] = {
         [BPTT_TANH] = BPTT_OP_TANH, [BPTT_RELU] = BPTT_OP_RELU, [BPTT_SIGMOID] = BPTT_OP_SIGMOID};
-    static const bptt_op functions[] = {BPTT_OP_EXP,
-                                        BPTT_OP_TANH,
-                                        BPTT_OP_SIGMOID,
-                                        BPTT_OP_RELU,
-                                        BPTT_OP_CROSS_ENTROPY,
-                                        BPTT_OP_SQUARED_ERROR,
-                                        BPTT_OP_BINARY_CROSS_ENTROPY};
+    static const bptt_op functions[] = {
+        BPTT_OP_EXP,     BPTT_OP_LOG,  BPTT_OP_SQRT,          BPTT_OP_ABS,           BPTT_OP_TANH,
+        BPTT_OP_SIGMOID, BPTT_OP_RELU, BPTT_OP_CROSS_ENTROPY, BPTT_OP_SQUARED_ERROR, BPTT_OP_BINARY_CROSS_ENTROPY};
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
         add_function(L, graph, bptt_op_name(functions[i]), operation, functions[i]);
     }
+    add_function(L, graph, "min", arithmetic, BPTT_OP_MIN);
+    add_function(L, graph, "max", arithmetic, BPTT_OP_MAX);
     if (spec->activation == BPTT_IDENTITY) {
         add_function(L, graph, "phi", identity, BPTT_OP_COUNT);
     } else {

@@ -8,12 +8,26 @@ local MOST_ROWS, MOST_VECTORS, MOST_ACCUMULATORS = 14, 8, 28
 local TILE = "real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t a_row, ptrdiff_t a_step, " ..
              "const real *b, ptrdiff_t ldb, ptrdiff_t depth"
 
--- Element-wise operations: name of the op in gen/graph.h -> operands, C over vectors.
+-- Element-wise operations: name of the op in gen/graph.h -> operands, C over vectors of the operands a and b and of the number c
+-- (`number`: it takes one); `each`: C over single reals instead.  What is not a number goes into the result.
 kernels.elements = {
   add = {2, "a + b"},
   sub = {2, "a - b"},
   mul = {2, "a * b"},
+  div = {2, "a / b"},
+  min = {2, "if_less(a, b, a, if_less(b, a, b, from_bits(bits_of(a) | bits_of(b))))"}, -- equal, or not numbers
+  max = {2, "if_less(a, b, b, if_less(b, a, a, from_bits(bits_of(a) | bits_of(b))))"},
+  at_least = {2, "if_less(a, b, splat((real)0), splat((real)1))"},
+  scale = {1, "splat(c) * a", number = true},
+  shift = {1, "a + splat(c)", number = true},
+  over = {1, "splat(c) / a", number = true},
+  floor = {1, "if_less(a, splat(c), splat(c), a)", number = true},
+  step = {1, "if_less(a, splat(c), splat((real)0), splat((real)1))", number = true},
   neg = {1, "-a"},
+  abs = {1, "from_bits(bits_of(a) & ~bits_of(splat((real)-0.0)))"},
+  abs_adjoint = {2, "if_less(splat((real)0), b, a, if_less(b, splat((real)0), -a, a * b))"},
+  sqrt = {1, "sqrt_of(a)", each = true},
+  log = {1, "LOG(a)", each = true},
   exp = {1, "exp_of(a)"},
   tanh = {1, "tanh_of(a)"},
   tanh_adjoint = {2, "a * (splat((real)1) - b * b)"},
@@ -34,6 +48,7 @@ local list = {
   {"scatter", "void", "rows", "real *table, ptrdiff_t ldt, const real *d, ptrdiff_t ldd, " .. ROWS},
   {"column_sum", "void", "rows", "real *sum, const real *d, ptrdiff_t ldd, ptrdiff_t rows, ptrdiff_t cols"},
   {"transpose", "void", "rows", "real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols"},
+  {"clear", "void", "rows", "real *c, ptrdiff_t ldc, ptrdiff_t rows, ptrdiff_t from, ptrdiff_t to"},
   {"cross_entropy", "double", "softmax",
    "real *o, ptrdiff_t ldo, const uint32_t *y, ptrdiff_t rows, ptrdiff_t cols, real scale, int backward"},
   {"softmax", "void", "softmax", "real *o, ptrdiff_t ldo, real *out, ptrdiff_t rows, ptrdiff_t cols"},
@@ -75,9 +90,9 @@ local ops = {}
 for op in pairs(kernels.elements) do ops[#ops + 1] = op end
 table.sort(ops)
 for _, op in ipairs(ops) do
-  local arity = kernels.elements[op][1]
+  local arity, number = kernels.elements[op][1], kernels.elements[op].number
   add {name = "bptt_" .. op, result = "void", family = "element", op = op,
-       arguments = "real *out, const real *in, " .. (arity == 2 and "const real *with, " or "") .. "ptrdiff_t n"}
+       arguments = "real *out, const real *in, " .. (arity == 2 and "const real *with, " or "") .. (number and "real c, " or "") .. "ptrdiff_t n"}
 end
 for _, k in ipairs(list) do
   add {name = "bptt_" .. k[1], result = k[2], family = k[3], arguments = k[4], what = k[1]}

@@ -145,9 +145,8 @@ for _, action in ipairs(actions) do
     if action.fill == "zero" then need_zeros(tile.vectors * lanes) end
   elseif action.kind == "gather" then need(action.fill == "bias" and "gather_bias" or "gather")
   elseif action.kind == "scatter" then need("scatter")
-  elseif action.kind == "column_sum" then
-    need("column_sum")
-  elseif action.kind == "copy" then need("copy")
+  elseif action.kind == "column_sum" or action.kind == "clear" or action.kind == "copy" then
+    need(action.kind)
   elseif action.kind == "loss" and action.loss ~= "cross_entropy" then
     need(action.loss)
     need("copy")
@@ -394,6 +393,8 @@ for _, action in ipairs(actions) do
   if action.kind == "chain" and not spelled and not is_kernel(action) then H.has_chain_function = true end
 end
 
+local function number_of(e) return e.value and ", (real)" .. hex(e.value) or "" end
+
 local function define_chain(action)
   local places, index = chain_places(action)
   local by_row = not spelled and not is_flat(action)
@@ -417,7 +418,7 @@ local function define_chain(action)
     write(indent, "const ptrdiff_t run = ", count, " - j < CHAIN_RUN ? ", count, " - j : CHAIN_RUN;\n")
   end
   for _, e in ipairs(action.elements) do
-    write(indent, "bptt_", e.op, "(", operand(e.out), ", ", operand(e.a), e.b and ", " .. operand(e.b) or "", spelled and ", n);\n" or ", run);\n")
+    write(indent, "bptt_", e.op, "(", operand(e.out), ", ", operand(e.a), e.b and ", " .. operand(e.b) or "", number_of(e), spelled and ", n);\n" or ", run);\n")
   end
   if not spelled then write(outside, "}\n") end
   write(by_row and "    }\n}\n\n" or "}\n\n")
@@ -529,7 +530,7 @@ local function chain_call(action, p, rows)
     if is_kernel(action) then
       local e = action.elements[1]
       for _, ref in ipairs {e.out, e.a, e.b} do list[#list + 1] = plus(p(ref), at(ref)) end
-      return string.format("bptt_%s(%s, %s);", e.op, table.concat(list, ", "), count)
+      return string.format("bptt_%s(%s%s, %s);", e.op, table.concat(list, ", "), number_of(e), count)
     end
     for _, one in ipairs((chain_places(action))) do list[#list + 1] = plus(p(one.ref), at(one.ref)) end
     return string.format("%s(%s, %s);", action.name, table.concat(list, ", "), count)
@@ -605,6 +606,8 @@ local function calls(action, time, rows, backward)
   if action.kind == "scatter" or action.kind == "column_sum" then return row_sums(action, param.gradient_variable, p, rows) end
   if action.kind == "zero" then
     return {string.format("memset(%s, 0, (size_t)(%s));", p(action.out), times(stride(action.out) * real_size))}
+  elseif action.kind == "clear" then
+    return {string.format("bptt_clear(%s, %d, %s, %d, %d);", p(action.out), stride(action.out), rows, action.cols, padded(action.cols))}
   elseif action.kind == "gather" then
     local bias = action.fill == "bias" and params[action.bias].variable
     return by_rows(rows, padded(action.cols), function(r, j, count, n)

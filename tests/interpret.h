@@ -56,6 +56,25 @@ static inline void interpret_product(const interpreter *it, const bptt_node *nod
     }
 }
 
+/* The ops of one operand and a number. */
+static inline double interpret_with_number(bptt_op op, double a, double c)
+{
+    switch (op) {
+    case BPTT_OP_SCALE:
+        return c * a;
+    case BPTT_OP_SHIFT:
+        return c + a;
+    case BPTT_OP_OVER:
+        return c / a;
+    case BPTT_OP_FLOOR:
+        return fmax(a, c);
+    case BPTT_OP_STEP:
+        return a >= c;
+    default:
+        ck_abort_msg("op %s has no meaning in tests/interpret.h", bptt_op_name(op));
+    }
+}
+
 static inline double interpret_element(bptt_op op, double a, double b)
 {
     switch (op) {
@@ -65,6 +84,22 @@ static inline double interpret_element(bptt_op op, double a, double b)
         return a - b;
     case BPTT_OP_MUL:
         return a * b;
+    case BPTT_OP_DIV:
+        return a / b;
+    case BPTT_OP_MIN:
+        return fmin(a, b);
+    case BPTT_OP_MAX:
+        return fmax(a, b);
+    case BPTT_OP_AT_LEAST:
+        return a >= b;
+    case BPTT_OP_ABS:
+        return fabs(a);
+    case BPTT_OP_ABS_ADJOINT:
+        return a * (double)((b > 0) - (b < 0));
+    case BPTT_OP_SQRT:
+        return sqrt(a);
+    case BPTT_OP_LOG:
+        return log(a);
     case BPTT_OP_NEG:
         return -a;
     case BPTT_OP_EXP:
@@ -139,7 +174,9 @@ static inline void interpret(const interpreter *it, int first, int last, uint32_
             break;
         case BPTT_KIND_ELEMENT:
             for (size_t i = 0; i < node_size(node); i++) {
-                out[i] = interpret_element(node->op, it->value[node->a][i], node->b < 0 ? 0 : it->value[node->b][i]);
+                const double a = it->value[node->a][i];
+                out[i] = bptt_op_has_value(node->op) ? interpret_with_number(node->op, a, node->value)
+                                                     : interpret_element(node->op, a, node->b < 0 ? 0 : it->value[node->b][i]);
             }
             break;
         case BPTT_KIND_LOSS:

@@ -398,6 +398,16 @@ static const char *const good_cells[] = {
     PARAMS "h = (W * x + b) + (U * h + h)\n",
     PARAMS "h = (U * h + h) + (W * x + b)\n",
     PARAMS "h = tanh(U * h + (h + h)) + (W * x + b) * h\n",
+    /* numbers, and ops that make of padding what is not a number */
+    PARAMS "z = sigmoid(W * x + U * h + b)\nh = (1 - z) * h + 0.5 * z + (z + 1) / 3\n",
+    PARAMS "a = W * x + U * h + b\nh = tanh(a) / (h * h + 0.5) - 1 / (2 + sigmoid(a))\n",
+    PARAMS "a = W * x + U * h + b\nv = log(a * a + 0.1)\nw = sqrt(exp(v) + 0.2)\nh = tanh(v / w)\n",
+    PARAMS "a = W * x + U * h + b\nv = a / (abs(a) + 1)\nh = U * v / exp(tanh(h))\n",
+    PARAMS "a = W * x + U * h + b\nv = exp(tanh(a))\nw = v / exp(h)\nh = tanh(h * w * 0.25 - v)\n",
+    PARAMS "a = W * x + U * h + b\ns = sigmoid(a)\nh = abs(s) * abs(-s) + max(a, a - s) * 0.5 - min(a, a - s) + max(-0.1, "
+           "min(1.1, s)) * min(s, -1) + max(s, 2)\n",
+    PARAMS "c = state(hidden)\nc = 0.5 * c + sigmoid(U * h)\nh = tanh(W * x + b + 0.25 * c / (c + 1))\n",
+    PARAMS "c = state(hidden)\nc = exp(0.4 * c) * 0.5\nh = exp(-exp(W * x + U * h + b) * c)\n",
     /* two layers */
     PARAMS GATE("2") "V2 = matrix(hidden, hidden, 'V2')\ng = state(hidden)\ng = tanh(V2 * tanh(W2 * x + b2) + U2 * g)\nh = "
                      "tanh(W * x + U * h + b + g)\n",
@@ -573,7 +583,7 @@ static const char *any_param(cell_text *c, unsigned kind, char *name)
 static void put_term(cell_text *c, bool *used, char *line, size_t size, size_t *length)
 {
     char a[16], b[16];
-    const unsigned kind = pick(c, 10);
+    const unsigned kind = pick(c, 14);
     if (kind < 2 && !used[kind]) {
         used[kind] = true;
         put(line, size, length, kind == 0 ? "%s * x" : "%s", any_param(c, 1 + kind, a));
@@ -585,8 +595,23 @@ static void put_term(cell_text *c, bool *used, char *line, size_t size, size_t *
         put(line, size, length, "%s * %s", value, any_value(c, b));
     } else if (kind == 7) {
         put(line, size, length, "%s(%s)", pick(c, 2) == 0 ? "tanh" : "sigmoid", any_value(c, a));
-    } else {
+    } else if (kind < 10) {
         put(line, size, length, kind == 8 ? "%s" : "(s - %s)", any_value(c, a));
+    } else if (kind == 10) {
+        static const char *const pairs[] = {"max(%s, %s)", "min(%s, %s)", "%s / (1.5 + sigmoid(%s))"};
+        const char *first = any_value(c, a);
+        put(line, size, length, pairs[pick(c, 3)], first, any_value(c, b)); /* NOLINT */
+    } else {
+        static const char *const single[] = {"abs(%s)",
+                                             "log(1.25 + sigmoid(%s))",
+                                             "sqrt(0.5 + sigmoid(%s))",
+                                             "0.75 / (2 - tanh(%s))",
+                                             "(1 - %s)",
+                                             "%s * 0.5",
+                                             "max(0.25, %s)",
+                                             "min(%s, 0.5)",
+                                             "(%s + 2) / 3"};
+        put(line, size, length, single[pick(c, 9)], any_value(c, a));
     }
 }
 

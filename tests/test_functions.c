@@ -1,4 +1,5 @@
-/* test_functions.c: tanh, exp and sigmoid of the precompiled kernels against libm: within the ulp that ulp.h promises.
+/* test_functions.c: tanh, exp, sigmoid, log and sqrt of the precompiled kernels against libm: within the ulp that ulp.h promises;
+ * the other element-wise kernels at the edges of their domains.
  *
  * Depends on Check, ulp.h and oracle.h (random numbers).  A sample; tests/slow_ulp.c tries every float.
  */
@@ -120,7 +121,7 @@ START_TEST(special_values)
         [ULP_TANH] = {-1, 1}, [ULP_EXP] = {0, (double)INFINITY}, [ULP_SIGMOID] = {0, 1}};
     static const double at_zero[ULP_FUNCTIONS] = {[ULP_TANH] = 0, [ULP_EXP] = 1, [ULP_SIGMOID] = 0.5};
     const subject s = subject_of(_i);
-    if (s.kernel == NULL) { return; }
+    if (s.kernel == NULL || s.function == ULP_LOG || s.function == ULP_SQRT) { return; } /* see edges */
     const double infinity = (double)INFINITY, largest = s.real_size == 4 ? (double)FLT_MAX : DBL_MAX;
     ck_assert(isnan(value_at(&s, (double)NAN)));
     ck_assert(isnan(value_at(&s, -(double)NAN)));
@@ -138,9 +139,140 @@ END_TEST
 START_TEST(never_beyond_one)
 {
     const subject s = subject_of(_i);
-    if (s.kernel == NULL || s.function == ULP_EXP) { return; }
+    if (s.kernel == NULL || (s.function != ULP_TANH && s.function != ULP_SIGMOID)) { return; }
     for (double x = 5; x < 40; x += 0x1p-9) {
         if (value_at(&s, x) > 1 || value_at(&s, -x) < (s.function == ULP_TANH ? -1 : 0)) { ck_abort_msg("beyond 1 at %a", x); }
+    }
+}
+END_TEST
+
+/* --- edges --------------------------------------------------------------------------------------------------------------------- */
+
+#define NOT (double)NAN
+#define INF (double)INFINITY
+
+/* op(a, b), exactly; b is the number of an op that has one. */
+static const struct edge {
+    const char *kernel;
+    char operands; /* 1, 2: vectors; n: a vector and a number */
+    double a, b, result;
+} edges[] = {
+    {"bptt_log", '1', 0, 0, -INF},
+    {"bptt_log", '1', -0.0, 0, -INF},
+    {"bptt_log", '1', 1, 0, 0},
+    {"bptt_log", '1', INF, 0, INF},
+    {"bptt_log", '1', -1, 0, NOT},
+    {"bptt_log", '1', -INF, 0, NOT},
+    {"bptt_log", '1', NOT, 0, NOT},
+    {"bptt_sqrt", '1', 0, 0, 0},
+    {"bptt_sqrt", '1', -0.0, 0, -0.0},
+    {"bptt_sqrt", '1', INF, 0, INF},
+    {"bptt_sqrt", '1', -1, 0, NOT},
+    {"bptt_sqrt", '1', NOT, 0, NOT},
+    {"bptt_sqrt", '1', 4, 0, 2},
+    {"bptt_abs", '1', -0.0, 0, 0},
+    {"bptt_abs", '1', -INF, 0, INF},
+    {"bptt_abs", '1', -3, 0, 3},
+    {"bptt_abs", '1', 3, 0, 3},
+    {"bptt_abs", '1', NOT, 0, NOT},
+    {"bptt_div", '2', 1, 0, INF},
+    {"bptt_div", '2', 1, -0.0, -INF},
+    {"bptt_div", '2', 0, 0, NOT},
+    {"bptt_div", '2', INF, INF, NOT},
+    {"bptt_div", '2', 3, INF, 0},
+    {"bptt_div", '2', 3, -4, -0.75},
+    {"bptt_min", '2', 1, 2, 1},
+    {"bptt_min", '2', 2, 1, 1},
+    {"bptt_min", '2', INF, -INF, -INF},
+    {"bptt_min", '2', -3, -3, -3},
+    {"bptt_min", '2', NOT, 1, NOT},
+    {"bptt_min", '2', 1, NOT, NOT},
+    {"bptt_min", '2', INF, INF, INF},
+    {"bptt_max", '2', 1, 2, 2},
+    {"bptt_max", '2', 2, 1, 2},
+    {"bptt_max", '2', INF, -INF, INF},
+    {"bptt_max", '2', -3, -3, -3},
+    {"bptt_max", '2', NOT, 1, NOT},
+    {"bptt_max", '2', 1, NOT, NOT},
+    {"bptt_max", '2', -INF, -INF, -INF},
+    {"bptt_at_least", '2', 1, 1, 1},
+    {"bptt_at_least", '2', 1, 2, 0},
+    {"bptt_at_least", '2', 2, 1, 1},
+    {"bptt_at_least", '2', -0.0, 0, 1},
+    {"bptt_at_least", '2', 0, INF, 0},
+    {"bptt_abs_adjoint", '2', 3, 2, 3},
+    {"bptt_abs_adjoint", '2', 3, -2, -3},
+    {"bptt_abs_adjoint", '2', 3, 0, 0},
+    {"bptt_abs_adjoint", '2', 3, -INF, -3},
+    {"bptt_abs_adjoint", '2', 3, NOT, NOT},
+    {"bptt_scale", 'n', 3, -0.5, -1.5},
+    {"bptt_scale", 'n', INF, 0, NOT},
+    {"bptt_scale", 'n', NOT, 0, NOT},
+    {"bptt_shift", 'n', 3, -0.5, 2.5},
+    {"bptt_shift", 'n', -INF, 1, -INF},
+    {"bptt_shift", 'n', NOT, 1, NOT},
+    {"bptt_over", 'n', 4, 3, 0.75},
+    {"bptt_over", 'n', 0, 1, INF},
+    {"bptt_over", 'n', -0.0, 1, -INF},
+    {"bptt_over", 'n', 0, 0, NOT},
+    {"bptt_over", 'n', INF, 1, 0},
+    {"bptt_over", 'n', NOT, 1, NOT},
+    {"bptt_floor", 'n', 1, 2, 2},
+    {"bptt_floor", 'n', 3, 2, 3},
+    {"bptt_floor", 'n', -INF, 2, 2},
+    {"bptt_floor", 'n', INF, 2, INF},
+    {"bptt_floor", 'n', NOT, 2, NOT},
+    {"bptt_step", 'n', 2, 2, 1},
+    {"bptt_step", 'n', 1, 2, 0},
+    {"bptt_step", 'n', INF, 2, 1},
+    {"bptt_step", 'n', -INF, 2, 0},
+};
+
+static void run_f32(const struct edge *e, void (*kernel)(void), float *out, ptrdiff_t n)
+{
+    float a[16], b[16];
+    for (int i = 0; i < 16; i++) {
+        a[i] = (float)e->a;
+        b[i] = (float)e->b;
+    }
+    if (e->operands == '1') { ((void (*)(float *, const float *, ptrdiff_t))kernel)(out, a, n); }
+    if (e->operands == '2') { ((void (*)(float *, const float *, const float *, ptrdiff_t))kernel)(out, a, b, n); }
+    if (e->operands == 'n') { ((void (*)(float *, const float *, float, ptrdiff_t))kernel)(out, a, b[0], n); }
+}
+
+static void run_f64(const struct edge *e, void (*kernel)(void), double *out, ptrdiff_t n)
+{
+    double a[16], b[16];
+    for (int i = 0; i < 16; i++) {
+        a[i] = e->a;
+        b[i] = e->b;
+    }
+    if (e->operands == '1') { ((void (*)(double *, const double *, ptrdiff_t))kernel)(out, a, n); }
+    if (e->operands == '2') { ((void (*)(double *, const double *, const double *, ptrdiff_t))kernel)(out, a, b, n); }
+    if (e->operands == 'n') { ((void (*)(double *, const double *, double, ptrdiff_t))kernel)(out, a, b[0], n); }
+}
+
+START_TEST(edge)
+{
+    const struct edge *e = &edges[_i];
+    for (int library = 0; library < 2 * ULP_LIBRARIES; library++) {
+        const int real_size = library % 2 == 0 ? 4 : 8, simd = ulp_simd[library / 2];
+        void (*kernel)(void) = ulp_kernel_named(e->kernel, real_size, simd);
+        if (kernel == NULL) { /* this CPU cannot run the library */
+            ck_assert_ptr_null(bptt_kernels(real_size, simd, &(size_t){0}));
+            continue;
+        }
+        float f32[16] = {0};
+        double f64[16] = {0};
+        if (real_size == 4) { run_f32(e, kernel, f32, simd); }
+        if (real_size == 8) { run_f64(e, kernel, f64, simd); }
+        for (int i = 0; i < simd; i++) {
+            const double found = real_size == 4 ? (double)f32[i] : f64[i];
+            const bool right =
+                isnan(e->result) ? isnan(found) != 0 : found == e->result && !signbit(found) == !signbit(e->result);
+            ck_assert_msg(right, "%s(%g, %g), %d bytes, simd %d: %g, expected %g", e->kernel, e->a, e->b, real_size, simd, found,
+                          e->result);
+        }
     }
 }
 END_TEST
@@ -156,6 +288,7 @@ int main(void)
     tcase_add_loop_test(functions, random_inputs, 0, CASES);
     tcase_add_loop_test(functions, special_values, 0, CASES);
     tcase_add_loop_test(functions, never_beyond_one, 0, CASES);
+    tcase_add_loop_test(functions, edge, 0, (int)(sizeof edges / sizeof edges[0]));
     suite_add_tcase(suite, functions);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

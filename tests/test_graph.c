@@ -146,6 +146,13 @@ static const char *const cells[] = {
            "h = tanh(R * c + b) * sigmoid(U * h)\n",
     PARAMS "c = state(hidden)\nc0 = c\nc = h + tanh(W * x + b)\nh = c0 - U * c0\n",
     PARAMS "c = state(hidden)\nc = c + h\nh = tanh(W * x + U * c + b)\n",
+    PARAMS "a = W * x + U * h + b\nh = 1 - a + 0.5 * h - a * 2 + (h + 1) - (3 + a - 2) / 4\n",
+    PARAMS "a = W * x + U * h + b\nh = a / (2 + h * h) - 1.5 / (exp(a) + 1) + h / exp(a)\n",
+    PARAMS "h = log(1 + exp(W * x + U * h + b)) - sqrt(h * h + 0.25)\n",
+    PARAMS "h = abs(W * x + U * h + b) * h\n",
+    PARAMS "a = W * x + U * h + b\nh = max(a, h) * 3 + min(a, h * a)\n",
+    PARAMS "a = W * x + U * h + b\nh = max(a, 0.3) - min(0.2, a * 2) + max(-0.1, h)\n",
+    PARAMS "a = W * x + U * h + b\nh = max(0, min(1, 0.2 * a + 0.5)) * h + max(a, a) - min(h, h)\n",
 };
 
 /* What one step hands on: its loss, and its states weighted by the carries. */
@@ -247,6 +254,18 @@ static const struct {
     {PARAMS "h = W * x + U * h\ng = U * h\nloss = tanh(g)\n", "output.lua:8: 'loss' is assigned twice"},
     {PARAMS "h = tanh(W * x + U * h)\n", "cell.lua:3: parameter 'b' does not reach the loss"},
     {PARAMS "while true do end\n", "cell.lua:5: "},
+    {PARAMS "h = tanh(W * x + U * h + b)\nz = h * (0 / 0)\n", "cell.lua:6: "},
+    {PARAMS "z = h + 1 / 0\n", "cell.lua:5: inf in an equation; expected a number from -3.4e38 to 3.4e38"},
+    {PARAMS "z = 1e39 - h\n", "cell.lua:5: 1e+39 in an equation; expected a number from -3.4e38 to 3.4e38"},
+    {PARAMS "z = h / 0\n", "cell.lua:5: inf in an equation; expected a number from -3.4e38 to 3.4e38"},
+    {PARAMS "z = min(h, -1e300)\n", "cell.lua:5: 1e+300 in an equation; expected a number from -3.4e38 to 3.4e38"},
+    {PARAMS "z = U + 1\n", "cell.lua:5: shift takes vectors, not a matrix"},
+    {PARAMS "z = 2 * U\n", "cell.lua:5: scale takes vectors, not a matrix"},
+    {PARAMS "z = U / h\n", "cell.lua:5: div takes vectors, not a matrix"},
+    {PARAMS "z = min(U, 1)\n", "cell.lua:5: neg takes vectors, not a matrix"},
+    {PARAMS "z = h + '1'\n", "cell.lua:5: "},
+    {PARAMS "z = max(h)\n", "cell.lua:5: "},
+    {PARAMS "z = log(2)\n", "cell.lua:5: "},
     {PARAMS "local v = h\nfor i = 1, 5000 do v = v + h end\nh = v + W * x + U * h + b\n",
      "cell.lua:6: a step of more than 4096 values"},
     {"for i = 1, 9 do _ENV['s' .. i] = state(hidden) end\n", "cell.lua:1: more than 8 states"},
@@ -270,7 +289,6 @@ static const struct {
     {"b = vector(1 << 31, 'b')\n", "cell.lua:1: bad argument #1 to 'vector' (a size is from 1 to 2147483647)"},
     {"s = state(2^62)\n", "cell.lua:1: bad argument #1 to 'state' (a size is from 1 to 2147483647)"},
     {"s = state('4 4')\n", "cell.lua:1: bad argument #1 to 'state' (number expected, got string)"},
-    {PARAMS "h = h * 0.5\n", "cell.lua:5: "},
     {"syntax error here\n", "cell.lua:1: "},
 };
 

@@ -1,4 +1,4 @@
-/* ulp.h: how far the kernels' tanh, exp and sigmoid are from the truth, in units in the last place of the truth.
+/* ulp.h: how far the kernels' tanh, exp, sigmoid, log and sqrt are from the truth, in units in the last place of the truth.
  *
  * Depends on kernels.h and libm, whose functions of double are the truth for f32, those of long double for f64.
  */
@@ -13,36 +13,67 @@
 
 typedef void ulp_kernel(void *out, const void *in, ptrdiff_t n);
 
-enum { ULP_TANH, ULP_EXP, ULP_SIGMOID, ULP_FUNCTIONS };
+enum { ULP_TANH, ULP_EXP, ULP_SIGMOID, ULP_LOG, ULP_SQRT, ULP_FUNCTIONS };
 /* `limit` is what is promised. */
 static const struct {
     const char *name, *kernel;
     double limit;
-} ulp_functions[ULP_FUNCTIONS] = {{"tanh", "bptt_tanh", 2}, {"exp", "bptt_exp", 2}, {"sigmoid", "bptt_sigmoid", 2.25}};
+} ulp_functions[ULP_FUNCTIONS] = {{"tanh", "bptt_tanh", 2},
+                                  {"exp", "bptt_exp", 2},
+                                  {"sigmoid", "bptt_sigmoid", 2.25},
+                                  {"log", "bptt_log", 1}, /* libm's, which promises as much */
+                                  {"sqrt", "bptt_sqrt", 0.5}};
 
 enum { ULP_LIBRARIES = 4 };
 static const int ulp_simd[ULP_LIBRARIES] = {1, 4, 8, 16};
 
 /* NULL: this CPU cannot run the library. */
-static inline ulp_kernel *ulp_find(int function, int real_size, int simd)
+static inline void (*ulp_kernel_named(const char *name, int real_size, int simd))(void)
 {
     size_t count = 0;
     const bptt_kernel *kernels = bptt_kernels(real_size, simd, &count);
     for (size_t i = 0; kernels != NULL && i < count; i++) {
-        if (strcmp(kernels[i].name, ulp_functions[function].kernel) == 0) { return (ulp_kernel *)kernels[i].function; }
+        if (strcmp(kernels[i].name, name) == 0) { return (void (*)(void))kernels[i].function; }
     }
     return NULL;
 }
 
+static inline ulp_kernel *ulp_find(int function, int real_size, int simd)
+{
+    return (ulp_kernel *)ulp_kernel_named(ulp_functions[function].kernel, real_size, simd);
+}
+
 static inline double ulp_truth(int function, double x)
 {
-    return function == ULP_TANH ? tanh(x) : function == ULP_EXP ? exp(x) : 1 / (1 + exp(-x));
+    switch (function) {
+    case ULP_TANH:
+        return tanh(x);
+    case ULP_EXP:
+        return exp(x);
+    case ULP_LOG:
+        return log(x);
+    case ULP_SQRT:
+        return sqrt(x);
+    default:
+        return 1 / (1 + exp(-x));
+    }
 }
 
 static inline long double ulp_truth_long(int function, double at)
 {
     const long double x = (long double)at;
-    return function == ULP_TANH ? tanhl(x) : function == ULP_EXP ? expl(x) : 1 / (1 + expl(-x));
+    switch (function) {
+    case ULP_TANH:
+        return tanhl(x);
+    case ULP_EXP:
+        return expl(x);
+    case ULP_LOG:
+        return logl(x);
+    case ULP_SQRT:
+        return sqrtl(x);
+    default:
+        return 1 / (1 + expl(-x));
+    }
 }
 
 /* Infinity where only one of the two is a number.  Above the largest number comes 2^128, which stands for infinity. */

@@ -43,6 +43,12 @@ ${signature(k)}
         for (ptrdiff_t j = 0; j < ldc; j++) { c[r * ldc + j] = j < cols ? a[r * lda + j] : (real)0; }
     }
 }
+% elseif k.what == "clear" then
+/* 0 in the padding of the rows, columns `from` up to `to`. */
+${signature(k)}
+{
+    for (ptrdiff_t r = 0; r < rows; r++) { memset(c + r * ldc + from, 0, (size_t)(to - from) * sizeof(real)); }
+}
 % elseif k.what == "transpose" then
 #if LANES > 1
 /* The same for LANES x LANES.  Half of the rows zipped with the other half, log2(LANES) times. */

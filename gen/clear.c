@@ -1,0 +1,110 @@
+/* clear.c: the plan's pass clear: keeps the padding of rows from doing harm.
+ *
+ * A row is padded to whole vectors, and chains work on padding as on data.  What begins as 0 there (parameters, products, states)
+ * stays 0 for most ops, becomes another number for some (sigmoid, 1 - v) and not a number for others (0 / 0, log 0).  No product
+ * reads padding as a term; but gradients are written in whole vectors, so that the padding of an adjoint lands in a gradient's, and
+ * the gradient's norm counts that.  So: an adjoint's padding is 0 in memory, any other value's finite.  This pass runs the plan on one
+ * element of padding, and puts a CLEAR behind each chain that would break the rule.  Depends on plan.h.
+ */
+#include "plan.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+/* NAN: unknown, or not a number. */
+typedef struct padding {
+    double before[BPTT_MAX_SLOTS]; /* a state's before the step; where sums write no padding, any slot's before the chunk */
+    double now[BPTT_MAX_SLOTS];
+    bool clear[BPTT_MAX_ACTIONS][BPTT_MAX_ELEMENTS]; /* what this element stores is cleared behind the chain */
+} padding;
+
+static double read_padding(const bptt_plan *plan, const padding *p, const double *temps, const bptt_ref *ref)
+{
+    if (ref->kind == BPTT_REF_TEMP) { return temps[ref->index]; }
+    if (ref->kind != BPTT_REF_SLOT) { return 0; }
+    const bool previous = plan->slots[ref->index].kind == BPTT_ROWS_STATE && ref->shift == 0;
+    return previous ? p->before[ref->index] : p->now[ref->index];
+}
+
+static bool harmful(const bptt_action *action, double value)
+{
+    return action->forward ? !(fabs(value) <= (double)FLT_MAX) : value != 0;
+}
+
+static void run_chain(const bptt_plan *plan, int a, padding *p)
+{
+    const bptt_action *action = &plan->actions[a];
+    double temps[BPTT_MAX_ELEMENTS] = {0};
+    for (int e = 0; e < action->element_count; e++) {
+        const bptt_element *element = &action->elements[e];
+        const double x = read_padding(plan, p, temps, &element->a), y = read_padding(plan, p, temps, &element->b);
+        const double value = bptt_op_result(element->op, x, y, element->value);
+        *(element->out.kind == BPTT_REF_TEMP ? &temps[element->out.index] : &p->now[element->out.index]) = value;
+    }
+    bool seen[BPTT_MAX_SLOTS] = {false};
+    for (int e = action->element_count - 1; e >= 0; e--) { /* the last one that writes a slot counts */
+        const bptt_ref *out = &action->elements[e].out;
+        if (out->kind != BPTT_REF_SLOT || seen[out->index]) { continue; }
+        seen[out->index] = true;
+        p->clear[a][e] = p->clear[a][e] || harmful(action, p->now[out->index]);
+        if (p->clear[a][e]) { p->now[out->index] = 0; }
+    }
+}
+
+/* One chunk; true: a later one would begin with other padding than assumed, and now assumes anything. */
+static bool run_chunk(const bptt_plan *plan, padding *p)
+{
+    const bool writes_none = plan->unroll == BPTT_UNROLL_FULL;
+    memcpy(p->now, p->before, sizeof p->now);
+    for (int a = 0; a < plan->action_count; a++) {
+        const bptt_action *action = &plan->actions[a];
+        if (action->kind == BPTT_CHAIN) {
+            run_chain(plan, a, p);
+        } else if (action->out.kind == BPTT_REF_SLOT && !(writes_none && action->kind == BPTT_PRODUCT) &&
+                   action->fill != BPTT_FILL_ADD) {
+            p->now[action->out.index] = 0;
+        } else if (action->kind == BPTT_LOSS) {
+            p->now[action->in.index] = 0;
+        }
+    }
+    bool changed = false;
+    for (int s = 0; s < plan->slot_count; s++) {
+        const bool kept = writes_none || plan->slots[s].kind == BPTT_ROWS_STATE;
+        if (!kept || isnan(p->before[s]) || p->now[s] == p->before[s]) { continue; }
+        p->before[s] = (double)NAN;
+        changed = true;
+    }
+    return changed;
+}
+
+/* Puts a CLEAR behind action `a` for what its element `e` stores. */
+static bptt_status insert_clear(bptt_plan *plan, int a, int e, bptt_error *error)
+{
+    if (plan->action_count == BPTT_MAX_ACTIONS) {
+        return bptt_fail(error, BPTT_FAILED, "%s: more than %d actions in a step", plan->graph->source, BPTT_MAX_ACTIONS);
+    }
+    bptt_action *chain = &plan->actions[a], *clear = chain + 1;
+    memmove(clear + 1, clear, (size_t)(plan->action_count - a - 1) * sizeof *clear);
+    *clear = (bptt_action){.kind = BPTT_CLEAR, .region = chain->region, .forward = chain->forward, .param = -1, .bias = -1};
+    clear->into_previous = chain->into_previous;
+    clear->out = chain->elements[e].out;
+    clear->cols = chain->cols;
+    (void)snprintf(clear->note, sizeof clear->note, "padding of %s = 0", plan->slots[clear->out.index].name);
+    plan->action_count++;
+    return BPTT_OK;
+}
+
+bptt_status bptt_plan_clear(bptt_plan *plan, bptt_error *error)
+{
+    padding p = {.before = {0}};
+    while (run_chunk(plan, &p)) {}
+    bptt_status status = BPTT_OK;
+    for (int a = plan->action_count - 1; a >= 0 && status == BPTT_OK; a--) {
+        if (plan->actions[a].cols % plan->lanes == 0) { continue; }
+        for (int e = 0; e < plan->actions[a].element_count && status == BPTT_OK; e++) {
+            if (p.clear[a][e]) { status = insert_clear(plan, a, e, error); }
+        }
+    }
+    return status;
+}
