@@ -78,6 +78,11 @@ static void count_action(bptt_plan *plan, const bptt_action *action)
     const int count = places_of(action, places);
     double reals = parameter_reals(plan, action, rows);
     if (action->fill == BPTT_FILL_BIAS && action->bias >= 0) { reals += (double)bptt_padded(plan, action->cols); }
+    for (int e = 0; e < action->element_count; e++) {
+        const bptt_element *element = &action->elements[e];
+        if (element->a.kind == BPTT_REF_PARAM) { reals += (double)bptt_padded(plan, action->cols); }
+        if (element->b.kind == BPTT_REF_PARAM) { reals += (double)bptt_padded(plan, action->cols); }
+    }
     for (int i = 0; i < count; i++) { reals += rows * (double)plan->slots[places[i].index].stride; }
     /* a block that is not full counts as the part of a call that it is */
     add_work(&plan->counts, all / rows, rows * action->flop, reals * plan->real_size);

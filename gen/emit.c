@@ -43,7 +43,7 @@ static void set_ref(lua_State *L, const char *name, const bptt_ref *ref)
         set_integer(L, "slot", ref->index + 1);
         set_integer(L, "shift", ref->shift);
     } else {
-        set_integer(L, "temp", ref->index + 1);
+        set_integer(L, ref->kind == BPTT_REF_TEMP ? "temp" : "param", ref->index + 1);
     }
     lua_setfield(L, -2, name);
 }

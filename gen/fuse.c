@@ -4,6 +4,11 @@
  */
 #include "plan.h"
 
+static bool is_in(const bptt_ref *ref, int slot)
+{
+    return ref->kind == BPTT_REF_SLOT && ref->index == slot;
+}
+
 /* A value that only its own chain reads needs no slot. */
 static bool in_chain_only(const bptt_plan *plan, int chain, int slot, int shift)
 {
@@ -15,14 +20,11 @@ static bool in_chain_only(const bptt_plan *plan, int chain, int slot, int shift)
         const bptt_action *action = &plan->actions[a];
         const bptt_ref refs[3] = {action->out, action->in, action->adjoint};
         for (int i = 0; i < 3; i++) {
-            if (refs[i].kind == BPTT_REF_SLOT && refs[i].index == slot) { return false; }
+            if (is_in(&refs[i], slot)) { return false; }
         }
         for (int e = 0; e < action->element_count && a != chain; e++) {
             const bptt_element *element = &action->elements[e];
-            if (element->out.index == slot || element->a.index == slot ||
-                (element->b.kind != BPTT_REF_NONE && element->b.index == slot)) {
-                return false;
-            }
+            if (is_in(&element->out, slot) || is_in(&element->a, slot) || is_in(&element->b, slot)) { return false; }
         }
     }
     return shift == 0;
@@ -30,7 +32,7 @@ static bool in_chain_only(const bptt_plan *plan, int chain, int slot, int shift)
 
 static void make_temp(bptt_action *action, bptt_ref *ref, int slot, int temp)
 {
-    if (ref->kind == BPTT_REF_SLOT && ref->index == slot) { *ref = (bptt_ref){BPTT_REF_TEMP, temp, 0}; }
+    if (is_in(ref, slot)) { *ref = (bptt_ref){BPTT_REF_TEMP, temp, 0}; }
     if (action->temp_count <= temp) { action->temp_count = temp + 1; }
 }
 

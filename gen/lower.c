@@ -1,8 +1,9 @@
 /* lower.c: the plan's passes hoist and gather, and the first half of fuse: graph nodes become actions in phases.
  *
  * Hoist: a node runs outside a level's time loop unless it is on the way from a state of that level to another.  Gather: W times a
- * token is a row of W'.  Fuse: neighbouring element-wise nodes become one chain.  A sum with a product, bias or carry in it is an accumulator: each term is
- * added to one slot, in the phase where the term itself belongs.  Depends on plan.h; decides neither offsets nor tiles.
+ * token is a row of W'.  Fuse: neighbouring element-wise nodes become one chain.  A sum with a product or carry in it is an
+ * accumulator: each term is added to one slot, in the phase where the term itself belongs.  Depends on plan.h; decides neither
+ * offsets nor tiles.
  */
 #include "plan.h"
 
@@ -194,7 +195,6 @@ static bool claim_terms(lowering *l, int n, int root, bool dry)
     for (int i = 0; i < 2; i++) {
         const bptt_op op = node_at(l, operands[i])->op;
         const bool own = l->of[operands[i]].uses == 1;
-        if (op == BPTT_OP_PARAM) { accumulates = true; } /* a bias may be a term of many sums */
         if (!own || !(op == BPTT_OP_ADD || op == BPTT_OP_CARRY || is_product(l, operands[i]))) { continue; }
         accumulates = (op == BPTT_OP_ADD ? claim_terms(l, operands[i], root, dry) : true) || accumulates;
         if (!dry) { l->of[operands[i]].root = root; }
@@ -343,6 +343,7 @@ static bptt_status give_slots(lowering *l)
 
 static bptt_ref ref_of(const lowering *l, int n)
 {
+    if (node_at(l, n)->op == BPTT_OP_PARAM) { return (bptt_ref){BPTT_REF_PARAM, node_at(l, n)->symbol, 0}; }
     return (bptt_ref){BPTT_REF_SLOT, l->of[n].slot, l->of[n].shift};
 }
 
@@ -397,9 +398,6 @@ static bptt_status lower_product(lowering *l, int n, int root, int phase)
                    : gather ? "gather"
                             : "times",
                    node_at(l, node->a)->name);
-    if (gather && action->fill == BPTT_FILL_ADD) {
-        return bptt_fail(l->error, BPTT_FAILED, "%s:%d: a token may enter a sum once only", l->graph->source, node->line);
-    }
     return BPTT_OK;
 }
 
@@ -434,18 +432,13 @@ static void describe_element(const lowering *l, int n, char *note, size_t size)
                    symbol(l, node->a, label[1], sizeof label[1]), label[2][0] == '\0' ? "" : ", ", label[2]);
 }
 
-/* A term of an accumulator that is a value of its own: out += value. */
+/* A term of an accumulator that is a value of its own, or a second bias: out += value.  There was a product, or a carry, before. */
 static bptt_status lower_added_value(lowering *l, int n, int root, int phase)
 {
-    int slot = l->of[root].slot;
     char note[160], label[2][64];
     (void)snprintf(note, sizeof note, "%s += %s", symbol(l, root, label[0], sizeof label[0]),
                    symbol(l, n, label[1], sizeof label[1]));
     const bool previous = is_direct_carry(l, root);
-    if (!l->written[slot] && !previous) {
-        return bptt_fail(l->error, BPTT_FAILED, "%s:%d: a sum with a bias needs a product too", l->graph->source,
-                         node_at(l, root)->line);
-    }
     bptt_element element = {BPTT_OP_ADD, ref_of(l, root), ref_of(l, root), ref_of(l, n), 0};
     return lower_element(l, phase, root, previous, element, note);
 }
@@ -468,25 +461,27 @@ static bptt_status lower_terms(lowering *l, int n, int root, int phase, bool pro
         const int own = is_direct_carry(l, root) ? handing_phase(l, root) : l->of[n].phase;
         return products && own == phase ? lower_product(l, n, root, phase) : BPTT_OK;
     }
-    if (!has_value(l, n) || n == root) { return BPTT_OK; } /* a bias, a carry */
+    if ((!has_value(l, n) && node->op != BPTT_OP_PARAM) || n == root) { return BPTT_OK; } /* a carry */
     const int own = is_direct_carry(l, root) ? handing_phase(l, root) : l->of[root].phase;
-    return !products && own == phase ? lower_added_value(l, n, root, phase) : BPTT_OK;
+    if (products || own != phase) { return BPTT_OK; }
+    if (node->op == BPTT_OP_PARAM && l->bias[l->of[root].slot] == node->symbol) { /* added with the first term, once */
+        l->bias[l->of[root].slot] = -1;
+        return BPTT_OK;
+    }
+    return lower_added_value(l, n, root, phase);
 }
 
-/* A bias is added with the first term of its sum. */
-static bptt_status find_bias(lowering *l, int n, int root)
+/* The first bias of a sum is added with its first term; others are values that are added. */
+static void find_bias(lowering *l, int n, int root)
 {
     const bptt_node *node = node_at(l, n);
+    int *bias = &l->bias[l->of[root].slot];
     if (node->op == BPTT_OP_ADD && l->of[n].root == root) {
-        bptt_status status = find_bias(l, node->a, root);
-        return status != BPTT_OK ? status : find_bias(l, node->b, root);
+        find_bias(l, node->a, root);
+        find_bias(l, node->b, root);
+    } else if (node->op == BPTT_OP_PARAM && *bias < 0) {
+        *bias = node->symbol;
     }
-    if (node->op != BPTT_OP_PARAM) { return BPTT_OK; }
-    if (l->bias[l->of[root].slot] >= 0) {
-        return bptt_fail(l->error, BPTT_FAILED, "%s:%d: a sum may have one bias", l->graph->source, node_at(l, root)->line);
-    }
-    l->bias[l->of[root].slot] = node->symbol;
-    return BPTT_OK;
 }
 
 /* Does something that is handed to step t - 1 go into the carry of a state before its own level is reached? */
@@ -661,8 +656,8 @@ static bool can_read(const lowering *l, int n, int from, bool first)
     if (is_product(l, n) && first) { return operand->op == BPTT_OP_PARAM; }
     if (takes_token(l, n) && !first) { return true; }
     if (is_loss(l, n)) { return first ? has_value(l, from) : bptt_op_kind_of(operand->op) == BPTT_KIND_LEAF; }
-    const bool accumulates = l->of[n].root >= 0 && node->op == BPTT_OP_ADD;
-    return has_value(l, from) || (accumulates && (operand->op == BPTT_OP_PARAM || l->of[from].root >= 0));
+    if (bptt_op_kind_of(node->op) == BPTT_KIND_ELEMENT && operand->op == BPTT_OP_PARAM) { return operand->cols == 0; }
+    return has_value(l, from) || (l->of[n].root >= 0 && node->op == BPTT_OP_ADD && l->of[from].root >= 0);
 }
 
 /* What a plan cannot express yet is refused, not miscompiled. */
@@ -708,7 +703,7 @@ static bptt_status lower_all(lowering *l)
     status = check_operands(l);
     if (status == BPTT_OK) { status = give_slots(l); }
     for (int n = 0; n < l->graph->count && status == BPTT_OK; n++) {
-        if (l->of[n].root == n && has_value(l, n)) { status = find_bias(l, n, n); }
+        if (l->of[n].root == n && has_value(l, n)) { find_bias(l, n, n); }
     }
     for (int phase = 0; phase < bptt_phase_count(l->plan) && status == BPTT_OK; phase++) {
         status = lower_phase(l, phase, first_gradient);

@@ -49,9 +49,9 @@ typedef struct bptt_slot {
     int first, last; /* phases */
 } bptt_slot;
 
-typedef enum { BPTT_REF_NONE, BPTT_REF_SLOT, BPTT_REF_TEMP } bptt_ref_kind;
+typedef enum { BPTT_REF_NONE, BPTT_REF_SLOT, BPTT_REF_TEMP, BPTT_REF_PARAM } bptt_ref_kind;
 
-/* Where a value of step t lies: row block t + shift of a slot, or a temporary of a chain. */
+/* Where a value of step t lies: row block t + shift of a slot, a temporary of a chain, or a parameter, one row for all. */
 typedef struct bptt_ref {
     bptt_ref_kind kind;
     int index, shift;
@@ -59,7 +59,7 @@ typedef struct bptt_ref {
 
 typedef enum {
     BPTT_COPY,       /* out[r] = v[r] */
-    BPTT_GATHER,     /* out[r] = W'[x[r]] (+ bias) */
+    BPTT_GATHER,     /* out[r] (=, +=, bias +) W'[x[r]] */
     BPTT_PRODUCT,    /* out[r] (=, +=, bias +) in[r] W' or in[r] W */
     BPTT_CHAIN,      /* element-wise operations, fused */
     BPTT_LOSS,       /* loss of `in`; backward: out (NONE: in) = d loss / d in */

@@ -133,6 +133,8 @@ local function need(kernel)
 end
 H.needs_zeros = 0
 local function need_zeros(n) H.needs_zeros = math.max(H.needs_zeros, n) end
+H.has_chain_function = false
+local function gather_name(action) return action.fill == "zero" and "gather" or "gather_" .. action.fill end
 for _, action in ipairs(actions) do
   local tile = action.tile
   if is_tiled(action) then
@@ -143,7 +145,7 @@ for _, action in ipairs(actions) do
       end
     end
     if action.fill == "zero" then need_zeros(tile.vectors * lanes) end
-  elseif action.kind == "gather" then need(action.fill == "bias" and "gather_bias" or "gather")
+  elseif action.kind == "gather" then need(gather_name(action))
   elseif action.kind == "scatter" then need("scatter")
   elseif action.kind == "column_sum" or action.kind == "clear" or action.kind == "copy" then
     need(action.kind)
@@ -157,6 +159,7 @@ for _, action in ipairs(actions) do
     need("softmax")
   elseif action.kind == "chain" then
     for _, e in ipairs(action.elements) do need(e.op) end
+    if #action.elements > 1 and not spelled then H.has_chain_function = true end -- of CHAIN_RUN reals at a time
   end
 end
 if turned_size > 0 and not spelled then need("transpose") end
@@ -356,12 +359,14 @@ end
 
 -- --- functions: chains -------------------------------------------------------------------------------------------------------------------
 
+local function place_key(ref) return ref.param and "param " .. ref.param or ref.slot .. "/" .. ref.shift end
+
 -- The places outside that a chain reads and writes, in order of first use, each once.
 local function chain_places(action)
   local places, index = {}, {}
   local function visit(ref, written)
     if not ref or ref.temp then return end
-    local key = ref.slot .. "/" .. ref.shift
+    local key = place_key(ref)
     if not index[key] then
       places[#places + 1] = {ref = ref, variable = "v" .. #places, written = false}
       index[key] = places[#places]
@@ -376,11 +381,12 @@ local function chain_places(action)
   return places, index
 end
 
--- Do the rows of all that the chain touches follow each other without a gap?  One row always does.
+-- Do the rows of all that the chain touches follow each other without a gap?  One row always does; a parameter, which is the same
+-- for all rows, does not.
 local function is_flat(action)
   if in_time(action) and B == 1 then return true end
   for _, one in ipairs((chain_places(action))) do
-    if slots[one.ref.slot].stride ~= padded(action.cols) then return false end
+    if one.ref.param or slots[one.ref.slot].stride ~= padded(action.cols) then return false end
   end
   return true
 end
@@ -388,40 +394,44 @@ end
 -- A kernel serves by itself for one operation on rows without gaps.
 local function is_kernel(action) return #action.elements == 1 and (is_flat(action) or spelled) end
 
-H.has_chain_function = false
-for _, action in ipairs(actions) do
-  if action.kind == "chain" and not spelled and not is_kernel(action) then H.has_chain_function = true end
-end
-
 local function number_of(e) return e.value and ", (real)" .. hex(e.value) or "" end
 
 local function define_chain(action)
   local places, index = chain_places(action)
   local by_row = not spelled and not is_flat(action)
-  local count = by_row and padded(action.cols) or "n"
+  local single = #action.elements == 1
   local function operand(ref)
     if ref.temp then return "t" .. ref.temp end
-    return index[ref.slot .. "/" .. ref.shift].variable .. (spelled and "" or " + j")
+    return index[place_key(ref)].variable .. ((spelled or single) and "" or " + j")
   end
   local list, steps = {}, {}
   for _, place in ipairs(places) do
     list[#list + 1] = (place.written and "real *" or "const real *") .. place.variable .. ","
-    steps[#steps + 1] = (#steps > 0 and ", " or "") .. place.variable .. " += " .. slots[place.ref.slot].stride
+    if not place.ref.param then
+      steps[#steps + 1] = (#steps > 0 and ", " or "") .. place.variable .. " += " .. slots[place.ref.slot].stride
+    end
   end
   write("/* ", action.note, " */\nstatic void ", action.name, "(", common.wrap(4, list, " "), by_row and " ptrdiff_t rows)\n{\n" or " ptrdiff_t n)\n{\n")
   for i = 1, action.temps do write("    real t", i, spelled and "[" .. lanes .. "];\n" or "[CHAIN_RUN];\n") end
-  local indent = spelled and "    " or by_row and "            " or "        "
-  local outside = by_row and "        " or "    "
-  if by_row then write("    for (; rows > 0; rows--, ", common.wrap(8, steps, ""), ") {\n") end
-  if not spelled then
-    write(outside, "for (ptrdiff_t j = 0; j < ", count, "; j += CHAIN_RUN) {\n")
-    write(indent, "const ptrdiff_t run = ", count, " - j < CHAIN_RUN ? ", count, " - j : CHAIN_RUN;\n")
+  local indent, n = "    ", by_row and padded(action.cols) or "n"
+  local run = n
+  if by_row then
+    write("    for (; rows > 0; rows--, ", common.wrap(8, steps, ""), ") {\n")
+    indent = indent .. "    "
+  end
+  if not spelled and not single then
+    write(indent, "for (ptrdiff_t j = 0; j < ", n, "; j += CHAIN_RUN) {\n")
+    indent, run = indent .. "    ", "run"
+    write(indent, "const ptrdiff_t run = ", n, " - j < CHAIN_RUN ? ", n, " - j : CHAIN_RUN;\n")
   end
   for _, e in ipairs(action.elements) do
-    write(indent, "bptt_", e.op, "(", operand(e.out), ", ", operand(e.a), e.b and ", " .. operand(e.b) or "", number_of(e), spelled and ", n);\n" or ", run);\n")
+    write(indent, "bptt_", e.op, "(", operand(e.out), ", ", operand(e.a), e.b and ", " .. operand(e.b) or "", number_of(e), ", ", run, ");\n")
   end
-  if not spelled then write(outside, "}\n") end
-  write(by_row and "    }\n}\n\n" or "}\n\n")
+  while #indent > 4 do
+    indent = indent:sub(5)
+    write(indent, "}\n")
+  end
+  write("}\n\n")
 end
 
 -- unroll = "full": a row of the output layer.
@@ -470,6 +480,7 @@ end
 
 -- Where a value lies.  time: number or text (regions step and back); "row": a block of HEAD; nil: all rows.
 local function place(ref, time)
+  if ref.param then return params[ref.param].variable end
   local slot = slots[ref.slot]
   local size = B * slot.stride
   if slot.kind == "block" or slot.kind == "step" then return slot.variable end
@@ -540,7 +551,7 @@ local function chain_call(action, p, rows)
     return {called(function() return "0" end, count)}
   end
   return by_rows(rows, width, function(r, j, _, n)
-    return called(function(ref) return tostring(r * slots[ref.slot].stride + j) end, n)
+    return called(function(ref) return ref.param and j or tostring(r * slots[ref.slot].stride + j) end, n)
   end)
 end
 
@@ -611,7 +622,7 @@ local function calls(action, time, rows, backward)
   elseif action.kind == "gather" then
     local bias = action.fill == "bias" and params[action.bias].variable
     return by_rows(rows, padded(action.cols), function(r, j, count, n)
-      return string.format("bptt_gather%s(%s, %d, %s, %d, %s%s, %s, %d);", bias and "_bias" or "",
+      return string.format("bptt_%s(%s, %d, %s, %d, %s%s, %s, %d);", gather_name(action),
         plus(plus(p(action.out), tostring(r * stride(action.out))), j), stride(action.out), plus(weight, j), param.stride,
         bias and plus(bias, j) .. ", " or "", plus(plus("x", at(time or 0, 0, B)), tostring(r)), count, n)
     end)
@@ -658,7 +669,12 @@ local function declare(chosen, begin, forward)
     if not seen[key] then write("    ", table.concat {...}, "\n") end
     seen[key] = true
   end
+  local function read_param(p)
+    once(p.variable, "const real *const ", p.variable, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows > 1 and p.rows .. "][" or "",
+      p.stride, "] */")
+  end
   local function slot(ref)
+    if ref and ref.param then read_param(params[ref.param]) end
     if not ref or not ref.slot then return end
     local s = slots[ref.slot]
     local from = plus("m->work", tostring(s.offset))
@@ -678,8 +694,7 @@ local function declare(chosen, begin, forward)
         p.rows, "][", p.stride, "] */")
     end
     if action.bias > 0 and action.fill == "bias" then
-      local bias = params[action.bias]
-      once(bias.variable, "const real *const ", bias.variable, " = ", plus("m->param", tostring(bias.offset)), "; /* [", bias.stride, "] */")
+      read_param(params[action.bias])
     end
     if not (forward and action.kind == "loss") then slot(action.out) end
     slot(action.input)

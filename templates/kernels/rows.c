@@ -16,6 +16,15 @@ ${signature(k)}
         for (ptrdiff_t j = 0; j < cols; j += LANES) { store(c + r * ldc + j, load(from + j) + load(bias + j)); }
     }
 }
+% elseif k.what == "gather_add" then
+/* As bptt_gather, added to c. */
+${signature(k)}
+{
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        const real *from = table + (ptrdiff_t)x[r] * ldt;
+        for (ptrdiff_t j = 0; j < cols; j += LANES) { store(c + r * ldc + j, load(c + r * ldc + j) + load(from + j)); }
+    }
+}
 % elseif k.what == "scatter" then
 /* Row r of d is added to row x[r] of the table: the gradient of a gather. */
 ${signature(k)}
