@@ -61,6 +61,8 @@ static bool run_chunk(const bptt_plan *plan, padding *p)
         const bptt_action *action = &plan->actions[a];
         if (action->kind == BPTT_CHAIN) {
             run_chain(plan, a, p);
+        } else if (action->kind == BPTT_ROW) { /* knows where its rows end */
+            p->now[action->elements[0].out.index] = 0;
         } else if (action->out.kind == BPTT_REF_SLOT && !(writes_none && action->kind == BPTT_PRODUCT) &&
                    action->fill != BPTT_FILL_ADD) {
             p->now[action->out.index] = 0;

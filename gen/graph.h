@@ -46,6 +46,10 @@ enum { BPTT_MAX_NODES = 8192, BPTT_MAX_PARAMS = 256, BPTT_MAX_STATES = 32, BPTT_
     X(SIGMOID_ADJOINT, "sigmoid_adjoint", ELEMENT, 2) /* u v (1 - v), v = sigmoid */                                             \
     X(RELU, "relu", ELEMENT, 1)                                                                                                  \
     X(RELU_ADJOINT, "relu_adjoint", ELEMENT, 2)                              /* v > 0 ? u : 0, v = relu */                       \
+    X(SOFTMAX, "softmax", ROW, 1)                                            /* exp(u) / sum of exp(u) */                        \
+    X(SOFTMAX_ADJOINT, "softmax_adjoint", ROW, 2)                            /* v (u - u'v), v = softmax */                      \
+    X(SLICE, "slice", ROW, 1)                                                /* rows of u from number c on, counted from 0 */    \
+    X(PLACE, "place", ROW, 1)                                                /* u behind c zeros, and zeros behind it */         \
     X(CROSS_ENTROPY, "cross_entropy", LOSS, 2)                               /* -log softmax(u)[y] */                            \
     X(CROSS_ENTROPY_ADJOINT, "cross_entropy_adjoint", LOSS, 2)               /* softmax(u) - onehot(y) */                        \
     X(SQUARED_ERROR, "squared_error", LOSS, 2)                               /* sum of (u - d) (u - d) */                        \
@@ -60,7 +64,8 @@ typedef enum bptt_op {
         BPTT_OP_COUNT
 } bptt_op;
 
-typedef enum { BPTT_KIND_LEAF, BPTT_KIND_PRODUCT, BPTT_KIND_ELEMENT, BPTT_KIND_LOSS } bptt_op_kind;
+/* ELEMENT: works on each element by itself; ROW: on the vector of one step of one sequence, a row in memory, as a whole. */
+typedef enum { BPTT_KIND_LEAF, BPTT_KIND_PRODUCT, BPTT_KIND_ELEMENT, BPTT_KIND_ROW, BPTT_KIND_LOSS } bptt_op_kind;
 
 /* A value of one time step of one sequence: a vector of `rows`, or a matrix of `rows` outputs x `cols` inputs. */
 typedef struct bptt_node {
@@ -113,6 +118,8 @@ double bptt_op_result(bptt_op op, double a, double b, double value);
 int bptt_graph_apply(bptt_graph *graph, bptt_op op, int a, int b, bptt_error *error);
 /* The same for an op of one operand and a number. */
 int bptt_graph_apply_value(bptt_graph *graph, bptt_op op, int a, double value, bptt_error *error);
+/* SLICE of a, or PLACE of a in a vector of `rows`, from row `first` on. */
+int bptt_graph_apply_part(bptt_graph *graph, bptt_op op, int a, int64_t first, int64_t rows, bptt_error *error);
 /* Adds to adjoint[] what node `n` with adjoint `d` gives its operands: the chain rule, one rule per op. */
 bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt_error *error);
 

@@ -432,6 +432,22 @@ static void describe_element(const lowering *l, int n, char *note, size_t size)
                    symbol(l, node->a, label[1], sizeof label[1]), label[2][0] == '\0' ? "" : ", ", label[2]);
 }
 
+/* An operation on whole rows. */
+static bptt_status lower_row(lowering *l, int n, int phase)
+{
+    const bptt_node *node = node_at(l, n);
+    bptt_action *action = add_action(l, BPTT_ROW, phase, n);
+    if (action == NULL) { return BPTT_FAILED; }
+    action->elements[0] = (bptt_element){node->op, ref_of(l, n), ref_of(l, node->a), {BPTT_REF_NONE, 0, 0}, node->value};
+    if (node->b >= 0) { action->elements[0].b = ref_of(l, node->b); }
+    action->element_count = 1;
+    action->cols = node->rows;
+    action->depth = node_at(l, node->a)->rows;
+    action->flop = node->op == BPTT_OP_SLICE || node->op == BPTT_OP_PLACE ? 0 : 4.0 * (double)node->rows;
+    describe_element(l, n, action->note, sizeof action->note);
+    return BPTT_OK;
+}
+
 /* A term of an accumulator that is a value of its own, or a second bias: out += value.  There was a product, or a carry, before. */
 static bptt_status lower_added_value(lowering *l, int n, int root, int phase)
 {
@@ -632,6 +648,8 @@ static bptt_status lower_node(lowering *l, int n, int phase)
         bptt_element element = {node->op, ref_of(l, n), ref_of(l, node->a), {BPTT_REF_NONE, 0, 0}, node->value};
         if (node->b >= 0) { element.b = ref_of(l, node->b); }
         status = lower_element(l, phase, n, false, element, note);
+    } else if (bptt_op_kind_of(node->op) == BPTT_KIND_ROW && l->of[n].phase == phase) {
+        status = lower_row(l, n, phase);
     }
     return status == BPTT_OK ? lower_outgoing(l, n, phase) : status;
 }
@@ -656,7 +674,8 @@ static bool can_read(const lowering *l, int n, int from, bool first)
     if (is_product(l, n) && first) { return operand->op == BPTT_OP_PARAM; }
     if (takes_token(l, n) && !first) { return true; }
     if (is_loss(l, n)) { return first ? has_value(l, from) : bptt_op_kind_of(operand->op) == BPTT_KIND_LEAF; }
-    if (bptt_op_kind_of(node->op) == BPTT_KIND_ELEMENT && operand->op == BPTT_OP_PARAM) { return operand->cols == 0; }
+    const bptt_op_kind kind = bptt_op_kind_of(node->op);
+    if ((kind == BPTT_KIND_ELEMENT || kind == BPTT_KIND_ROW) && operand->op == BPTT_OP_PARAM) { return operand->cols == 0; }
     return has_value(l, from) || (l->of[n].root >= 0 && node->op == BPTT_OP_ADD && l->of[from].root >= 0);
 }
 

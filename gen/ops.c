@@ -35,7 +35,18 @@ int bptt_op_arity(bptt_op op)
 
 bool bptt_op_has_value(bptt_op op)
 {
-    return op == BPTT_OP_SCALE || op == BPTT_OP_SHIFT || op == BPTT_OP_OVER || op == BPTT_OP_FLOOR || op == BPTT_OP_STEP;
+    switch (op) {
+    case BPTT_OP_SCALE:
+    case BPTT_OP_SHIFT:
+    case BPTT_OP_OVER:
+    case BPTT_OP_FLOOR:
+    case BPTT_OP_STEP:
+    case BPTT_OP_SLICE:
+    case BPTT_OP_PLACE:
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* --- values ------------------------------------------------------------------------------------------------------------ */
@@ -152,7 +163,7 @@ static bptt_status shape_of(bptt_op op, const bptt_node *a, const bptt_node *b, 
         fits = a->cols == 0 && b->op == BPTT_OP_TARGET_REAL && a->rows == b->rows;
         result->rows = 1;
         break;
-    default: /* element by element; sums of gradients may be matrices */
+    default: /* element by element, or vectors as they are; sums of gradients may be matrices */
         fits = a->rows == b->rows && a->cols == b->cols && (a->cols == 0 || op == BPTT_OP_ADD);
         result->rows = a->rows;
         result->cols = a->cols;
@@ -172,6 +183,19 @@ int bptt_graph_apply_value(bptt_graph *graph, bptt_op op, int a, double value, b
     const int node = bptt_graph_apply(graph, op, a, -1, error);
     if (node >= 0) { graph->nodes[node].value = value; }
     return node;
+}
+
+int bptt_graph_apply_part(bptt_graph *graph, bptt_op op, int a, int64_t first, int64_t rows, bptt_error *error)
+{
+    const bptt_node *whole = &graph->nodes[a];
+    const int64_t end = first + (op == BPTT_OP_SLICE ? rows : whole->rows), most = op == BPTT_OP_SLICE ? whole->rows : rows;
+    if (whole->cols > 0 || first < 0 || rows < 1 || rows > INT32_MAX || end > most) {
+        bptt_fail(error, BPTT_FAILED, "%s: rows %lld to %lld of a vector of %lld", table[op].name, (long long)first + 1,
+                  (long long)end, (long long)most);
+        return -1;
+    }
+    const bptt_node node = {.op = op, .a = a, .b = -1, .rows = rows, .symbol = -1, .value = (double)first};
+    return bptt_graph_add(graph, &node, error);
 }
 
 /* --- adjoints ---------------------------------------------------------------------------------------------------------- */
@@ -257,6 +281,15 @@ static bptt_status value_backward(bptt_graph *graph, int n, int d, int *adjoint,
     }
 }
 
+/* y = slice(a) or y = place(a): each takes the other's dy, at the same rows. */
+static bptt_status part_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt_error *error)
+{
+    const bptt_node node = graph->nodes[n];
+    const bptt_op other = node.op == BPTT_OP_SLICE ? BPTT_OP_PLACE : BPTT_OP_SLICE;
+    const int da = bptt_graph_apply_part(graph, other, d, (int64_t)node.value, graph->nodes[node.a].rows, error);
+    return da < 0 ? BPTT_FAILED : pass(graph, adjoint, node.a, da, error);
+}
+
 bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt_error *error)
 {
     const int a = graph->nodes[n].a, b = graph->nodes[n].b;
@@ -298,6 +331,11 @@ bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt
         return give(graph, adjoint, a, BPTT_OP_SIGMOID_ADJOINT, d, n, error);
     case BPTT_OP_RELU: /* y = max(a, 0):  da = y > 0 ? dy : 0 */
         return give(graph, adjoint, a, BPTT_OP_RELU_ADJOINT, d, n, error);
+    case BPTT_OP_SOFTMAX: /* y = softmax a:  da = y (dy - dy'y) */
+        return give(graph, adjoint, a, BPTT_OP_SOFTMAX_ADJOINT, d, n, error);
+    case BPTT_OP_SLICE:
+    case BPTT_OP_PLACE:
+        return part_backward(graph, n, d, adjoint, error);
     case BPTT_OP_CROSS_ENTROPY: /* y = -log softmax(a)[b]:  da = softmax(a) - onehot(b); dy is 1 (d < 0) */
         return give(graph, adjoint, a, BPTT_OP_CROSS_ENTROPY_ADJOINT, a, b, error);
     case BPTT_OP_SQUARED_ERROR: /* y = sum of (a - b) (a - b):  da = 2 (a - b) */

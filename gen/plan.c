@@ -49,7 +49,7 @@ int bptt_phase_level(const bptt_plan *plan, int phase)
 
 const char *bptt_action_name(bptt_action_kind kind)
 {
-    static const char *const names[] = {"copy", "gather", "product",  "chain",   "loss",
+    static const char *const names[] = {"copy", "gather", "product",  "chain",   "row",       "loss",
                                         "zero", "clear",  "gradient", "scatter", "column_sum"};
     return names[kind];
 }

@@ -62,6 +62,7 @@ typedef enum {
     BPTT_GATHER,     /* out[r] (=, +=, bias +) W'[x[r]] */
     BPTT_PRODUCT,    /* out[r] (=, +=, bias +) in[r] W' or in[r] W */
     BPTT_CHAIN,      /* element-wise operations, fused */
+    BPTT_ROW,        /* one operation on whole rows, elements[0] */
     BPTT_LOSS,       /* loss of `in`; backward: out (NONE: in) = d loss / d in */
     BPTT_ZERO,       /* out = 0 */
     BPTT_CLEAR,      /* padding of out = 0 */

@@ -129,6 +129,51 @@ static int identity(lua_State *L)
     return push_node(L, check_node(L, 1));
 }
 
+/* Like apply, for a part of a vector. */
+static int apply_part(lua_State *L, bptt_op op, int a, int64_t first, int64_t rows)
+{
+    bptt_error error = {""};
+    int node = bptt_graph_apply_part(graph_of(L), op, a, first, rows, &error);
+    if (node < 0) { return luaL_error(L, "%s", error.text); }
+    graph_of(L)->nodes[node].line = line_of_caller(L);
+    return node;
+}
+
+static int check_vector(lua_State *L, int index)
+{
+    int node = check_node(L, index);
+    luaL_argcheck(L, graph_of(L)->nodes[node].cols == 0, index, "a vector expected, got a matrix");
+    return node;
+}
+
+/* slice(v, first, last), counted from 1 */
+static int slice(lua_State *L)
+{
+    int v = check_vector(L, 1);
+    lua_Integer first = luaL_checkinteger(L, 2), last = luaL_checkinteger(L, 3), rows = graph_of(L)->nodes[v].rows;
+    if (first < 1 || last < first || last > rows) {
+        return luaL_error(L, "slice: rows %I to %I of a vector of %I", (LUAI_UACINT)first, (LUAI_UACINT)last, (LUAI_UACINT)rows);
+    }
+    return push_node(L, apply_part(L, BPTT_OP_SLICE, v, first - 1, last - first + 1));
+}
+
+/* concat(u, v, ...): the sum of the parts, each at its place among zeros */
+static int concat(lua_State *L)
+{
+    const int count = lua_gettop(L);
+    luaL_argcheck(L, count >= 2, count, "concat takes two vectors or more");
+    int64_t rows = 0, first = 0;
+    for (int i = 1; i <= count; i++) { rows += graph_of(L)->nodes[check_vector(L, i)].rows; }
+    int sum = -1;
+    for (int i = 1; i <= count; i++) {
+        const int v = check_node(L, i), part = apply_part(L, BPTT_OP_PLACE, v, first, rows);
+        first += graph_of(L)->nodes[v].rows;
+        if (sum >= 0) { (void)apply(L, BPTT_OP_ADD, sum, part); }
+        sum = sum < 0 ? part : check_node(L, -1);
+    }
+    return push_node(L, sum);
+}
+
 static int add_leaf(lua_State *L, bptt_op op, lua_Integer rows, lua_Integer cols, int symbol)
 {
     bptt_error error = {""};
@@ -334,14 +379,24 @@ static void add_values(lua_State *L, bptt_graph *graph, const bptt_spec *spec)
 {
     static const bptt_op activations[] = {
         [BPTT_TANH] = BPTT_OP_TANH, [BPTT_RELU] = BPTT_OP_RELU, [BPTT_SIGMOID] = BPTT_OP_SIGMOID};
-    static const bptt_op functions[] = {
-        BPTT_OP_EXP,     BPTT_OP_LOG,  BPTT_OP_SQRT,          BPTT_OP_ABS,           BPTT_OP_TANH,
-        BPTT_OP_SIGMOID, BPTT_OP_RELU, BPTT_OP_CROSS_ENTROPY, BPTT_OP_SQUARED_ERROR, BPTT_OP_BINARY_CROSS_ENTROPY};
+    static const bptt_op functions[] = {BPTT_OP_EXP,
+                                        BPTT_OP_LOG,
+                                        BPTT_OP_SQRT,
+                                        BPTT_OP_ABS,
+                                        BPTT_OP_TANH,
+                                        BPTT_OP_SIGMOID,
+                                        BPTT_OP_RELU,
+                                        BPTT_OP_SOFTMAX,
+                                        BPTT_OP_CROSS_ENTROPY,
+                                        BPTT_OP_SQUARED_ERROR,
+                                        BPTT_OP_BINARY_CROSS_ENTROPY};
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
         add_function(L, graph, bptt_op_name(functions[i]), operation, functions[i]);
     }
     add_function(L, graph, "min", arithmetic, BPTT_OP_MIN);
     add_function(L, graph, "max", arithmetic, BPTT_OP_MAX);
+    add_function(L, graph, "slice", slice, BPTT_OP_SLICE);
+    add_function(L, graph, "concat", concat, BPTT_OP_PLACE);
     if (spec->activation == BPTT_IDENTITY) {
         add_function(L, graph, "phi", identity, BPTT_OP_COUNT);
     } else {

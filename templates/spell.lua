@@ -134,6 +134,10 @@ end
 H.needs_zeros = 0
 local function need_zeros(n) H.needs_zeros = math.max(H.needs_zeros, n) end
 H.has_chain_function = false
+local function row_name(action)
+  local op = action.elements[1].op
+  return (op == "slice" or op == "place") and "row_place" or "row_" .. op
+end
 local function gather_name(action) return action.fill == "zero" and "gather" or "gather_" .. action.fill end
 for _, action in ipairs(actions) do
   local tile = action.tile
@@ -147,6 +151,7 @@ for _, action in ipairs(actions) do
     if action.fill == "zero" then need_zeros(tile.vectors * lanes) end
   elseif action.kind == "gather" then need(gather_name(action))
   elseif action.kind == "scatter" then need("scatter")
+  elseif action.kind == "row" then need(row_name(action))
   elseif action.kind == "column_sum" or action.kind == "clear" or action.kind == "copy" then
     need(action.kind)
   elseif action.kind == "loss" and action.loss ~= "cross_entropy" then
@@ -555,6 +560,22 @@ local function chain_call(action, p, rows)
   end)
 end
 
+-- A call of a kernel that knows where rows end; a parameter is one row for all.
+local function row_call(action, p, rows)
+  local e = action.elements[1]
+  local function stride(ref) return ref.param and 0 or slots[ref.slot].stride end
+  local text = string.format("bptt_%s(%s, %d, ", row_name(action), p(e.out), stride(e.out))
+  if e.op == "slice" then
+    text = text .. string.format("0, %s, %d, %s, %d);", plus(p(e.a), string.format("%d", e.value)), stride(e.a), rows, action.cols)
+  elseif e.op == "place" then
+    text = text .. string.format("%d, %s, %d, %s, %d);", e.value, p(e.a), stride(e.a), rows, action.depth)
+  else
+    text = text .. string.format("%s, %d%s, %s, %d);", p(e.a), stride(e.a), e.b and string.format(", %s, %d", p(e.b), stride(e.b)) or "",
+      rows, action.cols)
+  end
+  return {text}
+end
+
 -- Where a part begins, or the next one, of n things in units.
 function H.begin(n, unit, next) return string.format("begin(%d, %d, part%s)", n, unit, next and " + 1" or "") end
 
@@ -613,6 +634,7 @@ local function calls(action, time, rows, backward)
   local weight = param and (action.turned and param.turned_variable or param.variable)
   if action.kind == "product" then return product_call(action, p, weight, rows, time) end
   if action.kind == "gradient" then return product_call(action, p, param.gradient_variable, rows, time) end
+  if action.kind == "row" then return row_call(action, p, rows) end
   if action.kind == "chain" then return chain_call(action, p, rows) end
   if action.kind == "scatter" or action.kind == "column_sum" then return row_sums(action, param.gradient_variable, p, rows) end
   if action.kind == "zero" then

@@ -75,6 +75,33 @@ static inline double interpret_with_number(bptt_op op, double a, double c)
     }
 }
 
+static inline void interpret_row(const interpreter *it, const bptt_node *node, double *out)
+{
+    const double *a = it->value[node->a], *v = node->b < 0 ? NULL : it->value[node->b];
+    const int64_t rows = it->graph->nodes[node->a].rows, first = (int64_t)node->value;
+    double sum = 0;
+    switch (node->op) {
+    case BPTT_OP_SOFTMAX:
+        for (int64_t i = 0; i < rows; i++) { sum += exp(a[i]); }
+        for (int64_t i = 0; i < rows; i++) { out[i] = exp(a[i]) / sum; }
+        break;
+    case BPTT_OP_SOFTMAX_ADJOINT: /* through the Jacobian */
+        for (int64_t i = 0; i < rows; i++) {
+            out[i] = 0;
+            for (int64_t j = 0; j < rows; j++) { out[i] += a[j] * v[j] * ((i == j) - v[i]); }
+        }
+        break;
+    case BPTT_OP_SLICE:
+        for (int64_t i = 0; i < node->rows; i++) { out[i] = a[first + i]; }
+        break;
+    case BPTT_OP_PLACE:
+        for (int64_t i = 0; i < node->rows; i++) { out[i] = i >= first && i - first < rows ? a[i - first] : 0; }
+        break;
+    default:
+        ck_abort_msg("op %s has no meaning in tests/interpret.h", bptt_op_name(node->op));
+    }
+}
+
 static inline double interpret_element(bptt_op op, double a, double b)
 {
     switch (op) {
@@ -178,6 +205,9 @@ static inline void interpret(const interpreter *it, int first, int last, uint32_
                 out[i] = bptt_op_has_value(node->op) ? interpret_with_number(node->op, a, node->value)
                                                      : interpret_element(node->op, a, node->b < 0 ? 0 : it->value[node->b][i]);
             }
+            break;
+        case BPTT_KIND_ROW:
+            interpret_row(it, node, out);
             break;
         case BPTT_KIND_LOSS:
             interpret_loss(it, node, y, out);

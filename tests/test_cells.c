@@ -401,7 +401,7 @@ static const char *const good_cells[] = {
     /* numbers, and ops that make of padding what is not a number */
     PARAMS "z = sigmoid(W * x + U * h + b)\nh = (1 - z) * h + 0.5 * z + (z + 1) / 3\n",
     PARAMS "a = W * x + U * h + b\nh = tanh(a) / (h * h + 0.5) - 1 / (2 + sigmoid(a))\n",
-    PARAMS "a = W * x + U * h + b\nv = log(a * a + 0.1)\nw = sqrt(exp(v) + 0.2)\nh = tanh(v / w)\n",
+    PARAMS "a = W * x + U * h + b\nv = log(a * a + 0.5)\nw = sqrt(exp(v) + 0.2)\nh = tanh(v / w)\n",
     PARAMS "a = W * x + U * h + b\nv = exp(tanh(a))\nw = v / exp(h)\nh = tanh(h * w * 0.25 - v)\n",
     PARAMS "a = W * x + U * h + b\ns = sigmoid(a)\nh = abs(s) * abs(-s) + max(a, a - s) * 0.5 - min(a, a - s) + max(-0.1, "
            "min(1.1, s)) * min(s, -1) + max(s, 2)\n",
@@ -421,6 +421,17 @@ static const char *const good_cells[] = {
     PARAMS "p = vector(hidden, 'p')\nq = vector(hidden, 'q')\nc = state(hidden)\ni = sigmoid(W * x + U * h + p * c + b)\n"
            "c = c + i * tanh(U * h + b)\ng = sigmoid(W * x + q * c)\nh = g * tanh(c)\n",
     PARAMS "Wo = matrix(hidden, hidden, 'Wo')\ns = state(hidden)\ns = tanh(W * x + U * s) * b\nh = b * tanh(Wo * s) + b\n",
+    /* rows as a whole */
+    PARAMS "a = W * x + U * h + b\nh = softmax(a) * h + softmax(U * tanh(a))\n",
+    PARAMS "h = tanh(W * x + U * h) * softmax(b) + softmax(h)\n",
+    PARAMS "S = matrix(7, input, 'S')\nT = matrix(7, 7, 'T')\nO = matrix(hidden, 7, 'O')\nd = vector(7, 'd')\ns = state(7)\n"
+           "a = S * x + T * s + d\ns = concat(tanh(slice(a, 3, 7)), sigmoid(slice(a, 1, 2)))\n"
+           "h = tanh(W * x + U * h + b + O * s)\n",
+    PARAMS "S = matrix(6, input, 'S')\nO = matrix(hidden, 12, 'O')\nc = vector(6, 'c')\ns = state(6)\n"
+           "s0 = s\nv = S * x + c\ns = concat(slice(v, 4, 6), slice(s0, 1, 2), slice(c, 2, 2)) * v\n"
+           "h = tanh(U * h + W * x + b + O * concat(softmax(s), s0))\n",
+    PARAMS "s = state(2)\nV = matrix(2, hidden, 'V')\nR = matrix(hidden, 4, 'R')\ns0 = s\ns = tanh(V * h)\n"
+           "h = tanh(W * x + U * h + b) + R * concat(s, s0)\n",
     /* two layers */
     PARAMS GATE("2") "V2 = matrix(hidden, hidden, 'V2')\ng = state(hidden)\ng = tanh(V2 * tanh(W2 * x + b2) + U2 * g)\nh = "
                      "tanh(W * x + U * h + b + g)\n",
@@ -641,7 +652,7 @@ static const char *any_param(cell_text *c, unsigned kind, char *name)
 static void put_term(cell_text *c, char *line, size_t size, size_t *length)
 {
     char a[16], b[16];
-    const unsigned kind = pick(c, 14);
+    const unsigned kind = pick(c, 16);
     if (kind < 2) {
         put(line, size, length, kind == 0 ? "%s * x" : "%s", any_param(c, 1 + kind, a));
     } else if (kind < 5) {
@@ -658,6 +669,11 @@ static void put_term(cell_text *c, char *line, size_t size, size_t *length)
         static const char *const pairs[] = {"max(%s, %s)", "min(%s, %s)", "%s / (1.5 + sigmoid(%s))"};
         const char *first = pick(c, 4) == 0 ? any_param(c, 2, a) : any_value(c, a);
         put(line, size, length, pairs[pick(c, 3)], first, any_value(c, b)); /* NOLINT */
+    } else if (kind == 15) {
+        const char *first = any_value(c, a);
+        put(line, size, length, "concat(slice(%s, 2, hidden), slice(%s, 1, 1))", first, any_value(c, b));
+    } else if (kind == 14) {
+        put(line, size, length, "softmax(%s)", any_value(c, a));
     } else {
         static const char *const single[] = {"abs(%s)",
                                              "log(1.25 + sigmoid(%s))",

@@ -277,6 +277,42 @@ START_TEST(edge)
 }
 END_TEST
 
+/* Rows that are not whole vectors, with rubbish in their padding; the largest numbers, infinity, not a number. */
+START_TEST(softmax_of_rows)
+{
+    enum { COLS = 5, STRIDE = 16, ROWS = 5 };
+    static const double rows[ROWS][COLS] = {{0, 0, 0, 0, 0},
+                                            {1.7e308, -1.7e308, 0, 1, 1.7e308},
+                                            {-INF, 0, -INF, -INF, 0},
+                                            {1, 2, NOT, 3, 4},
+                                            {-800, -800, -1600, -800, -800}};
+    static const double expected[ROWS][COLS] = {{0.2, 0.2, 0.2, 0.2, 0.2},
+                                                {0.5, 0, 0, 0, 0.5},
+                                                {0, 0.5, 0, 0, 0.5},
+                                                {NOT, NOT, NOT, NOT, NOT},
+                                                {0.25, 0.25, 0, 0.25, 0.25}};
+    double in[ROWS][STRIDE], out[ROWS][STRIDE];
+    void (*kernel)(void) = ulp_kernel_named("bptt_row_softmax", 8, ulp_simd[_i]);
+    if (kernel == NULL) { return; }
+    for (int i = 0; i < ROWS * STRIDE; i++) {
+        const int row = i / STRIDE, col = i % STRIDE;
+        in[row][col] = col < COLS ? rows[row][col] : i % 2 == 0 ? NOT : 1e300;
+        out[row][col] = 77;
+    }
+    const ptrdiff_t stride = 8; /* of the kernel's rows; whole vectors at every width */
+    for (int r = 0; r < ROWS; r++) {
+        ((void (*)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t))kernel)(out[r], stride, in[r], stride, 1,
+                                                                                                 COLS);
+        for (int j = 0; j < STRIDE; j++) {
+            const double right = j < COLS ? expected[r][j] : j < stride ? 0 : 77;
+            if (isnan(expected[r][0]) && j < stride) { continue; }
+            ck_assert_double_eq(out[r][j], right);
+        }
+        if (isnan(expected[r][0])) { ck_assert(isnan(out[r][0]) && isnan(out[r][COLS - 1])); }
+    }
+}
+END_TEST
+
 int main(void)
 {
     printf("test_functions: seed %llu (BPTT_TEST_SEED)\n", (unsigned long long)oracle_seed());
@@ -288,6 +324,7 @@ int main(void)
     tcase_add_loop_test(functions, random_inputs, 0, CASES);
     tcase_add_loop_test(functions, special_values, 0, CASES);
     tcase_add_loop_test(functions, never_beyond_one, 0, CASES);
+    tcase_add_loop_test(functions, softmax_of_rows, 0, ULP_LIBRARIES);
     tcase_add_loop_test(functions, edge, 0, (int)(sizeof edges / sizeof edges[0]));
     suite_add_tcase(suite, functions);
     SRunner *runner = srunner_create(suite);
