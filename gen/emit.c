@@ -191,7 +191,8 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     set_integer(L, "K", spec->K);
     set_integer(L, "batch", spec->batch);
     set_boolean(L, "carry", spec->carry);
-    set_string(L, "cell", bptt_spec_word("cell", (int)spec->cell));
+    set_string(L, "cell", spec->equations != NULL ? "of its own" : bptt_spec_word("cell", (int)spec->cell));
+    set_boolean(L, "own_cell", spec->equations != NULL);
     set_string(L, "activation", bptt_spec_word("activation", (int)spec->activation));
     set_string(L, "reduction", spec->reduction == BPTT_MEAN ? "mean" : "sum");
     lua_pushinteger(L, (lua_Integer)spec->seed);

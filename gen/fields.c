@@ -22,7 +22,7 @@
 
 const bptt_field bptt_fields[] = {
     {"name", BPTT_KIND_NAME, AT(name), .help = "prefix of every emitted name"},
-    {"cell", BPTT_KIND_CHOICE, AT(cell), .words = WORDS("rnn", "gru", "lstm"), .fallback = "\"rnn\"", .help = "recurrence"},
+    {"cell", BPTT_KIND_CELL, AT(cell), .words = WORDS("rnn", "gru", "lstm"), .fallback = "\"rnn\"", .help = "recurrence"},
     {"activation", BPTT_KIND_CHOICE, AT(activation), .words = WORDS("tanh", "relu", "sigmoid", "identity"),
      .fallback = "\"tanh\"", .help = "phi in h_t = phi(a_t) of cell rnn"},
     {"hidden", BPTT_KIND_SIZES, AT(hidden), 1, 65536, .help = "hidden units, H, of every layer or of each"},
@@ -355,6 +355,80 @@ static void write_choice(const bptt_field *field, const bptt_spec *spec, FILE *o
 static void expect_words(const bptt_field *field, char *text, size_t size)
 {
     append_words(field->words, text, size);
+}
+
+enum { EQUATIONS_LIMIT = 1 << 16 };
+
+/* Copies the equations: printable ASCII, tabs and line ends, which become "\n". */
+static bptt_status copy_equations(bptt_reader *r, bptt_span body)
+{
+    if (body.length > EQUATIONS_LIMIT) {
+        return bptt_reader_fail(r, NULL, "cell: a function of %zu bytes, expected at most %d", body.length, EQUATIONS_LIMIT);
+    }
+    char *text = malloc(body.length + 1);
+    if (text == NULL) { return bptt_fail(r->error, BPTT_FAILED, "%s: not enough memory", r->source); }
+    size_t length = 0;
+    for (size_t i = 0; i < body.length; i++) {
+        const unsigned char c = (unsigned char)body.start[i];
+        if (c == '\r' && i + 1 < body.length && body.start[i + 1] == '\n') { continue; }
+        if (c != '\n' && c != '\t' && (c < 0x20 || c > 0x7e)) {
+            free(text);
+            return bptt_reader_fail(r, NULL, "cell: byte %u in the function, expected printable ASCII", c);
+        }
+        text[length++] = (char)c;
+    }
+    text[length] = '\0';
+    free(r->spec->equations);
+    r->spec->equations = text;
+    return BPTT_OK;
+}
+
+/* A function's text is cut out of the file where Lua says that it stands. */
+static bptt_status read_equations(bptt_reader *r, lua_State *L, int index)
+{
+    lua_Debug about = {0};
+    lua_pushvalue(L, index);
+    (void)lua_getinfo(L, ">Su", &about);
+    if (r->origins[r->field - bptt_fields] != NULL) {
+        return bptt_reader_fail(r, NULL, "a function is written in the spec itself");
+    }
+    if (strcmp(about.what, "Lua") != 0) { return bptt_reader_fail(r, NULL, "cell: this function is not written in the spec"); }
+    if (about.nparams > 0 || about.isvararg) {
+        return bptt_reader_fail(r, NULL,
+                                "cell: a function with parameters, expected function() ... end; x, hidden, ... are names in it");
+    }
+    for (int i = 1; lua_getupvalue(L, index, i) != NULL; i++) {
+        const char *name = lua_getupvalue(L, index, i);
+        if (strcmp(name, "_ENV") == 0) { continue; }
+        return bptt_reader_fail(r, NULL, "cell: the function uses '%s' from outside; write the number in the cell", name);
+    }
+    bptt_span body = {NULL, 0};
+    const int count = bptt_functions_at(r->text, about.linedefined, about.lastlinedefined, &body, &r->spec->equations_line);
+    if (count != 1) {
+        return bptt_reader_fail(r, NULL, "cell: %s function begins on line %d and ends on line %d; give it lines of its own",
+                                count == 0 ? "no" : "more than one", about.linedefined, about.lastlinedefined);
+    }
+    return copy_equations(r, body);
+}
+
+static bptt_status read_cell(bptt_reader *r, lua_State *L, int index)
+{
+    return lua_isfunction(L, index) ? read_equations(r, L, index) : read_choice(r, L, index);
+}
+
+static void write_cell(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    if (spec->equations == NULL) {
+        write_choice(field, spec, out);
+        return;
+    }
+    (void)fprintf(out, "function()%send", spec->equations);
+}
+
+static void expect_cell(const bptt_field *field, char *text, size_t size)
+{
+    append_words(field->words, text, size);
+    bptt_append(text, size, ", or a function of equations, function() ... end");
 }
 
 static bptt_status read_lanes(bptt_reader *r, lua_State *L, int index)
@@ -763,6 +837,7 @@ static const struct kind {
 } kinds[] = {
     [BPTT_KIND_NAME] = {read_name, write_name, expect_name},
     [BPTT_KIND_CHOICE] = {read_choice, write_choice, expect_words},
+    [BPTT_KIND_CELL] = {read_cell, write_cell, expect_cell},
     [BPTT_KIND_LANES] = {read_lanes, write_lanes, expect_words},
     [BPTT_KIND_INTEGER] = {read_integer, write_integer, expect_integer},
     [BPTT_KIND_SIZES] = {read_sizes, write_sizes, expect_sizes},

@@ -13,6 +13,7 @@
 typedef enum {
     BPTT_KIND_NAME,
     BPTT_KIND_CHOICE,    /* one of `words`, kept as an enum */
+    BPTT_KIND_CELL,      /* one of `words`, or a function: its equations are kept as text */
     BPTT_KIND_LANES,     /* one of `words`, kept as the number it spells, "auto" as 0 */
     BPTT_KIND_INTEGER,   /* min .. max */
     BPTT_KIND_SIZES,     /* an integer, or a list of them, one a layer */

@@ -135,7 +135,8 @@ const char *bptt_number_text(double value, char *text, size_t size);
 const char *bptt_graph_label(const bptt_graph *graph, int node, char *text, size_t size);
 
 /* --- trace.c, derive.c ------------------------------------------------------------------------------------------------- */
-/* Runs the equations of the spec's cell and of the output layer; the caller frees *graph.  Errors: "rnn.lua:9: ...". */
+/* Runs the equations of the spec's cell and of the output layer; the caller frees *graph, which the spec must outlive.  Errors:
+ * "rnn.lua:9: ...", or "FILE:LINE: ..." where the cell is the spec's own. */
 bptt_status bptt_trace(const bptt_spec *spec, bptt_graph *graph, bptt_error *error);
 /* As above with the equations of `cell` (text, named `source`, which must be static) in place of the spec's cell. */
 bptt_status bptt_trace_text(const bptt_spec *spec, const char *cell, const char *source, bptt_graph *graph, bptt_error *error);

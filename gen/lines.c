@@ -1,4 +1,4 @@
-/* lines.c: a tokenizer of Lua that finds assignments.  See lines.h. */
+/* lines.c: a tokenizer of Lua that finds assignments and functions.  See lines.h. */
 #include "lines.h"
 
 #include <stdbool.h>
@@ -175,4 +175,49 @@ int bptt_line_of(bptt_span text, bptt_span key, bptt_span part)
     if (line == 0) { return w.return_line != 0 ? w.return_line : w.past[0].kind != '\0' ? w.past[0].line : 1; }
     int inner = part.length > 0 ? line_in_braces(found, part) : 0;
     return inner != 0 ? inner : line;
+}
+
+/* ---- functions ---- */
+
+/* A block that is still open. */
+typedef struct block {
+    bool is_function, has_parameters;
+    int line, bracket_line, body_line; /* of `function`, of "(", behind ")" */
+    const char *body;                  /* behind ")"; NULL: not there yet */
+} block;
+
+/* What comes between `function` and its equations. */
+static void read_parameters(block *b, const token *t, const scanner *s)
+{
+    if (t->kind == '(') { b->bracket_line = t->line; }
+    if (t->kind == ')') {
+        b->body = s->at;
+        b->body_line = s->line;
+    } else if (t->kind != '(' && b->bracket_line > 0) {
+        b->has_parameters = true;
+    }
+}
+
+int bptt_functions_at(bptt_span text, int first, int last, bptt_span *body, int *line)
+{
+    enum { DEPTH = 256 }; /* Lua nests up to 200 */
+    block open[DEPTH];
+    scanner s = {text.start, text.start + text.length, 1};
+    int depth = 0, count = 0;
+    for (token t = next(&s); t.kind != 0 && depth < DEPTH; t = next(&s)) {
+        block *top = depth > 0 ? &open[depth - 1] : NULL;
+        if (top != NULL && top->is_function && top->body == NULL) {
+            read_parameters(top, &t, &s);
+        } else if (is(&t, "function") || is(&t, "do") || is(&t, "if") || is(&t, "repeat")) {
+            open[depth++] = (block){.is_function = is(&t, "function"), .line = t.line};
+        } else if (top != NULL && (is(&t, "end") || is(&t, "until"))) {
+            depth--;
+            const bool begins = top->line == first || top->bracket_line == first;
+            if (!top->is_function || top->has_parameters || !begins || t.line != last) { continue; }
+            *body = (bptt_span){top->body, (size_t)(t.span.start - top->body)};
+            *line = top->body_line;
+            count++;
+        }
+    }
+    return count;
 }

@@ -76,7 +76,9 @@ typedef struct bptt_init {
 
 typedef struct bptt_spec {
     char name[BPTT_NAME_MAX]; /* a C identifier, prefix of everything emitted */
-    bptt_cell cell;
+    bptt_cell cell;           /* unless there are equations */
+    char *equations;          /* of the spec's own cell, Lua text; NULL: none; owned */
+    int equations_line;       /* where they begin in `source` */
     bptt_activation activation;
     int64_t hidden;                 /* H, hidden units; of the last layer */
     int64_t layers;                 /* 0 is 1 */

@@ -74,6 +74,8 @@ void bptt_spec_free(bptt_spec *spec)
     free(spec->text);
     free(spec->source);
     free(spec->tuning);
+    free(spec->equations);
+    spec->equations = NULL;
     spec->text = NULL;
     spec->source = NULL;
     spec->tuning = NULL;

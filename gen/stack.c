@@ -210,13 +210,13 @@ static int adjoint_of(const stacking *s, int slot)
     return found;
 }
 
-/* May a host hold the slot?  Not if it is a state's, or handed from step to step, or cleared by itself. */
+/* May a host hold the slot?  Not if it is a state's, or handed from step to step, or cleared by itself, or written in whole rows. */
 static bool is_free(const stacking *s, int slot)
 {
     if (s->host_of[slot] >= 0 || s->plan->slots[slot].kind == BPTT_ROWS_STATE) { return false; }
     for (int a = 0; a < s->plan->action_count; a++) {
         const bptt_action *action = &s->plan->actions[a];
-        const bool handed = action->into_previous && writes(action, slot);
+        const bool handed = (action->into_previous || action->kind == BPTT_ROW) && writes(action, slot);
         if (handed || (action->kind == BPTT_ZERO && is_slot(&action->out, slot))) { return false; }
     }
     return true;

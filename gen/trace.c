@@ -214,13 +214,14 @@ static bool read_part(const char *text, int *part, int *parts)
     return strcmp(end, "]") == 0 && 1 <= number && number <= count && count <= MOST;
 }
 
-/* Argument `index`, a name in weight files, with a block of that tensor; it becomes part of C text.  A cell's gets its layer. */
-static void check_file(lua_State *L, int index, char *file, const char *missing, int *part, int *parts)
+/* Argument `index`, a name in weight files, or none, with a block of that tensor; it becomes part of C text.  A cell's gets its
+ * layer. */
+static void check_file(lua_State *L, int index, char *file, int *part, int *parts)
 {
     size_t length;
-    const char *name = missing == NULL ? luaL_checklstring(L, index, &length) : luaL_optlstring(L, index, missing, &length);
+    const char *name = luaL_optlstring(L, index, "", &length);
     const size_t letters = strspn(name, LETTERS DIGITS "_.");
-    const bool valid = letters < BPTT_FILE_MAX - 8 && (letters > 0 || missing != NULL);
+    const bool valid = letters < BPTT_FILE_MAX - 8 && (letters > 0 || lua_isnoneornil(L, index));
     *part = 0;
     *parts = 1;
     luaL_argcheck(L, valid && (letters == length || (letters > 0 && read_part(name + letters, part, parts))), index,
@@ -240,23 +241,23 @@ static int add_param(lua_State *L, lua_Integer rows, lua_Integer cols, int file,
     param->node = add_leaf(L, BPTT_OP_PARAM, rows, cols, graph->param_count);
     param->gradient = -1;
     int part, parts;
-    check_file(L, file, param->file, NULL, &param->part, &param->parts);
-    check_file(L, twin, param->twin, "", &part, &parts);
-    luaL_argcheck(L, strcmp(param->file, param->twin) != 0, twin, "that name is taken");
+    check_file(L, file, param->file, &param->part, &param->parts);
+    check_file(L, twin, param->twin, &part, &parts);
+    luaL_argcheck(L, param->twin[0] == '\0' || strcmp(param->file, param->twin) != 0, twin, "that name is taken");
     luaL_argcheck(L, param->twin[0] == '\0' || (part == param->part && parts == param->parts), twin,
                   "it is another block than the first name's");
     graph->param_count++;
     return push_node(L, param->node);
 }
 
-/* matrix(outputs, inputs, "name in files") */
+/* matrix(outputs, inputs, "name in files"); without a name it is called after its equation, rnn.NAME_l0 */
 static int matrix(lua_State *L)
 {
     lua_Integer rows = check_size(L, 1);
     return add_param(L, rows, check_size(L, 2), 3, 4);
 }
 
-/* vector(size, "name in files", "second name") */
+/* vector(size, "name in files", "second name"), named likewise */
 static int vector(lua_State *L)
 {
     return add_param(L, check_size(L, 1), 0, 2, 3);
@@ -328,6 +329,9 @@ static int assign(lua_State *L)
         }
         bptt_node *node = &graph->nodes[*box];
         if (node->name[0] == '\0') { name_node(L, node, name); }
+        if (node->op == BPTT_OP_PARAM && graph->params[node->symbol].file[0] == '\0') {
+            (void)snprintf(graph->params[node->symbol].file, BPTT_FILE_MAX, "rnn.%s_l%d", name, layer_of(L));
+        }
     }
     lua_pop(L, 1);
     lua_pushvalue(L, 2);
@@ -420,8 +424,8 @@ typedef struct surroundings {
     const bptt_spec *spec;
     int layer;     /* -1: the output layer */
     int64_t width; /* `hidden` */
-    int in;        /* node that comes from below: x of a cell, h of the output layer */
-    int target;    /* y of the output layer */
+    int in;        /* node that comes from below: x of a cell, top of the output layer */
+    int target;    /* of the output layer */
 } surroundings;
 
 static void offer_node(lua_State *L, const char *name, int node)
@@ -437,13 +441,14 @@ static void add_surroundings(lua_State *L, const surroundings *s)
     lua_setfield(L, LUA_REGISTRYINDEX, "bptt layer");
     lua_pushinteger(L, s->spec->layers);
     lua_setfield(L, LUA_REGISTRYINDEX, "bptt layers");
-    add_size(L, "hidden", s->width);
     if (s->layer >= 0) {
+        add_size(L, "hidden", s->width);
         add_size(L, "input", s->graph->nodes[s->in].rows);
         offer_node(L, "x", s->in);
     } else {
-        add_size(L, "output", bptt_spec_output_size(s->spec));
-        offer_node(L, "h", s->in);
+        add_size(L, "inputs", s->graph->nodes[s->in].rows);
+        add_size(L, "outputs", bptt_spec_output_size(s->spec));
+        offer_node(L, "top", s->in);
         offer_node(L, "target", s->target);
     }
 }
@@ -536,21 +541,25 @@ static bptt_status check_names(const bptt_graph *graph, bptt_error *error)
     return BPTT_OK;
 }
 
-/* The loss is the global of that name; every state needs its next value. */
+/* Every state needs its next value. */
+static bptt_status check_states(const bptt_graph *graph, bptt_error *error)
+{
+    for (int s = 0; s < graph->state_count; s++) {
+        const bptt_node *node = &graph->nodes[graph->states[s].node];
+        if (graph->states[s].next >= 0) { continue; }
+        return bptt_fail(error, BPTT_FAILED, "%s:%d: state '%s' gets no next value", graph->source, node->line, node->name);
+    }
+    return BPTT_OK;
+}
+
+/* The loss is the global of that name. */
 static bptt_status finish(lua_State *L, bptt_graph *graph, bptt_error *error)
 {
     graph->loss = node_named(L, "loss");
     if (graph->loss < 0 || bptt_op_kind_of(graph->nodes[graph->loss].op) != BPTT_KIND_LOSS) {
         return bptt_fail(error, BPTT_FAILED, "%s: no equation gives 'loss' a loss", graph->source);
     }
-    bptt_status status = check_names(graph, error);
-    for (int s = 0; s < graph->state_count && status == BPTT_OK; s++) {
-        const bptt_node *node = &graph->nodes[graph->states[s].node];
-        if (graph->states[s].next < 0) {
-            status = bptt_fail(error, BPTT_FAILED, "%s:%d: state '%s' gets no next value", graph->source, node->line, node->name);
-        }
-    }
-    return status;
+    return check_names(graph, error);
 }
 
 static bptt_status add_leaves(const bptt_spec *spec, bptt_graph *graph, surroundings *s, bptt_error *error)
@@ -570,23 +579,32 @@ static bptt_status add_leaves(const bptt_spec *spec, bptt_graph *graph, surround
     return s->target < 0 ? BPTT_FAILED : BPTT_OK;
 }
 
+/* What goes on from a layer: the value named output, or else its first state. */
+static bptt_status find_output(lua_State *L, surroundings *s, int first_state, bptt_error *error)
+{
+    const bptt_graph *graph = s->graph;
+    const int named = node_named(L, "output"), state = first_state < graph->state_count ? graph->states[first_state].next : -1;
+    s->in = named >= 0 ? named : state;
+    if (s->in >= 0 && graph->nodes[s->in].cols == 0) { return BPTT_OK; }
+    return bptt_fail(error, BPTT_FAILED,
+                     "%s: what goes on to the output layer is the vector 'output', or else the first state; there is neither",
+                     graph->source);
+}
+
 /* The layers' cells, each on top of the one before. */
 static bptt_status run_cells(bptt_sandbox *sandbox, surroundings *s, const char *cell, bptt_error *error)
 {
     const int layers = s->spec->layers > 1 ? (int)s->spec->layers : 1;
     for (s->layer = 0; s->layer < layers; s->layer++) {
+        const int first_state = s->graph->state_count;
         s->width = bptt_spec_width(s->spec, s->layer);
         bptt_status status = run(sandbox, s, cell, s->graph->source, error);
+        if (status == BPTT_OK) { status = check_names(s->graph, error); }
+        if (status == BPTT_OK) { status = check_states(s->graph, error); }
+        if (status == BPTT_OK) { status = find_output(bptt_sandbox_state(sandbox), s, first_state, error); }
         if (status != BPTT_OK) { return status; }
-        const int h = node_named(bptt_sandbox_state(sandbox), "h");
-        if (h < 0 || s->graph->nodes[h].cols > 0) {
-            return bptt_fail(error, BPTT_FAILED, "%s: no equation gives 'h', what goes on to the next layer, a vector",
-                             s->graph->source);
-        }
-        s->in = h;
     }
     s->layer = -1;
-    s->width = s->graph->nodes[s->in].rows;
     return BPTT_OK;
 }
 
@@ -606,8 +624,22 @@ bptt_status bptt_trace_text(const bptt_spec *spec, const char *cell, const char 
     return status;
 }
 
+/* The spec's own cell, on the lines where its source has it. */
+static bptt_status trace_equations(const bptt_spec *spec, bptt_graph *graph, bptt_error *error)
+{
+    const size_t above = (size_t)spec->equations_line - 1, length = strlen(spec->equations);
+    char *text = malloc(above + length + 1);
+    if (text == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory to trace %s", spec->source); }
+    memset(text, '\n', above);
+    memcpy(text + above, spec->equations, length + 1);
+    bptt_status status = bptt_trace_text(spec, text, spec->source, graph, error);
+    free(text);
+    return status;
+}
+
 bptt_status bptt_trace(const bptt_spec *spec, bptt_graph *graph, bptt_error *error)
 {
+    if (spec->equations != NULL) { return trace_equations(spec, graph, error); }
     static const struct {
         const char *embedded, *source;
     } cells[] = {[BPTT_CELL_RNN] = {"cells/rnn.lua", "rnn.lua"},

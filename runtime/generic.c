@@ -184,7 +184,7 @@ static bool set_layout(struct generic *net)
 
 bool bptt_generic_has(const bptt_spec *spec)
 {
-    return spec->cell == BPTT_CELL_RNN && spec->layers <= 1;
+    return spec->cell == BPTT_CELL_RNN && spec->equations == NULL && spec->layers <= 1;
 }
 
 const bptt_model *bptt_generic_new(const bptt_spec *spec)

@@ -22,7 +22,7 @@ for _, field in ipairs {
   {"hidden", spec.hidden}, {"vocab", #spec.alphabet == 0 and spec.vocab > 0 and spec.vocab or nil}, {"inputs", spec.inputs > 0 and spec.inputs or nil},
   {"outputs", spec.targets > 0 and spec.targets or nil}, {"loss", spec.loss ~= "cross_entropy" and spec.loss or nil},
   {"output_activation", spec.output_activation ~= "identity" and spec.output_activation or nil}, {"T", spec.T}, {"K", spec.K}, {"batch", spec.batch}, {"dtype", real_size == 8 and "f64" or "f32"},
-  {"cell", spec.cell}, {"activation", spec.activation}, {"reduction", spec.reduction}, {"carry", tostring(spec.carry)},
+  {"cell", not spec.own_cell and spec.cell or nil}, {"activation", spec.activation}, {"reduction", spec.reduction}, {"carry", tostring(spec.carry)},
   {"optimizer", rule(spec.optimizer)}, {"schedule", include("common.lua").scheduled and rule(spec.schedule) or nil},
   {"clip", spec.clip == "none" and "none" or "'{" .. spec.clip .. "=" .. real(spec.limit) .. "}'"},
   {"init", "'{" .. spec.init .. "=" .. real(spec.init_scale) .. "}'"}, {"seed", spec.seed}, {"simd", simd}, {"unroll", unroll},

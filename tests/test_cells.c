@@ -362,24 +362,24 @@ static const char *const good_cells[] = {
     PARAMS "Wo = matrix(hidden, hidden, 'Wo')\ns = state(hidden)\ns0 = s\ns = tanh(W * x + U * s + b)\nh = Wo * s0\n",
     "W = matrix(hidden, input, 'W')\nU = matrix(hidden, hidden, 'U')\nb = vector(hidden, 'b')\nWo = matrix(hidden, hidden, "
     "'Wo')\n"
-    "s = state(hidden)\ns0 = s\ns = tanh(W * x + U * s + b)\nh = Wo * s0 + s0 * s\n",
+    "s = state(hidden)\ns0 = s\ns = tanh(W * x + U * s + b)\noutput = Wo * s0 + s0 * s\n",
     /* only HEAD gives the outgoing carry */
     "W = matrix(hidden, input, 'W')\nb = vector(hidden, 'b')\nWo = matrix(hidden, hidden, 'Wo')\n"
-    "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\nh = Wo * s0 + s0 * s\n",
+    "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\noutput = Wo * s0 + s0 * s\n",
     "W = matrix(hidden, input, 'W')\nb = vector(hidden, 'b')\nWo = matrix(hidden, hidden, 'Wo')\n"
-    "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\nh = Wo * s0\n",
+    "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\noutput = Wo * s0\n",
     "W = matrix(hidden, input, 'W')\nb = vector(hidden, 'b')\n"
-    "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\nh = tanh(s0)\n",
+    "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\noutput = tanh(s0)\n",
     "W = matrix(hidden, input, 'W')\nb = vector(hidden, 'b')\n"
-    "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\nh = -s0\n",
+    "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\noutput = -s0\n",
     "W = matrix(hidden, input, 'W')\nb = vector(hidden, 'b')\n"
-    "s = state(hidden)\nh = s\ns = tanh(W * x + b)\n",
+    "s = state(hidden)\noutput = s\ns = tanh(W * x + b)\n",
     /* a token straight to the output */
     PARAMS "Wo = matrix(hidden, input, 'Wo')\n"
            "s = state(hidden)\ns = tanh(W * x + U * s + b)\nh = s + Wo * x\n",
     "W = matrix(hidden, input, 'W')\nU = matrix(hidden, hidden, 'U')\nWs = matrix(hidden, hidden, 'Ws')\nb = vector(hidden, "
     "'b')\nWo = matrix(hidden, input, 'Wo')\n"
-    "s = state(hidden)\ns = tanh(W * x + U * s + b)\nh = tanh(Ws * s + Wo * x)\n",
+    "s = state(hidden)\ns = tanh(W * x + U * s + b)\noutput = tanh(Ws * s + Wo * x)\n",
     /* one matrix twice */
     PARAMS "h = tanh(W * x + U * tanh(U * h) + b)\n",
     PARAMS "v = tanh(W * x + b)\nh = tanh(U * v + U * h)\n",
@@ -432,12 +432,15 @@ static const char *const good_cells[] = {
            "h = tanh(U * h + W * x + b + O * concat(softmax(s), s0))\n",
     PARAMS "s = state(2)\nV = matrix(2, hidden, 'V')\nR = matrix(hidden, 4, 'R')\ns0 = s\ns = tanh(V * h)\n"
            "h = tanh(W * x + U * h + b) + R * concat(s, s0)\n",
+    /* an output of another size than the state's */
+    PARAMS "s = state(2)\nV = matrix(2, hidden, 'V')\ns0 = s\ns = tanh(V * h)\nh = tanh(W * x + U * h + b)\n"
+           "output = concat(s, h, s0)\n",
     /* two layers */
     PARAMS GATE("2") "V2 = matrix(hidden, hidden, 'V2')\ng = state(hidden)\ng = tanh(V2 * tanh(W2 * x + b2) + U2 * g)\nh = "
                      "tanh(W * x + U * h + b + g)\n",
     "W = matrix(hidden, input, 'W')\nU = matrix(7, 7, 'U')\nb = vector(7, 'b')\nA = matrix(7, hidden, 'A')\nC = matrix(hidden, "
     "7, 'C')\ns = state(7)\n"
-    "s = tanh(A * tanh(W * x) + U * s + b)\nh = C * s\n",
+    "s = tanh(A * tanh(W * x) + U * s + b)\noutput = C * s\n",
     /* state never read; two states swapped by addition */
     PARAMS "s = state(hidden)\ns = tanh(U * h)\nh = tanh(W * x + b)\n",
     PARAMS "c = state(hidden)\nc0 = c\nc = h + tanh(W * x + b)\nh = c0 + tanh(U * c0)\n",
@@ -588,9 +591,9 @@ START_TEST(real_cell)
         PARAMS "h = tanh(W * (x * x) + U * h + b - W * tanh(x))\n",
         PARAMS "h = tanh(W * x + W * x + U * h + b)\n",
         "W = matrix(hidden, input, 'W')\nb = vector(input, 'b')\ns = state(input)\nR = matrix(input, input, 'R')\n"
-        "s = tanh(R * s + x + b)\nh = W * (s - x)\n",
+        "s = tanh(R * s + x + b)\noutput = W * (s - x)\n",
         "W = matrix(hidden, input, 'W')\nU = matrix(hidden, hidden, 'U')\ns = state(hidden)\n"
-        "s = tanh(W * x + U * s)\nh = s * (W * x)\n",
+        "s = tanh(W * x + U * s)\noutput = s * (W * x)\n",
     };
     const bptt_spec spec = interpret_real_spec(1, 1, 1, 1, 1, 1, _i % 2 == 0 ? BPTT_SQUARED_ERROR : BPTT_BINARY_CROSS_ENTROPY);
     check_cell(cells[_i / 2], &spec, 1e-8);
@@ -722,7 +725,7 @@ static void random_cell(cell_text *c)
     char all[200] = "";
     size_t length = 0;
     for (int v = 0; v < c->values; v++) { put(all, sizeof all, &length, pick(c, 2) == 0 ? " + v%d" : " + s * v%d", v); }
-    put_line(c, h_is_state ? "h" : "_ENV.h", true, all);
+    put_line(c, h_is_state ? "h" : "output", true, all);
 }
 
 enum { RANDOM_CELLS = 150 };

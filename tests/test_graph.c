@@ -318,6 +318,68 @@ START_TEST(refused_cell)
 }
 END_TEST
 
+/* --- a spec's own cell ------------------------------------------------------------------------------------------------------------ */
+
+static bptt_status trace_spec(const char *cell, bptt_graph *graph)
+{
+    char text[2000];
+    (void)snprintf(text, sizeof text, "return {\n name = 'net', hidden = 4, vocab = 6, T = 3,\n cell = function()\n%s\nend }\n",
+                   cell);
+    bptt_spec spec;
+    memset(graph, 0, sizeof *graph);
+    ck_assert_msg(bptt_spec_parse(text, strlen(text), "net.lua", NULL, 0, &spec, &error) == BPTT_OK, "%s", error.text);
+    bptt_status status = bptt_trace(&spec, graph, &error);
+    bptt_spec_free(&spec);
+    return status;
+}
+
+START_TEST(own_cell)
+{
+    bptt_graph graph;
+    ck_assert_msg(
+        trace_spec("W, c = matrix(3, input), state(3)\nb = vector(3, 'file', 'twin')\nlocal v = W * x\n"
+                   "for i = 1, 3 do v = v + b end\nc = tanh(v)\nh = state(hidden) h = sigmoid(h)\noutput = concat(c, h)",
+                   &graph) == BPTT_OK,
+        "%s", error.text);
+    ck_assert_int_eq(graph.param_count, 4);
+    ck_assert_str_eq(graph.params[0].file, "rnn.W_l0");
+    ck_assert_str_eq(graph.params[1].file, "file");
+    ck_assert_str_eq(graph.params[1].twin, "twin");
+    ck_assert_int_eq(graph.nodes[graph.params[2].node].rows, 6);
+    ck_assert_int_eq(graph.nodes[graph.params[2].node].cols, 7); /* of the vector `output` */
+    bptt_graph_free(&graph);
+    ck_assert_int_eq(trace_spec("W, s, h = matrix(3, input), state(3), state(hidden)\ns = W * x\nh = tanh(h)", &graph), BPTT_OK);
+    ck_assert_int_eq(graph.nodes[graph.params[1].node].cols, 3); /* of the state that was made first */
+    bptt_graph_free(&graph);
+}
+END_TEST
+
+START_TEST(refused_own_cell)
+{
+    static const char *const texts[][2] = {
+        {"\nos.exit(0)", "net.lua:5: nothing is called 'os' here"},
+        {"local a = 1\nwhile true do a = a end", "net.lua:5: limit of 10000000 instructions exceeded (an endless loop?)"},
+        {"h = state(hidden)\ns = ('x'):rep(1 << 30)", "net.lua:5: memory limit of 64 MiB exceeded"},
+        {"s = string.rep('x', 10)", "net.lua:4: nothing is called 'string' here"},
+        {"print(1)", "net.lua:4: nothing is called 'print' here"},
+        {"h = state(hidden)\n\nh = h * q", "net.lua:6: nothing is called 'q' here"},
+        {"h = state(hidden)\nh = 1", "net.lua:4: state 'h' gets no next value"},
+        {"W = matrix(hidden, input)\nv = W * x",
+         "net.lua: what goes on to the output layer is the vector 'output', or else the first state; there is neither"},
+        {"W = matrix(hidden, input)\noutput = W",
+         "net.lua: what goes on to the output layer is the vector 'output', or else the first state; there is neither"},
+        {"h = state(hidden)\nh = tanh(h)\n local W = matrix(hidden, hidden)\nv = W * h",
+         "net.lua:6: no equation gives this parameter a name"},
+        {"h = state(hidden)\nh = tanh(h)\nV = matrix(2, 2, 'out.weight')", "net.lua:4: "},
+    };
+    bptt_graph graph;
+    ck_assert_int_eq(trace_spec(texts[_i][0], &graph), BPTT_FAILED);
+    const size_t length = strlen(texts[_i][1]);
+    ck_assert_msg(strncmp(error.text, texts[_i][1], length) == 0, "\"%s\", expected \"%s\"", error.text, texts[_i][1]);
+    ck_assert_ptr_null(graph.nodes);
+}
+END_TEST
+
 int main(void)
 {
     printf("test_graph: seed %llu (BPTT_TEST_SEED)\n", (unsigned long long)oracle_seed());
@@ -329,6 +391,8 @@ int main(void)
     tcase_add_loop_test(adjoints, adjoint_of_a_cell, 0, (int)(KINDS_OF_DATA * sizeof cells / sizeof cells[0]));
     tcase_add_test(adjoints, every_op_is_derived);
     tcase_set_timeout(errors, 30);
+    tcase_add_test(texts, own_cell);
+    tcase_add_loop_test(errors, refused_own_cell, 0, 11);
     tcase_add_loop_test(errors, refused_cell, 0, (int)(sizeof refused / sizeof refused[0]));
     suite_add_tcase(suite, texts);
     suite_add_tcase(suite, adjoints);

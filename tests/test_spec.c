@@ -305,7 +305,8 @@ static const struct {
      "s.lua:2: T * batch * vocab = 65536 * 65536 * 2147483647 reals take 73786976260478468096 bytes, expected at most "
      "281474976710656"},
     /* words */
-    {WITH("cell = 'lstn'"), "s.lua:6: cell = \"lstn\": expected \"rnn\", \"gru\" or \"lstm\""},
+    {WITH("cell = 'lstn'"),
+     "s.lua:6: cell = \"lstn\": expected \"rnn\", \"gru\" or \"lstm\", or a function of equations, function() ... end"},
     {"return {name = 'a', T = 1, vocab = 2, hidden = {}}", "s.lua:1: hidden = a table: expected " SIZES},
     {"return {name = 'a', T = 1, vocab = 2, hidden = {1, 'two'}}", "s.lua:1: hidden = \"two\": expected " SIZES},
     {WITH("hidden = {1, 2}, layers = 3"), "s.lua:6: layers = 3, but hidden has 2 sizes, expected as many"},
@@ -1241,9 +1242,122 @@ static void add_hostile(Suite *suite)
     tcase_add_test(tcase, sandbox_limits_add_up);
 }
 
+/* ---- a cell of the spec's own ---- */
+
+#define CELL(text) BASE " cell = " text ",\n}\n"
+
+/* Equations are cut out where the function stands; the canonical text gives them back, with the same digest. */
+static const struct {
+    const char *text, *equations;
+    int line;
+} own_cells[] = {
+    {CELL("function() h = state(hidden) h = tanh(h) end"), " h = state(hidden) h = tanh(h) ", 6},
+    {CELL("function()\n  h = state(hidden)\n  h = tanh(h)\nend"), "\n  h = state(hidden)\n  h = tanh(h)\n", 6},
+    {CELL("function --[[ function() end ]]\n (--[[)]] )\n\tx = 1\n end"), "\n\tx = 1\n ", 7},
+    {CELL("function() -- end\r\n s = ' end ' .. [[\nend]] --[==[ end ]] ]==] .. \"\\\" end\"\r\nend"),
+     " -- end\n s = ' end ' .. [[\nend]] --[==[ end ]] ]==] .. \"\\\" end\"\n", 6},
+    {CELL("function()\n for i = 1, 2 do if i > 1 then local f = function(a) return a end else repeat until true end end\n while "
+          "false do end do end\nend"),
+     "\n for i = 1, 2 do if i > 1 then local f = function(a) return a end else repeat until true end end\n while false do end do "
+     "end\n",
+     6},
+    {"local function cell()\n a = 1\nend\n" BASE "cell = cell }", "\n a = 1\n", 1},
+    {"function cell() a = 1 end -- function() end\nlocal t = {}\n" BASE "cell = cell }", " a = 1 ", 1},
+    {"local t = {} function t.cell()\n end return {name = 'a', hidden = 4, vocab = 8, T = 6, cell = t.cell}", "\n ", 1},
+};
+
+START_TEST(own_cell)
+{
+    bptt_spec spec = good(own_cells[_i].text);
+    ck_assert_str_eq(spec.equations, own_cells[_i].equations);
+    ck_assert_int_eq(spec.equations_line, own_cells[_i].line);
+    bptt_spec copy = good(spec.text);
+    ck_assert_str_eq(copy.equations, spec.equations);
+    ck_assert_str_eq(copy.text, spec.text);
+    ck_assert_str_eq(copy.digest, spec.digest);
+    bptt_spec plain;
+    ck_assert_int_eq(parse_set(own_cells[_i].text, (const char *const[]){"cell=rnn", NULL}, &plain), BPTT_OK);
+    ck_assert_ptr_null(plain.equations);
+    ck_assert_str_ne(plain.digest, spec.digest);
+    bptt_spec_free(&plain);
+    bptt_spec_free(&copy);
+    bptt_spec_free(&spec);
+}
+END_TEST
+
+static const char *const refused_cells[][2] = {
+    {CELL("function() a = 1 end, activation = (function() return 'tanh' end)()"),
+     "s.lua:6: cell: more than one function begins on line 6 and ends on line 6; give it lines of its own"},
+    {"local n = 3\n" BASE " cell = function() h = state(n) end }",
+     "s.lua:7: cell: the function uses 'n' from outside; write the number in the cell"},
+    {CELL("function(a) end"),
+     "s.lua:6: cell: a function with parameters, expected function() ... end; x, hidden, ... are names in it"},
+    {CELL("function(...) end"),
+     "s.lua:6: cell: a function with parameters, expected function() ... end; x, hidden, ... are names in it"},
+    {CELL("string.rep"), "s.lua:6: cell: this function is not written in the spec"},
+    {CELL("string.dump(function() end)"), "s.lua:6: attempt to call a nil value (field 'dump')"},
+    {CELL("function() a = '\xc3\xa9' end"), "s.lua:6: cell: byte 195 in the function, expected printable ASCII"},
+    {CELL("function() a = '\001' end"), "s.lua:6: cell: byte 1 in the function, expected printable ASCII"},
+    {CELL("{}"),
+     "s.lua:6: cell = a table: expected \"rnn\", \"gru\" or \"lstm\", or a function of equations, function() ... end"},
+    {CELL("true"), "s.lua:6: cell = true: expected \"rnn\", \"gru\" or \"lstm\", or a function of equations, function() ... end"},
+    {CELL("\"\\27Lua\""),
+     "s.lua:6: cell = \"\\027Lua\": expected \"rnn\", \"gru\" or \"lstm\", or a function of equations, function() ... end"},
+};
+
+START_TEST(refused_own_cell)
+{
+    bad(refused_cells[_i][0], refused_cells[_i][1]);
+}
+END_TEST
+
+START_TEST(own_cell_is_not_an_override)
+{
+    bptt_spec spec;
+    ck_assert_int_eq(parse_set(WITH(""), (const char *const[]){"cell=function() end", NULL}, &spec), BPTT_USAGE);
+    ck_assert_str_eq(error.text, "--set cell=function() end: a function is written in the spec itself");
+}
+END_TEST
+
+/* At most 64 KiB, so that a checkpoint's spec is never too large to read. */
+START_TEST(large_own_cell)
+{
+    for (int over = 0; over < 3; over++) {
+        const size_t size = over == 2 ? 1000000 : 65536 + (size_t)over;
+        char *text = malloc(size + 200);
+        ck_assert_ptr_nonnull(text);
+        int head = sprintf(text, BASE " cell = function()");
+        memset(text + head, ' ', size);
+        (void)sprintf(text + head + size, "end }");
+        char message[100];
+        (void)snprintf(message, sizeof message, "s.lua:6: cell: a function of %zu bytes, expected at most 65536", size);
+        if (over > 0) {
+            bad(text, message);
+        } else {
+            bptt_spec spec = good(text), copy = good(spec.text);
+            ck_assert_str_eq(spec.digest, copy.digest);
+            bptt_spec_free(&spec);
+            bptt_spec_free(&copy);
+        }
+        free(text);
+    }
+}
+END_TEST
+
+static void add_own_cells(Suite *suite)
+{
+    TCase *cells = tcase_create("own cells");
+    tcase_add_loop_test(cells, own_cell, 0, (int)COUNT(own_cells));
+    tcase_add_loop_test(cells, refused_own_cell, 0, (int)COUNT(refused_cells));
+    tcase_add_test(cells, own_cell_is_not_an_override);
+    tcase_add_test(cells, large_own_cell);
+    suite_add_tcase(suite, cells);
+}
+
 int main(void)
 {
     Suite *suite = suite_create("spec");
+    add_own_cells(suite);
     add_readings(suite);
     add_messages(suite);
     add_texts(suite);

@@ -1,8 +1,8 @@
--- The output layer over the cell's h, and the loss of the spec.  output is the number of logits, or of reals; target is the label, or
--- the reals that are wanted.
+-- The output layer and the loss of the spec.  top is the last layer's output, or else its first state; inputs is its size, outputs the
+-- number of logits, or of reals; target is the label, or the reals that are wanted.
 
-W_hy = matrix(output, hidden, "out.weight")
-b_y = vector(output, "out.bias")
+W_hy = matrix(outputs, inputs, "out.weight")
+b_y = vector(outputs, "out.bias")
 
-o = W_hy * h + b_y
+o = W_hy * top + b_y
 loss = criterion(output_activation(o), target)
