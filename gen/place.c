@@ -31,6 +31,15 @@ int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot)
     }
 }
 
+/* Reals from row to row.  Rows that lie a power of two apart fall into few sets of a cache, where they drive each other out: such rows
+ * are a line longer. */
+static int64_t stride_of(const bptt_plan *plan, int64_t cols)
+{
+    enum { LINE_BYTES = 64, TOO_EVEN_BYTES = 1024 };
+    const int64_t stride = bptt_padded(plan, cols);
+    return stride * plan->real_size % TOO_EVEN_BYTES == 0 ? stride + bptt_padded(plan, LINE_BYTES / plan->real_size) : stride;
+}
+
 /* --- parameters ---------------------------------------------------------------------------------------------------------------- */
 
 static void place_params(bptt_plan *plan)
@@ -41,13 +50,14 @@ static void place_params(bptt_plan *plan)
         tensor->rows = node->cols > 0 ? node->cols : 1;
         tensor->cols = node->rows;
         if (tensor->leader != p) { continue; }
-        if (tensor->stride == 0) { tensor->stride = bptt_padded(plan, tensor->cols); }
+        tensor->stride = stride_of(plan, tensor->stride > 0 ? tensor->stride : tensor->cols);
         tensor->offset = plan->block_size;
         plan->block_size += area(tensor->rows, tensor->stride);
     }
     for (int p = 0; p < plan->graph->param_count; p++) {
         bptt_tensor_plan *tensor = &plan->params[p];
         tensor->offset = plan->params[tensor->leader].offset + (size_t)tensor->column;
+        tensor->stride = plan->params[tensor->leader].stride;
     }
 }
 
@@ -60,7 +70,7 @@ static void place_turned(bptt_plan *plan)
         bptt_tensor_plan *leader = &plan->params[plan->params[action->param].leader];
         if (leader->turned) { continue; }
         leader->turned = true;
-        leader->turned_stride = bptt_padded(plan, leader->rows);
+        leader->turned_stride = stride_of(plan, leader->rows);
         leader->turned_offset = plan->turned_size;
         int64_t width = 0; /* up to the end of the last column that is not padding */
         for (int p = 0; p < plan->graph->param_count; p++) {
@@ -279,7 +289,7 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
     share_usage(plan, of);
     for (int s = 0; s < plan->slot_count; s++) {
         bptt_slot *slot = &plan->slots[s];
-        slot->stride = bptt_padded(plan, slot->host < 0 ? slot->cols : plan->slots[slot->host].cols);
+        slot->stride = stride_of(plan, slot->host < 0 ? slot->cols : plan->slots[slot->host].cols);
         choose_rows(plan, slot, &of[s]);
     }
     plan->block = choose_block(plan);

@@ -124,7 +124,9 @@ static void check_slots(const bptt_plan *plan)
     for (int s = 0; s < plan->slot_count; s++) {
         const bptt_slot *slot = &plan->slots[s];
         ck_assert_int_eq(slot->stride % plan->lanes, 0);
-        ck_assert(slot->stride >= slot->cols && slot->stride < slot->cols + plan->lanes);
+        const int64_t stride = slot->host < 0 ? slot->stride : plan->slots[slot->host].stride,
+                      spare = stride - bptt_padded(plan, slot->host < 0 ? slot->cols : plan->slots[slot->host].cols);
+        ck_assert(spare == 0 || (spare * plan->real_size >= 64 && (stride - spare) * plan->real_size % 1024 == 0));
         ck_assert(slot->size == 0 || slot->size == (size_t)(bptt_slot_row_count(plan, slot) * slot->stride));
         ck_assert_uint_eq(slot->offset % (size_t)plan->lanes, 0);
         ck_assert_uint_le(slot->offset + slot->size, plan->work_size);

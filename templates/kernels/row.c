@@ -2,33 +2,35 @@
 /* c[r] = softmax(a[r]), and 0 in the padding. */
 ${signature(k)}
 {
+    const ptrdiff_t padded = (cols + SIMD - 1) / SIMD * SIMD;
     const vec zero = splat((real)0);
     for (ptrdiff_t r = 0; r < rows; r++, c += ldc, a += lda) {
         vec most = splat(-LARGEST), sums = zero;
-        for (ptrdiff_t j = 0; j < ldc; j += LANES) {
+        for (ptrdiff_t j = 0; j < padded; j += LANES) {
             const vec inside = splat((real)(cols - j)) - lane_numbers(), v = load(a + j);
             most = if_less(zero, inside, if_less(most, v, v, most), most);
         }
         const vec max = splat(largest_lane(most));
-        for (ptrdiff_t j = 0; j < ldc; j += LANES) {
+        for (ptrdiff_t j = 0; j < padded; j += LANES) {
             const vec inside = splat((real)(cols - j)) - lane_numbers();
             const vec e = if_less(zero, inside, exp_down(load(a + j) - max), zero);
             store(c + j, e);
             sums += e;
         }
         const vec sum = splat(sum_lanes(sums));
-        for (ptrdiff_t j = 0; j < ldc; j += LANES) { store(c + j, load(c + j) / sum); }
+        for (ptrdiff_t j = 0; j < padded; j += LANES) { store(c + j, load(c + j) / sum); }
     }
 }
 % elseif k.what == "row_softmax_adjoint" then
 /* c[r] = y[r] (d[r] - the sum of d[r] y[r]); y = softmax.  The padding of all is 0. */
 ${signature(k)}
 {
+    const ptrdiff_t padded = (cols + SIMD - 1) / SIMD * SIMD;
     for (ptrdiff_t r = 0; r < rows; r++, c += ldc, d += ldd, y += ldy) {
         vec sums = splat((real)0);
         for (ptrdiff_t j = 0; j < cols; j += LANES) { sums += load(d + j) * load(y + j); }
         const vec sum = splat(sum_lanes(sums));
-        for (ptrdiff_t j = 0; j < ldc; j += LANES) { store(c + j, load(y + j) * (load(d + j) - sum)); }
+        for (ptrdiff_t j = 0; j < padded; j += LANES) { store(c + j, load(y + j) * (load(d + j) - sum)); }
     }
 }
 % else
