@@ -54,6 +54,8 @@ $B/%.o: %.c | $B/ready
 
 # the baseline of every comparison gets what a user would give it
 $B/runtime/generic.o: OPTIMIZE = -O3 -g
+# the products of `bptt diagnose`
+$B/runtime/interpret.o: OPTIMIZE = -O3 -g
 
 # one clear line in place of a hundred about headers
 $B/ready:
@@ -62,7 +64,7 @@ $B/ready:
 
 # --- texts that the program carries, and what is rendered from them -------------------------------------------------------------------------
 
-texts = $(wildcard templates/*.* templates/Makefile templates/kernels/* gen/cells/*.lua)
+texts = $(wildcard templates/*.* templates/Makefile templates/kernels/* gen/cells/*.lua runtime/*.gp)
 
 $B/embed: gen/embed.c | $B/ready
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $<

@@ -55,7 +55,10 @@ bptt_status bptt_derive(bptt_graph *graph, bptt_error *error)
                                graph->nodes[graph->params[p].node].line, graph->nodes[graph->params[p].node].name);
         }
     }
-    for (int s = 0; s < graph->state_count; s++) { graph->states[s].outgoing = adjoint[graph->states[s].node]; }
+    for (int s = 0; s < graph->state_count; s++) {
+        graph->states[s].outgoing = adjoint[graph->states[s].node];
+        graph->states[s].adjoint = adjoint[graph->states[s].next];
+    }
     free(adjoint);
     return status;
 }

@@ -1,4 +1,4 @@
-/* embedded.h: the texts that the program carries: templates/ and gen/cells/, turned into C by the Makefile.  Needs no file at run time. */
+/* embedded.h: the texts that the program carries: templates/, gen/cells/ and runtime/diagnose.gp, turned into C by the Makefile.  Needs no file at run time. */
 #ifndef BPTT_EMBEDDED_H
 #define BPTT_EMBEDDED_H
 

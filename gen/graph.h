@@ -92,6 +92,7 @@ typedef struct bptt_state {
     int next;     /* node that holds the value after step t */
     int carry;    /* CARRY: adjoint of `next` from step t+1, -1 before derive */
     int outgoing; /* adjoint of `node`, the carry of step t-1; -1: none */
+    int adjoint;  /* of `next`, all that follows from it in step t and after; -1 before derive */
 } bptt_state;
 
 typedef struct bptt_graph {

@@ -270,7 +270,7 @@ static int state(lua_State *L)
     lua_Integer size = check_size(L, 1);
     if (graph->state_count == BPTT_MAX_STATES) { return luaL_error(L, "more than %d states", BPTT_MAX_STATES); }
     int node = add_leaf(L, BPTT_OP_STATE, size, 0, graph->state_count);
-    graph->states[graph->state_count++] = (bptt_state){.node = node, .next = -1, .carry = -1, .outgoing = -1};
+    graph->states[graph->state_count++] = (bptt_state){.node = node, .next = -1, .carry = -1, .outgoing = -1, .adjoint = -1};
     return push_node(L, node);
 }
 

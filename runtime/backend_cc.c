@@ -48,7 +48,7 @@ static bool is_program(const char *path)
 }
 
 /* The path of a program, sought as a shell would, but never in the current folder.  NULL: not there. */
-static char *find_program(const char *name)
+char *bptt_find_program(const char *name)
 {
     if (strchr(name, '/') != NULL) { return is_program(name) ? strdup(name) : NULL; }
     for (const char *folder = getenv("PATH"); folder != NULL && *folder != '\0';) {
@@ -82,7 +82,7 @@ static bool use_compiler(bptt_cc *cc, const char *variable, const char *command,
         (void)bptt_fail(error, BPTT_FAILED, "cc: no memory");
         return false;
     }
-    cc->compiler = cc->words > 0 ? find_program(cc->argv[0]) : NULL;
+    cc->compiler = cc->words > 0 ? bptt_find_program(cc->argv[0]) : NULL;
     if (cc->compiler == NULL) {
         (void)bptt_fail(error, BPTT_FAILED, "cc: %s=%s: no such program; expected a C compiler", variable, command);
         return false;
@@ -100,7 +100,7 @@ static bool choose_compiler(bptt_cc *cc, bptt_error *error)
         if (command != NULL && *command != '\0') { return use_compiler(cc, variables[i], command, error); }
     }
     for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
-        char *path = find_program(usual[i]);
+        char *path = bptt_find_program(usual[i]);
         bool found = path != NULL;
         free(path);
         if (found) { return use_compiler(cc, "PATH", usual[i], error); }

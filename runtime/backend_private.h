@@ -1,5 +1,5 @@
-/* backend_private.h: what the backend_*.c files share.  Nobody else includes it, tests and
- * tuning.c (which keeps a file in the cache) apart.
+/* backend_private.h: what the backend_*.c files share.  Nobody else includes it, tests,
+ * tuning.c (which keeps a file in the cache) and diagnose_plot.c (which runs gnuplot) apart.
  *
  *   backend.c          opens and closes programs, swaps
  *   backend_tcc.c      text to code by libtcc, in this process
@@ -77,6 +77,8 @@ typedef struct bptt_process {
     char text[1 << 14]; /* the beginning of its output, ended by NUL */
 } bptt_process;
 
+/* The path of `name`, from PATH unless it is one itself.  NULL: no such program, or no memory; the caller frees it. */
+char *bptt_find_program(const char *name);
 /* Runs argv[0], a path, with no file of ours but the pipe, in a process group of its own.  Its temporary files go to `folder`,
  * NULL: where ours go. */
 bptt_status bptt_process_start(bptt_process *process, char *const *argv, const char *folder, double limit_ms, bool background,

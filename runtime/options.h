@@ -33,9 +33,11 @@ typedef struct bptt_options {
     double temperature;
     uint64_t top_k; /* 0: not given */
     bool json, quiet, suite;
-    const char *rows; /* of the suite: "tiny,default" */
-    bool tuned;       /* with the tiles that `bptt tune` measured */
-    int argc;         /* the whole command line, to say how to go on */
+    const char *rows;   /* of the suite: "tiny,default" */
+    const char *plot;   /* prefix of pictures; NULL: none */
+    uint64_t sequences; /* diagnose */
+    bool tuned;         /* with the tiles that `bptt tune` measured */
+    int argc;           /* the whole command line, to say how to go on */
     char **argv;
 } bptt_options;
 
@@ -51,7 +53,7 @@ struct bptt_command {
 };
 
 bptt_run bptt_command_gen, bptt_command_train, bptt_command_eval, bptt_command_sample, bptt_command_inspect, bptt_command_grad,
-    bptt_command_check, bptt_command_bench, bptt_command_tune, bptt_command_help, bptt_command_version;
+    bptt_command_check, bptt_command_diagnose, bptt_command_bench, bptt_command_tune, bptt_command_help, bptt_command_version;
 
 /* Parses argv.  `--help`, `-h` and `--version` become the command help.  Errors: BPTT_USAGE; options->command is set as soon as it
  * is known, so that the message can name it.  Free in every case. */

@@ -1,0 +1,461 @@
+/* interpret.c: see interpret.h.
+ *
+ * To add an op: an element-wise one is a line in `element` (its value and its two partial derivatives), a loss two cases of `loss`
+ * and a name in `is_known`, a product its three rules (value, tangent, and its part of a gradient if it is a matrix).
+ */
+#include "interpret.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What a node is needed for: the adjoints of states; those of parameters; the tangent of the next states. */
+enum { FOR_STATES = 1, FOR_PARAMS = 2, MOVES = 4 };
+
+static const bptt_node *node_of(const bptt_interpreter *it, int n)
+{
+    return &it->graph->nodes[n];
+}
+
+static size_t size_of(const bptt_node *node)
+{
+    return (size_t)node->rows * (node->cols > 0 ? (size_t)node->cols : 1);
+}
+
+/* Where the value of a node lies: parameters once, forward nodes step by step, adjoints for one step. */
+static double *value_at(const bptt_interpreter *it, size_t t, int n)
+{
+    const bptt_node *node = node_of(it, n);
+    if (node->op == BPTT_OP_PARAM) { return it->params[node->symbol]; }
+    return n < it->graph->forward ? it->values + t * it->step_size + it->offset[n] : it->adjoints + it->offset[n];
+}
+
+/* --- what each op means ------------------------------------------------------------------------------------------------------ */
+
+/* One element of an element-wise op of operands a and b: its value, and da and db, its derivatives by them (of ops that occur in a
+ * forward step alone; adjoint ops have none).  False: no rule. */
+static bool element(const bptt_node *node, double a, double b, double *y, double *da, double *db)
+{
+    *da = *db = 0;
+    switch (node->op) {
+    case BPTT_OP_ADD:
+        return *y = a + b, *da = 1, *db = 1, true;
+    case BPTT_OP_SUB:
+        return *y = a - b, *da = 1, *db = -1, true;
+    case BPTT_OP_MUL:
+        return *y = a * b, *da = b, *db = a, true;
+    case BPTT_OP_NEG:
+        return *y = -a, *da = -1, true;
+    case BPTT_OP_EXP:
+        return *y = exp(a), *da = *y, true;
+    case BPTT_OP_TANH:
+        return *y = tanh(a), *da = 1 - *y * *y, true;
+    case BPTT_OP_SIGMOID:
+        return *y = 1 / (1 + exp(-a)), *da = *y * (1 - *y), true;
+    case BPTT_OP_RELU:
+        return *y = a > 0 ? a : 0, *da = a > 0, true;
+    case BPTT_OP_TANH_ADJOINT:
+        return *y = a * (1 - b * b), true;
+    case BPTT_OP_SIGMOID_ADJOINT:
+        return *y = a * b * (1 - b), true;
+    case BPTT_OP_RELU_ADJOINT:
+        return *y = b > 0 ? a : 0, true;
+    default:
+        return false;
+    }
+}
+
+/* log(sum exp u), the largest taken out first. */
+static double log_sum_exp(const double *u, size_t count)
+{
+    double most = u[0], sum = 0;
+    for (size_t i = 1; i < count; i++) { most = fmax(most, u[i]); }
+    for (size_t i = 0; i < count; i++) { sum += exp(u[i] - most); }
+    return most + log(sum);
+}
+
+/* A loss of the prediction `u` in step t, or its adjoint.  False: no rule. */
+static bool loss(const bptt_interpreter *it, const bptt_node *node, size_t t, const double *u, double *y)
+{
+    const size_t count = (size_t)node_of(it, node->a)->rows;
+    const uint32_t label = it->sequence.y[t];
+    const bool labelled = label < count;
+    const double all = labelled ? log_sum_exp(u, count) : 0;
+    switch (node->op) {
+    case BPTT_OP_CROSS_ENTROPY:
+        y[0] = labelled ? all - u[label] : 0;
+        return true;
+    case BPTT_OP_CROSS_ENTROPY_ADJOINT:
+        for (size_t i = 0; i < count; i++) { y[i] = labelled ? exp(u[i] - all) - (i == label) : 0; }
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Eight sums side by side, which a compiler makes vectors of; their order is fixed. */
+static double dot(const double *a, const double *b, size_t count)
+{
+    enum { LANES = 8 };
+    double sums[LANES] = {0}, rest = 0;
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        for (size_t l = 0; l < LANES; l++) { sums[l] += a[i + l] * b[i + l]; }
+    }
+    for (; i < count; i++) { rest += a[i] * b[i]; }
+    return rest + (((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7])));
+}
+
+/* y = W v, or W' v, of a matrix [rows][cols].  Rows whose factor is 0 are left out: a loss that does not count costs nothing. */
+static void multiply(bptt_op op, const double *matrix, size_t rows, size_t cols, const double *v, double *y)
+{
+    if (op == BPTT_OP_MATVEC) {
+        for (size_t i = 0; i < rows; i++) { y[i] = dot(matrix + i * cols, v, cols); }
+        return;
+    }
+    memset(y, 0, cols * sizeof *y);
+    for (size_t i = 0; i < rows; i++) {
+        const double factor = v[i], *row = matrix + i * cols;
+        if (factor == 0) { continue; }
+        for (size_t j = 0; j < cols; j++) { y[j] += factor * row[j]; }
+    }
+}
+
+/* --- opening ----------------------------------------------------------------------------------------------------------------- */
+
+static bool is_known(const bptt_node *node)
+{
+    double y, da, db;
+    switch (bptt_op_kind_of(node->op)) {
+    case BPTT_KIND_LEAF:
+        return node->op == BPTT_OP_INPUT || node->op == BPTT_OP_TARGET || node->op == BPTT_OP_PARAM ||
+               node->op == BPTT_OP_STATE || node->op == BPTT_OP_CARRY;
+    case BPTT_KIND_PRODUCT:
+        return node->op == BPTT_OP_MATVEC || node->op == BPTT_OP_MATVEC_T || node->op == BPTT_OP_OUTER;
+    case BPTT_KIND_ELEMENT: /* matrices are sums of outer products and nothing else */
+        return (node->cols == 0 || node->op == BPTT_OP_ADD) && element(node, 0.5, 0.5, &y, &da, &db);
+    case BPTT_KIND_LOSS:
+        return node->op == BPTT_OP_CROSS_ENTROPY || node->op == BPTT_OP_CROSS_ENTROPY_ADJOINT;
+    }
+    return false;
+}
+
+static bptt_status check_ops(const bptt_interpreter *it, bptt_error *error)
+{
+    for (int n = 0; n < it->graph->count; n++) {
+        const bptt_node *node = node_of(it, n);
+        if (is_known(node)) { continue; }
+        return bptt_fail(error, BPTT_FAILED, "%s: the interpreter has no rule for '%s'", it->graph->source,
+                         bptt_op_name(node->op));
+    }
+    return BPTT_OK;
+}
+
+/* Marks what node n needs, itself first; operands come before their users. */
+static void mark_operands(bptt_interpreter *it, unsigned char use)
+{
+    for (int n = it->graph->count - 1; n >= 0; n--) {
+        const bptt_node *node = node_of(it, n);
+        if ((it->uses[n] & use) == 0) { continue; }
+        if (node->a >= 0) { it->uses[node->a] |= use; }
+        if (node->b >= 0) { it->uses[node->b] |= use; }
+    }
+}
+
+static void mark_uses(bptt_interpreter *it)
+{
+    const bptt_graph *g = it->graph;
+    for (int s = 0; s < g->state_count; s++) {
+        if (g->states[s].outgoing >= 0) { it->uses[g->states[s].outgoing] |= FOR_STATES; }
+        it->uses[g->states[s].adjoint] |= FOR_STATES;
+        it->uses[g->states[s].next] |= MOVES;
+    }
+    for (int p = 0; p < g->param_count; p++) { it->uses[g->params[p].gradient] |= FOR_PARAMS; }
+    mark_operands(it, FOR_STATES);
+    mark_operands(it, FOR_PARAMS);
+    mark_operands(it, MOVES);
+    for (int n = 0; n < g->forward; n++) { /* of those that reach a next state, the ones that a state reaches */
+        const bptt_node *node = node_of(it, n);
+        const bool reached = node->op == BPTT_OP_STATE || (node->a >= 0 && (it->uses[node->a] & MOVES) != 0) ||
+                             (node->b >= 0 && (it->uses[node->b] & MOVES) != 0);
+        if (!reached) { it->uses[n] = (unsigned char)(it->uses[n] & ~MOVES); }
+    }
+}
+
+static bptt_status place_nodes(bptt_interpreter *it, size_t *adjoint_size, bptt_error *error)
+{
+    const bptt_graph *g = it->graph;
+    const size_t count = (unsigned)g->count;
+    it->offset = calloc(count, sizeof *it->offset);
+    it->uses = calloc(count, sizeof *it->uses);
+    if (it->offset == NULL || it->uses == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for %d nodes", g->count); }
+    *adjoint_size = 0;
+    for (int n = 0; n < g->count; n++) {
+        const bptt_node *node = node_of(it, n);
+        if (node->cols > 0 || node->op == BPTT_OP_PARAM) { continue; } /* no value in a step */
+        size_t *end = n < g->forward ? &it->step_size : adjoint_size;
+        it->offset[n] = *end;
+        *end += size_of(node);
+    }
+    return BPTT_OK;
+}
+
+static double *reals(size_t count)
+{
+    return calloc(count + 1, sizeof(double));
+}
+
+static bptt_status allocate(bptt_interpreter *it, size_t adjoint_size, bptt_error *error)
+{
+    const bptt_graph *g = it->graph;
+    bool good = true;
+    for (int p = 0; p < g->param_count && good; p++) {
+        const size_t size = size_of(node_of(it, g->params[p].node));
+        it->params[p] = reals(size);
+        it->param_at[p] = it->param_size;
+        it->param_size += size;
+        good = it->params[p] != NULL;
+    }
+    for (int s = 0; s < g->state_count; s++) { it->state_size += (size_t)node_of(it, g->states[s].node)->rows; }
+    if (it->step_size <= SIZE_MAX / sizeof(double) / (it->steps + 1)) { it->values = reals(it->steps * it->step_size); }
+    it->adjoints = reals(adjoint_size);
+    it->tangents = reals(it->step_size);
+    if (good && it->values != NULL && it->adjoints != NULL && it->tangents != NULL) { return BPTT_OK; }
+    return bptt_fail(error, BPTT_FAILED, "no memory for the values of %zu steps of %zu reals", it->steps, it->step_size);
+}
+
+bptt_status bptt_interpreter_open(bptt_interpreter *it, const bptt_graph *graph, size_t steps, bptt_error *error)
+{
+    *it = (bptt_interpreter){.graph = graph, .steps = steps};
+    size_t adjoint_size = 0;
+    bptt_status status = check_ops(it, error);
+    if (status == BPTT_OK) { status = place_nodes(it, &adjoint_size, error); }
+    if (status == BPTT_OK) { status = allocate(it, adjoint_size, error); }
+    if (status == BPTT_OK) {
+        mark_uses(it);
+    } else {
+        bptt_interpreter_close(it);
+    }
+    return status;
+}
+
+void bptt_interpreter_close(bptt_interpreter *it)
+{
+    for (int p = 0; p < BPTT_MAX_PARAMS; p++) { free(it->params[p]); }
+    free(it->offset);
+    free(it->uses);
+    free(it->values);
+    free(it->adjoints);
+    free(it->tangents);
+    *it = (bptt_interpreter){.graph = NULL};
+}
+
+/* --- one node ---------------------------------------------------------------------------------------------------------------- */
+
+/* Tokens are one-hot vectors: a matrix times one is a column. */
+static void run_product(const bptt_interpreter *it, size_t t, const bptt_node *node, double *y)
+{
+    const bptt_node *matrix = node_of(it, node->a);
+    const double *values = value_at(it, t, node->a);
+    const size_t rows = (size_t)matrix->rows, cols = (size_t)matrix->cols;
+    if (node->op == BPTT_OP_MATVEC && node_of(it, node->b)->op == BPTT_OP_INPUT) {
+        for (size_t i = 0; i < rows; i++) { y[i] = values[i * cols + it->sequence.x[t]]; }
+        return;
+    }
+    multiply(node->op, values, rows, cols, value_at(it, t, node->b), y);
+}
+
+/* A node that is neither matrix nor STATE nor CARRY; `counts`: losses do. */
+static void run_node(const bptt_interpreter *it, size_t t, int n, bool counts)
+{
+    const bptt_node *node = node_of(it, n);
+    double *y = value_at(it, t, n), da, db;
+    switch (bptt_op_kind_of(node->op)) {
+    case BPTT_KIND_LEAF:
+        if (node->op != BPTT_OP_INPUT && node->op != BPTT_OP_TARGET) { return; }
+        for (size_t i = 0; i < (size_t)node->rows; i++) {
+            y[i] = i == (node->op == BPTT_OP_INPUT ? it->sequence.x : it->sequence.y)[t];
+        }
+        return;
+    case BPTT_KIND_PRODUCT:
+        run_product(it, t, node, y);
+        return;
+    case BPTT_KIND_ELEMENT: {
+        const double *a = value_at(it, t, node->a), *b = node->b < 0 ? a : value_at(it, t, node->b);
+        for (size_t i = 0; i < (size_t)node->rows; i++) { (void)element(node, a[i], b[i], &y[i], &da, &db); }
+        return;
+    }
+    case BPTT_KIND_LOSS:
+        if (!counts) {
+            memset(y, 0, size_of(node) * sizeof *y);
+        } else {
+            (void)loss(it, node, t, value_at(it, t, node->a), y);
+        }
+    }
+}
+
+/* --- forward ------------------------------------------------------------------------------------------------------------------ */
+
+/* State s of the cell, for a walk over all: its part of a state begins at *at (0 before the first) and has *size reals. */
+static const bptt_state *next_state(const bptt_interpreter *it, int s, size_t *at, size_t *size)
+{
+    *at += s > 0 ? *size : 0;
+    *size = (size_t)node_of(it, it->graph->states[s].node)->rows;
+    return &it->graph->states[s];
+}
+
+const double *bptt_interpret_value(const bptt_interpreter *it, size_t t, int node)
+{
+    return value_at(it, t, node);
+}
+
+void bptt_interpret_state(const bptt_interpreter *it, size_t t, double *state)
+{
+    size_t at = 0, size = 0;
+    for (int s = 0; s < it->graph->state_count; s++) {
+        const bptt_state *of = next_state(it, s, &at, &size);
+        memcpy(state + at, value_at(it, t, of->next), size * sizeof *state);
+    }
+}
+
+/* The states before step t, from the step before it or from `start`. */
+static void enter_step(const bptt_interpreter *it, size_t t, const double *start)
+{
+    size_t at = 0, size = 0;
+    for (int s = 0; s < it->graph->state_count; s++) {
+        const bptt_state *of = next_state(it, s, &at, &size);
+        double *to = value_at(it, t, of->node);
+        const double *from = t > 0 ? value_at(it, t - 1, of->next) : start != NULL ? start + at : NULL;
+        if (from != NULL) {
+            memcpy(to, from, size * sizeof *to);
+        } else {
+            memset(to, 0, size * sizeof *to);
+        }
+    }
+}
+
+void bptt_interpret_forward(bptt_interpreter *it, const bptt_sequence *sequence, const double *start, double *losses)
+{
+    it->sequence = *sequence;
+    for (size_t t = 0; t < sequence->steps; t++) {
+        enter_step(it, t, start);
+        for (int n = 0; n < it->graph->forward; n++) { run_node(it, t, n, true); }
+        losses[t] = *value_at(it, t, it->graph->loss);
+    }
+}
+
+/* --- back --------------------------------------------------------------------------------------------------------------------- */
+
+/* gradient += the value of `node`.  A matrix is a sum of outer products, which are added one by one. */
+static void add_gradient(const bptt_interpreter *it, size_t t, int n, double *gradient)
+{
+    const bptt_node *node = node_of(it, n);
+    if (node->cols > 0 && node->op == BPTT_OP_ADD) {
+        add_gradient(it, t, node->a, gradient);
+        add_gradient(it, t, node->b, gradient);
+        return;
+    }
+    const size_t rows = (size_t)node->rows, cols = (size_t)node->cols;
+    const double *a = value_at(it, t, node->cols > 0 ? node->a : n);
+    if (cols == 0) {
+        for (size_t i = 0; i < rows; i++) { gradient[i] += a[i]; }
+        return;
+    }
+    const double *b = value_at(it, t, node->b);
+    const bool token = node_of(it, node->b)->op == BPTT_OP_INPUT;
+    for (size_t i = 0; i < rows; i++) {
+        double *row = gradient + i * cols;
+        if (a[i] == 0) { continue; }
+        if (token) { row[it->sequence.x[t]] += a[i]; }
+        for (size_t j = 0; j < cols && !token; j++) { row[j] += a[i] * b[j]; }
+    }
+}
+
+/* Adjoint nodes -> a state, `outgoing` or `total`. */
+static void leave_step(const bptt_interpreter *it, size_t t, bool outgoing, double *state)
+{
+    size_t at = 0, size = 0;
+    for (int s = 0; s < it->graph->state_count; s++) {
+        const bptt_state *of = next_state(it, s, &at, &size);
+        const int node = outgoing ? of->outgoing : of->adjoint;
+        if (node >= 0) {
+            memcpy(state + at, value_at(it, t, node), size * sizeof *state);
+        } else {
+            memset(state + at, 0, size * sizeof *state);
+        }
+    }
+}
+
+void bptt_interpret_back(bptt_interpreter *it, size_t t, bool counts, const double *carry, double *total, double *outgoing,
+                         double *gradient)
+{
+    const bptt_graph *g = it->graph;
+    const int wanted = gradient != NULL ? FOR_STATES | FOR_PARAMS : FOR_STATES;
+    size_t at = 0, size = 0;
+    for (int s = 0; s < g->state_count; s++) {
+        const bptt_state *of = next_state(it, s, &at, &size);
+        memcpy(value_at(it, t, of->carry), carry + at, size * sizeof *carry);
+    }
+    for (int n = g->forward; n < g->count; n++) {
+        if ((it->uses[n] & wanted) != 0 && node_of(it, n)->cols == 0) { run_node(it, t, n, counts); }
+    }
+    if (total != NULL) { leave_step(it, t, false, total); }
+    for (int p = 0; p < g->param_count && gradient != NULL; p++) {
+        add_gradient(it, t, g->params[p].gradient, gradient + it->param_at[p]);
+    }
+    leave_step(it, t, true, outgoing);
+}
+
+void bptt_interpret_cotangent(bptt_interpreter *it, size_t t, const double *u, double *result)
+{
+    bptt_interpret_back(it, t, false, u, NULL, result, NULL);
+}
+
+/* --- tangents ----------------------------------------------------------------------------------------------------------------- */
+
+/* The tangent of operand `n`, NULL where it is 0. */
+static const double *tangent_of(const bptt_interpreter *it, int n)
+{
+    return n >= 0 && (it->uses[n] & MOVES) != 0 ? it->tangents + it->offset[n] : NULL;
+}
+
+/* Forward mode: dy = y'(a) da + y'(b) db. */
+static void move_node(const bptt_interpreter *it, size_t t, int n)
+{
+    const bptt_node *node = node_of(it, n);
+    double *dy = it->tangents + it->offset[n], y, by_a, by_b;
+    const double *da = tangent_of(it, node->a), *db = tangent_of(it, node->b);
+    if (bptt_op_kind_of(node->op) == BPTT_KIND_PRODUCT) { /* a matrix is a parameter and stays */
+        const bptt_node *matrix = node_of(it, node->a);
+        multiply(node->op, value_at(it, t, node->a), (size_t)matrix->rows, (size_t)matrix->cols, db, dy);
+        return;
+    }
+    const double *a = value_at(it, t, node->a), *b = node->b < 0 ? a : value_at(it, t, node->b);
+    for (size_t i = 0; i < (size_t)node->rows; i++) {
+        (void)element(node, a[i], b[i], &y, &by_a, &by_b);
+        dy[i] = (da != NULL ? by_a * da[i] : 0) + (db != NULL ? by_b * db[i] : 0);
+    }
+}
+
+void bptt_interpret_tangent(bptt_interpreter *it, size_t t, const double *v, double *result)
+{
+    const bptt_graph *g = it->graph;
+    size_t at = 0, size = 0;
+    for (int s = 0; s < g->state_count; s++) {
+        const bptt_state *of = next_state(it, s, &at, &size);
+        memcpy(it->tangents + it->offset[of->node], v + at, size * sizeof *v);
+    }
+    for (int n = 0; n < g->forward; n++) {
+        if ((it->uses[n] & MOVES) != 0 && node_of(it, n)->op != BPTT_OP_STATE) { move_node(it, t, n); }
+    }
+    at = size = 0;
+    for (int s = 0; s < g->state_count; s++) {
+        const bptt_state *of = next_state(it, s, &at, &size);
+        const double *from = tangent_of(it, of->next);
+        if (from != NULL) {
+            memcpy(result + at, from, size * sizeof *result);
+        } else {
+            memset(result + at, 0, size * sizeof *result);
+        }
+    }
+}
