@@ -1,5 +1,5 @@
 # diagnose.gp: the pictures of `bptt diagnose --plot`.  diagnose_plot.c writes the figures into a folder of its own, sets the
-# variables (folder, name, H, T, K, N, weights, memory, rows, heat_least, heat_most, norm_least ... lag_most, ratio_most) and loads this.
+# variables (folder, name, H, T, K, N, weights, memory, rows, heat_least, heat_most, norm_least ... lag_most, ratio_most, peak, grows) and loads this.
 #
 #   states.dat   t, |dL/dh_t|            lags.dat     lag, mean |dL_s/dh_{s-lag}|      heat.dat   a row of lags for each loss step s
 #   jacobian.dat n, norm, least, most    cuts.dat     K, cosine, norm ratio, worst cosine
@@ -25,7 +25,7 @@ do for [kind in "svg png"] {
     # --- curves ---
     set output folder."/curves.".kind
     set multiplot layout 2,2 title model noenhanced font ",15" margins 0.075,0.975,0.075,0.90 spacing 0.10,0.135
-    set key inside opaque width -2 spacing 1.3 samplen 2 box lc rgb "#d0d0d0"
+    set key inside opaque reverse Left width -3 spacing 1.15 samplen 2 font ",11" box lc rgb "#d0d0d0"
 
     set title "gradient of a sequence's loss by the state of each step"
     set xlabel "time step t"
@@ -41,8 +41,8 @@ do for [kind in "svg png"] {
     set xlabel "lag, steps"
     set ylabel "mean of |dL_s/dh_{s-lag}| over s"
     set xrange [-0.5:T - 0.5]
-    set yrange [lag_least:lag_most]
-    set key top right
+    set yrange [lag_least:10 * lag_most]
+    if (grows) { set key top left } else { set key top right }
     set arrow 1 from memory, graph 0 to memory, graph 1 nohead lc rgb orange lw 1.5 dt 2
     plot folder."/lags.dat" using 1:2 with linespoints lc rgb blue lw 2 pt 7 ps (T > 64 ? 0.3 : 0.7) notitle, \
          peak / 100 with lines lc rgb grey dt 3 lw 2 title "1 % of the peak", \
@@ -55,8 +55,8 @@ do for [kind in "svg png"] {
     set logscale x 2
     set format x "%g"
     set xrange [0.9:T * 1.12]
-    set yrange [jacobian_least:jacobian_most]
-    set key bottom left
+    set yrange [grows ? jacobian_least : jacobian_least / 10:grows ? 10 * jacobian_most : jacobian_most]
+    if (grows) { set key top left } else { set key bottom left }
     plot 1 with lines lc rgb grey dt 3 lw 2 title "1: kept as it is", \
          folder."/jacobian.dat" using 1:3:4 with filledcurves fc rgb blue fs transparent solid 0.15 title "least to most of the windows", \
          folder."/jacobian.dat" using 1:2 with linespoints lc rgb blue lw 2 pt 7 ps 0.9 title "geometric mean"
@@ -67,7 +67,7 @@ do for [kind in "svg png"] {
     set xlabel "K, steps"
     set ylabel "cosine, ratio of the norms"
     set yrange [ratio_least:ratio_most]
-    set key bottom right
+    set key top left maxrows 3
     set arrow 1 from K, graph 0 to K, graph 1 nohead lc rgb grey lw 1.5 dt 2
     plot 0.95 with lines lc rgb grey dt 3 lw 2 title "0.95", \
          folder."/cuts.dat" using 1:2 with linespoints lc rgb blue lw 2 pt 7 ps 0.9 title "cosine, all parameters", \
@@ -84,7 +84,7 @@ do for [kind in "svg png"] {
     set title model noenhanced font ",15"
     set xlabel "lag, steps back from the loss"
     set ylabel "step s of the loss"
-    set cblabel "|dL_s/dh_{s-lag}|"
+    set cblabel "|dL_s/dh_{s-lag}|" offset 1.5
     set xrange [-0.5:T - 0.5]
     set yrange [T * (0.5 / rows):T + T * (0.5 / rows)]
     set format x "%g"
@@ -97,7 +97,7 @@ do for [kind in "svg png"] {
     set rmargin at screen 0.86
     set tmargin at screen 0.93
     set bmargin at screen 0.075
-    set key top right opaque box lc rgb "#d0d0d0"
+    set key bottom right maxrows auto opaque reverse Left box lc rgb "#d0d0d0"
     set arrow 1 from memory, graph 0 to memory, graph 1 nohead front lc rgb "#00a0a0" lw 2.5 dt 2
     plot folder."/heat.dat" matrix using 1:(($2 + 1) * T / rows):($3 > 0 && $3 < heat_least ? heat_least : $3) with image notitle, \
          NaN with lines lc rgb "#00a0a0" lw 2.5 dt 2 title sprintf("effective memory, %d steps", memory)

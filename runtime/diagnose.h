@@ -65,7 +65,7 @@ typedef struct bptt_diagnosis {
     size_t jacobian_count;
     bptt_truncation truncations[BPTT_DIAGNOSE_LENGTHS]; /* K = 1, 2, 4 ... T, and the spec's K */
     size_t truncation_count;
-    size_t enough;             /* the smallest of these K from which on every cosine is at least 0.95 */
+    size_t enough;             /* the smallest of these K from which on every cosine is at least 0.95; 0: no gradient */
     bptt_activity *activities; /* one for each tanh, sigmoid, relu of the step */
     size_t activity_count;
     double norm, norm_at_horizon;  /* |gradient of L|, mean over the sequences' gradients: full, and truncated at K */

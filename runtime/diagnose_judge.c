@@ -95,11 +95,13 @@ static void advise_vanishing(bptt_diagnosis *d, const bptt_spec *spec)
 
 static void advise_exploding(bptt_diagnosis *d, const bptt_spec *spec)
 {
+    char norm[64] = "";
+    if (isfinite(d->norm)) { (void)snprintf(norm, sizeof norm, "; here its norm is %.3g", d->norm); }
     if (spec->clip.kind == BPTT_CLIP_NONE) {
-        advise(d, "clip the gradient: clip = {norm = 5}; here its norm is %.3g", d->norm);
+        advise(d, "clip the gradient: clip = {norm = 5}%s", norm);
     } else {
-        advise(d, "a lower clip: now {%s = %.3g}, and the norm here is %.3g",
-               spec->clip.kind == BPTT_CLIP_NORM ? "norm" : "value", spec->clip.limit, d->norm);
+        advise(d, "clip the gradient shorter than {%s = %.3g}%s", spec->clip.kind == BPTT_CLIP_NORM ? "norm" : "value",
+               spec->clip.limit, norm);
     }
     advise(d, "a smaller rate (now %.3g)", spec->optimizer.rate);
     advise(d, "recurrent weights that start smaller or orthogonal");

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ITERATIONS = 300 };
+enum { ITERATIONS = 1000 };
 static const double tolerance = 1e-6; /* of a power iteration: relative change of the norm */
 static const double kept = 0.95, faint = 0.01;
 
@@ -186,7 +186,6 @@ static void finish_truncations(measure *m)
 {
     bptt_diagnosis *d = m->d;
     const int params = m->it->graph->param_count;
-    d->enough = d->steps;
     for (size_t k = d->truncation_count; k-- > 0;) {
         bptt_truncation *truncation = &d->truncations[k];
         const double *all = m->cosines[k][params];
@@ -200,7 +199,7 @@ static void finish_truncations(measure *m)
             truncation->worst = p;
             truncation->worst_cosine = cosine;
         }
-        const bool unbroken = k + 1 == d->truncation_count || d->enough == d->truncations[k + 1].K;
+        const bool unbroken = k + 1 == d->truncation_count || d->enough == truncation[1].K;
         if (unbroken && truncation->cosine >= kept) { d->enough = truncation->K; }
     }
 }
@@ -331,10 +330,10 @@ static void measure_jacobians(measure *m)
         bptt_jacobian *jacobian = &d->jacobians[j];
         const size_t room = d->steps - jacobian->steps;
         const size_t from = d->sequences > 1 ? room * m->sequence / (d->sequences - 1) : room / 2;
-        const double norm = jacobian_norm(m, from, jacobian), plain = exp(norm);
+        const double norm = d->finite ? jacobian_norm(m, from, jacobian) : (double)NAN, plain = exp(norm);
         jacobian->norm += norm / (double)d->sequences; /* a logarithm until all are there */
         jacobian->least = jacobian->windows == 0 ? plain : fmin(jacobian->least, plain);
-        jacobian->most = fmax(jacobian->most, plain);
+        jacobian->most = jacobian->windows == 0 ? plain : fmax(jacobian->most, plain);
         jacobian->windows++;
     }
 }
@@ -409,6 +408,7 @@ static void measure_sequence(measure *m, size_t q)
     bptt_interpret_state(m->it, task->steps - 1, m->start);
     for (size_t t = 0; t < task->steps; t++) {
         d->loss += m->losses[t];
+        note_finite(d, m->losses[t]);
         labels += sequence.y[t] != UINT32_MAX;
     }
     d->labels += labels;
@@ -442,7 +442,6 @@ bptt_status bptt_diagnose(bptt_interpreter *it, const bptt_diagnose_task *task, 
         name_lengths(d);
         for (size_t q = 0; q < task->sequences; q++) { measure_sequence(m, q); }
         d->loss /= (double)d->labels;
-        note_finite(d, d->loss);
         finish_truncations(m);
         finish_norms(m);
         finish_lags(m);

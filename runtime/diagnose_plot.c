@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 static const double limit_ms = 120e3, signal_ms = 50;
-static const double decades = 1e8; /* most that an axis spans below its largest value */
+static const double decades = 10; /* most that an axis shows */
 enum { PICTURE_MAX = 1 << 26 };
 
 static char *find_gnuplot(bptt_error *error)
@@ -85,12 +85,13 @@ static bool write_list(const char *folder, const char *name, const double *value
     return close_file(file);
 }
 
+/* What has vanished altogether is as dark as the scale goes. */
 static bool write_heat(const char *folder, const bptt_diagnosis *d)
 {
     FILE *file = open_in(folder, "heat.dat");
     if (file == NULL) { return false; }
     for (size_t i = 0; i < d->rows * d->steps; i++) {
-        put_real(file, d->heat[i], true);
+        put_real(file, d->heat[i] >= 0 ? fmax(d->heat[i], 1e-300) : (double)NAN, true);
         if ((i + 1) % d->steps == 0) { (void)fputc('\n', file); }
     }
     return close_file(file);
@@ -124,7 +125,7 @@ static bool write_cuts(const char *folder, const bptt_diagnosis *d)
     return close_file(file);
 }
 
-/* NAME_least and NAME_most: a range of a logarithmic axis that holds the values, few decades, never empty. */
+/* NAME_least and NAME_most: a range of a logarithmic axis that holds the values, in whole decades: two at least, few at most. */
 static void put_range(FILE *file, const char *name, const double *values, size_t count)
 {
     double least = HUGE_VAL, most = 0;
@@ -134,18 +135,19 @@ static void put_range(FILE *file, const char *name, const double *values, size_t
         most = fmax(most, values[i]);
     }
     if (!(most > 0)) { least = most = 1; }
-    least = fmax(fmax(least, most / decades), 1e-290);
-    (void)fprintf(file, "%s_least = %.9g\n%s_most = %.9g\n", name, least / 2, name, fmin(most, 1e290) * 2);
+    const double top = fmin(ceil(log10(most)), 300), bottom = fmax(floor(log10(least)), -300);
+    const double lowest = fmin(fmax(bottom, top - decades), top - 2);
+    (void)fprintf(file, "%s_least = 1e%.0f\n%s_most = 1e%.0f\n", name, lowest, name, top);
 }
 
 static void put_jacobian_range(FILE *file, const bptt_diagnosis *d)
 {
-    double values[2 * BPTT_DIAGNOSE_LENGTHS];
+    double values[2 * BPTT_DIAGNOSE_LENGTHS + 1] = {1}; /* a line is drawn there */
     for (size_t j = 0; j < d->jacobian_count; j++) {
-        values[2 * j] = d->jacobians[j].least;
-        values[2 * j + 1] = d->jacobians[j].most;
+        values[2 * j + 1] = d->jacobians[j].least;
+        values[2 * j + 2] = d->jacobians[j].most;
     }
-    put_range(file, "jacobian", values, 2 * d->jacobian_count);
+    put_range(file, "jacobian", values, 2 * d->jacobian_count + 1);
 }
 
 /* Cosines and ratios, on a plain axis. */
@@ -157,7 +159,7 @@ static void put_ratio_range(FILE *file, const bptt_diagnosis *d)
         if (isfinite(t->worst_cosine)) { least = fmin(least, t->worst_cosine); }
         if (isfinite(t->ratio)) { most = fmin(fmax(most, t->ratio), 10); }
     }
-    (void)fprintf(file, "ratio_least = %.9g\nratio_most = %.9g\n", 1.05 * least, 1.08 * most);
+    (void)fprintf(file, "ratio_least = %.9g\nratio_most = %.9g\n", 1.05 * least, 1.3 * most);
 }
 
 static bool write_script(const char *folder, const bptt_diagnosis *d, const bptt_diagnosis_source *source)
@@ -169,7 +171,7 @@ static bool write_script(const char *folder, const bptt_diagnosis *d, const bptt
     (void)fprintf(file, "'\nname = '%s'\nweights = '%s'\nH = %lld\nT = %zu\nK = %zu\nN = %zu\nrows = %zu\nmemory = %zu\n",
                   source->spec->name, source->weights != NULL ? "given weights" : "initial weights",
                   (long long)source->spec->hidden, d->steps, d->horizon, d->sequences, d->rows, d->memory);
-    (void)fprintf(file, "peak = %.9g\n", isfinite(d->peak) ? d->peak : 0);
+    (void)fprintf(file, "peak = %.9g\ngrows = %d\n", isfinite(d->peak) ? d->peak : 0, d->rate > 1);
     put_range(file, "norm", d->state_norms, d->steps);
     put_range(file, "lag", d->lags, d->steps);
     put_range(file, "heat", d->heat, d->rows * d->steps);

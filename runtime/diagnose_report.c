@@ -13,10 +13,9 @@ enum { COLUMNS = 8, MOST_LINES = 16 };
 static void print_head(const bptt_diagnosis *d, const bptt_diagnosis_source *source)
 {
     const bptt_spec *spec = source->spec;
-    printf("%s  H %lld  T %zu  K %zu  %s of %zu steps of %s, %s\n", spec->name, (long long)spec->hidden, d->steps, d->horizon,
-           d->sequences == 1 ? "1 sequence" : "the first sequences", d->steps, source->data,
-           spec->carry ? "the state carried" : "each from a zero state");
-    if (d->sequences > 1) { printf("sequences   %zu, one stream; figures are means over them\n", d->sequences); }
+    printf("%s  H %lld  T %zu  K %zu\n", spec->name, (long long)spec->hidden, d->steps, d->horizon);
+    printf("data        %s, its first %zu sequence%s of T steps as one stream, %s; figures are means over them\n", source->data,
+           d->sequences, d->sequences == 1 ? "" : "s", spec->carry ? "the state carried on" : "each from a zero state");
     if (source->weights != NULL) {
         printf("weights     %s\n", source->weights);
     } else {
@@ -81,13 +80,26 @@ static const char *param_name(const bptt_diagnosis *d, int p)
     return p < 0 ? NULL : d->graph->nodes[d->graph->params[p].node].name;
 }
 
+/* A figure of a table; "-" where there is none. */
+static void print_share(double value)
+{
+    if (isfinite(value)) {
+        printf(" %9.4f", value);
+    } else {
+        printf(" %9s", "-");
+    }
+}
+
 static void print_truncations(const bptt_diagnosis *d)
 {
-    printf("\ngradient truncated at K against the full one\n       K    cosine     ratio  worst tensor\n");
+    printf("\ngradient truncated at K against the full one\n       K    cosine     ratio     worst tensor\n");
     for (size_t k = 0; k < d->truncation_count; k++) {
         const bptt_truncation *t = &d->truncations[k];
-        printf("  %6zu %9.4f %9.4f  %.4f %s%s%s\n", t->K, t->cosine, t->ratio, t->worst_cosine,
-               t->worst < 0 ? "" : param_name(d, t->worst), t->K == d->horizon ? "   <- K of the spec" : "",
+        printf("  %6zu", t->K);
+        print_share(t->cosine);
+        print_share(t->ratio);
+        print_share(t->worst_cosine);
+        printf(" %s%s%s\n", t->worst < 0 ? "" : param_name(d, t->worst), t->K == d->horizon ? "   <- K of the spec" : "",
                t->K == d->enough ? "   <- the smallest that keeps 0.95" : "");
     }
 }
@@ -189,7 +201,11 @@ static void json_truncations(bptt_json *json, const bptt_diagnosis *d)
         bptt_json_close(json, '}');
     }
     bptt_json_close(json, ']');
-    bptt_json_whole(json, "enough", d->enough);
+    if (d->enough > 0) {
+        bptt_json_whole(json, "enough", d->enough);
+    } else {
+        bptt_json_text(json, "enough", NULL);
+    }
 }
 
 static void json_activities(bptt_json *json, const bptt_diagnosis *d)

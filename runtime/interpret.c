@@ -53,7 +53,7 @@ static bool element(const bptt_node *node, double a, double b, double *y, double
     case BPTT_OP_SIGMOID:
         return *y = 1 / (1 + exp(-a)), *da = *y * (1 - *y), true;
     case BPTT_OP_RELU:
-        return *y = a > 0 ? a : 0, *da = a > 0, true;
+        return *y = a <= 0 ? 0 : a, *da = a > 0, true; /* not a number stays so */
     case BPTT_OP_TANH_ADJOINT:
         return *y = a * (1 - b * b), true;
     case BPTT_OP_SIGMOID_ADJOINT:
