@@ -13,7 +13,7 @@ static bptt_status fail(const bptt_log *log, bptt_error *error)
     return bptt_fail(error, BPTT_FAILED, "%s: cannot write the log: %s", log->path, strerror(errno));
 }
 
-static const char header[] = "step,epoch,tokens,seconds,loss,bits,grad_norm,rate\n";
+static const char header[] = "step,epoch,tokens,seconds,loss,bits,grad_norm,clipped_norm,rate\n";
 
 /* A file that is there must be a log, or empty. */
 static bool is_ours(const char *path)
@@ -47,8 +47,8 @@ static bptt_status write_line(bptt_log *log, bptt_error *error)
 {
     if (log->labels == 0) { return BPTT_OK; }
     double loss = log->loss_sum / (double)log->labels;
-    int written = fprintf(log->file, "%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.6f,%.9g,%.9g,%.9g,%.9g\n", log->step, log->epoch,
-                          log->tokens, log->seconds, loss, bptt_bits(loss), log->grad_norm, log->rate);
+    int written = fprintf(log->file, "%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.6f,%.9g,%.9g,%.9g,%.9g,%.9g\n", log->step, log->epoch,
+                          log->tokens, log->seconds, loss, bptt_bits(loss), log->grad_norm, log->clipped_norm, log->rate);
     log->labels = 0;
     log->loss_sum = 0.0;
     return written < 0 ? fail(log, error) : BPTT_OK;
@@ -65,6 +65,7 @@ bptt_status bptt_log_step(bptt_log *log, const bptt_trainer *trainer, const bptt
     log->seconds = seconds;
     log->grad_norm = step->grad_norm;
     log->rate = step->rate;
+    log->clipped_norm = bptt_trainer_clipped(trainer, step->grad_norm);
     if (log->step % log->every != 0) { return BPTT_OK; }
     if (write_line(log, error) != BPTT_OK) { return BPTT_FAILED; }
     if (seconds < log->flush_next) { return BPTT_OK; }

@@ -12,6 +12,7 @@
 #include "safetensors.h"
 #include "trainer.h"
 #include "tuning.h"
+#include "watch.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -37,6 +38,7 @@ typedef struct run {
     bool saved; /* `out` holds a checkpoint of this training */
     bptt_log log;
     bptt_progress progress;
+    bptt_watch watch;
     bptt_step recent[RECENT]; /* ring: step n of this run is at (n - 1) % RECENT */
     uint64_t steps;           /* of this run */
     uint64_t first_tokens;    /* learned from in earlier runs */
@@ -298,6 +300,45 @@ static bptt_status observe(run *r, uint64_t epoch_before, bptt_error *error)
     return status;
 }
 
+/* A word as a shell reads it back. */
+static void print_quoted(FILE *out, const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
+    if (word[0] != '\0' && strspn(word, plain) == strlen(word)) {
+        (void)fputs(word, out);
+        return;
+    }
+    (void)fputc('\'', out);
+    for (const char *c = word; *c != '\0'; c++) { (void)fputs(*c == '\'' ? "'\\''" : (char[2]){*c, '\0'}, out); }
+    (void)fputc('\'', out);
+}
+
+/* The gradient vanishes or explodes: says so, and how to see where. */
+static void warn(run *r, const char *what)
+{
+    const bptt_options *options = r->options;
+    char *text = NULL;
+    size_t length = 0;
+    FILE *out = open_memstream(&text, &length);
+    if (out == NULL) { return; } /* no memory for a hint */
+    (void)fprintf(out, "step %" PRIu64 ": the gradient %s: mean norm %.3g in the last %d steps, %.3g in the first; see where",
+                  r->trainer.cursor.step, what, r->watch.now, BPTT_WATCH_WINDOW, r->watch.norm);
+    (void)fprintf(out, r->saved ? ": " : " (once the checkpoint is saved): ");
+    print_quoted(out, options->argv[0]);
+    (void)fputs(" diagnose ", out);
+    print_quoted(out, r->out);
+    (void)fputs(" --data ", out);
+    print_quoted(out, options->data);
+    if (options->tokens > 0) { (void)fprintf(out, " --tokens u%d", 8 << options->tokens); }
+    if (options->unknown == BPTT_UNKNOWN_SKIP) { (void)fputs(" --unknown skip", out); }
+    if (options->unknown == BPTT_UNKNOWN_MAP) {
+        (void)fputs(" --unknown ", out);
+        print_quoted(out, (char[6]){'m', 'a', 'p', '=', (char)options->map, '\0'});
+    }
+    if (fclose(out) == 0) { bptt_progress_note(&r->progress, text); }
+    free(text);
+}
+
 /* One step and what follows from it. */
 static bptt_status advance(run *r, double *next_save, bptt_error *error)
 {
@@ -312,6 +353,8 @@ static bptt_status advance(run *r, double *next_save, bptt_error *error)
     status = observe(r, epoch, error);
     if (r->program.notice != NULL) { bptt_progress_note(&r->progress, r->program.notice); }
     r->program.notice = NULL; /* once */
+    const char *what = bptt_watch_step(&r->watch, &step, r->spec.reduction == BPTT_MEAN);
+    if (what != NULL) { warn(r, what); }
     double now = bptt_seconds();
     r->seconds = now - r->started;
     if (status == BPTT_OK) { status = bptt_log_step(&r->log, &r->trainer, &step, r->seconds, error); }
@@ -443,19 +486,6 @@ static bptt_status report(run *r, bptt_error *error)
 }
 
 /* ---- how to go on ---- */
-
-/* A word as a shell reads it back. */
-static void print_quoted(FILE *out, const char *word)
-{
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
-    if (word[0] != '\0' && strspn(word, plain) == strlen(word)) {
-        (void)fputs(word, out);
-        return;
-    }
-    (void)fputc('\'', out);
-    for (const char *c = word; *c != '\0'; c++) { (void)fputs(*c == '\'' ? "'\\''" : (char[2]){*c, '\0'}, out); }
-    (void)fputc('\'', out);
-}
 
 /* The same command line with --resume replaced; NULL: no memory. */
 static char *command_to_resume(const run *r)

@@ -157,6 +157,23 @@ bptt_status bptt_trainer_step(bptt_trainer *trainer, bptt_step *step, bptt_error
     return BPTT_OK;
 }
 
+double bptt_trainer_clipped(const bptt_trainer *trainer, double norm)
+{
+    const bptt_clip *clip = &trainer->spec->clip;
+    const bptt_model *model = trainer->program->model;
+    if (clip->kind != BPTT_CLIP_VALUE) { return clip->kind == BPTT_CLIP_NORM ? fmin(norm, clip->limit) : norm; }
+    double sum = 0;
+    for (uint32_t t = 0; t < model->tensor_count; t++) {
+        const bptt_tensor *tensor = &model->tensors[t];
+        for (size_t i = 0; i < (size_t)tensor->rows * tensor->cols; i++) {
+            const size_t at = tensor->offset + i / tensor->cols * tensor->stride + i % tensor->cols;
+            const double cut = fmin(fabs(real_at(model, trainer->memory, model->grad, at)), clip->limit);
+            sum += cut * cut;
+        }
+    }
+    return sqrt(sum);
+}
+
 bptt_status bptt_trainer_check(bptt_trainer *trainer, bptt_error *error)
 {
     const bptt_model *model = trainer->program->model;

@@ -34,6 +34,8 @@ bptt_status bptt_trainer_resume(bptt_trainer *trainer, const char *path, bptt_er
 /* One chunk: gradient and update.  Fails when the loss or a gradient is not finite: the message names the step, the tensor and a
  * remedy, and the trainer stands where it stood before the step. */
 bptt_status bptt_trainer_step(bptt_trainer *trainer, bptt_step *step, bptt_error *error);
+/* The gradient's norm after clipping, when it was `norm` before: what the last step's update was made from. */
+double bptt_trainer_clipped(const bptt_trainer *trainer, double norm);
 /* Fails in the same way when the model is not worth saving: a parameter, a moment or the loss of the next chunk is not finite.
  * Changes nothing. */
 bptt_status bptt_trainer_check(bptt_trainer *trainer, bptt_error *error);

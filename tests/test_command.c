@@ -197,7 +197,8 @@ static void tear_down(void)
 
 START_TEST(test_help)
 {
-    static const char *const commands[] = {"gen", "train", "eval", "sample", "inspect", "grad", "check", "bench", "tune"};
+    static const char *const commands[] = {"gen",  "train", "eval",     "sample", "inspect",
+                                           "grad", "check", "diagnose", "bench",  "tune"};
     OK("help");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) { printed_part(commands[i]); }
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
@@ -267,6 +268,9 @@ static const struct {
     {"gen net.lua", "bptt gen: give -o DIR for the files or --dump STAGE to print one stage; see 'bptt help gen'\n"},
     {"gen net.lua -o x --dump plan", "bptt gen: --out and --dump exclude each other; see 'bptt help gen'\n"},
     {"grad net.lua --data text -o g", "bptt grad: --weights FILE is missing; see 'bptt help grad'\n"},
+    {"diagnose net.lua", "bptt diagnose: --data FILE is missing; see 'bptt help diagnose'\n"},
+    {"diagnose net.lua --data text --sequences 0",
+     "bptt diagnose: --sequences takes a whole number from 1 to 1e+06, not '0'; see 'bptt help diagnose'\n"},
     {"--version now", "bptt --version: unexpected 'now'; see 'bptt help --version'\n"},
 };
 
@@ -494,14 +498,15 @@ START_TEST(test_log)
 {
     OK("train net.lua --data text --steps 5 --quiet --backend generic --out a --log log.csv");
     char *rows = read_bytes("log.csv", NULL);
-    static const char header[] = "step,epoch,tokens,seconds,loss,bits,grad_norm,rate\n";
+    static const char header[] = "step,epoch,tokens,seconds,loss,bits,grad_norm,clipped_norm,rate\n";
     ck_assert_int_eq(strncmp(rows, header, strlen(header)), 0);
     ck_assert_uint_eq(count_lines(rows), 6);
     unsigned long long step = 0, epoch = 9, tokens = 0;
-    double seconds = -1, loss = 0, bits = 0, norm = 0, rate = 0;
-    int read = sscanf(rows + strlen(header), "%llu,%llu,%llu,%lf,%lf,%lf,%lf,%lf\n", &step, &epoch, &tokens, &seconds, &loss,
-                      &bits, &norm, &rate);
-    ck_assert_int_eq(read, 8);
+    double seconds = -1, loss = 0, bits = 0, norm = 0, clipped = 0, rate = 0;
+    int read = sscanf(rows + strlen(header), "%llu,%llu,%llu,%lf,%lf,%lf,%lf,%lf,%lf\n", &step, &epoch, &tokens, &seconds, &loss,
+                      &bits, &norm, &clipped, &rate);
+    ck_assert_int_eq(read, 9);
+    ck_assert_double_eq(norm, clipped);
     ck_assert_uint_eq(step, 1);
     ck_assert_uint_eq(epoch, 0);
     ck_assert_uint_eq(tokens, 12);
@@ -1090,6 +1095,166 @@ END_TEST
 
 /* ---- all ---- */
 
+/* ---- the gradient ---- */
+
+START_TEST(test_diagnose)
+{
+    OK("diagnose net.lua --data text");
+    printed_part("from seed 3: untrained");
+    printed_part("its first 8 sequences of T steps");
+    printed_part("\nverdict     ");
+    OK("diagnose net.lua --data text --json --seed 5 --sequences 3 --set carry=false");
+    cJSON *json = printed_json();
+    ck_assert(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(json, "weights")));
+    ck_assert_double_eq(number(json, "seed"), 5);
+    ck_assert_double_eq(number(json, "steps"), 10);
+    ck_assert_double_eq(number(json, "horizon"), 4);
+    ck_assert_double_eq(number(json, "sequences"), 3);
+    ck_assert_double_eq(number(json, "labels"), 30);
+    ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(json, "state_norms")), 10);
+    ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(json, "lags")), 10);
+    const cJSON *heat = cJSON_GetObjectItemCaseSensitive(json, "heat");
+    ck_assert_int_eq(cJSON_GetArraySize(heat), 10);
+    for (int s = 0; s < 10; s++) { ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetArrayItem(heat, s)), s + 1); }
+    ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(json, "tensors")), 5);
+    ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(json, "truncations")), 5); /* 1 2 4 8 10 */
+    cJSON_Delete(json);
+    /* a short file has fewer sequences */
+    write_text("short", "the quick brown fox jumps");
+    OK("diagnose net.lua --data short --json");
+    ck_assert_double_eq(printed_number("sequences"), 2);
+}
+END_TEST
+
+/* The figures are those of the weights that `bptt grad` uses, and a checkpoint is a spec with weights. */
+START_TEST(test_diagnose_weights)
+{
+    OK("train net.lua --data text --steps 30 --quiet --out a.safetensors");
+    OK("diagnose net.lua --weights a.safetensors --data text --json --set K=10 --sequences 1 --set batch=1");
+    const double loss = printed_number("loss");
+    OK("diagnose net.lua --weights a.safetensors --data text --json");
+    char *first = read_bytes("out", NULL);
+    OK("diagnose a.safetensors --data text --json");
+    char *second = read_bytes("out", NULL);
+    ck_assert_str_eq(first, second);
+    free(first);
+    free(second);
+    OK("grad net.lua --weights a.safetensors --data text --set K=10 --set batch=1 --out g");
+    char *out = read_bytes("out", NULL);
+    double expected = 0;
+    ck_assert_int_eq(sscanf(out, "loss %lf", &expected), 1);
+    ck_assert_double_eq_tol(loss, expected, 1e-5);
+    free(out);
+}
+END_TEST
+
+START_TEST(test_diagnose_refused)
+{
+    OK("train net.lua --data text --steps 1 --quiet --out a.safetensors");
+    ck_assert_int_eq(bptt("diagnose net.lua --data nowhere"), 1);
+    said_part("nowhere");
+    ck_assert_int_eq(bptt("diagnose net.lua --data text --set T=3000 --set K=10"), 1);
+    said("bptt: text: has 2000 tokens; a sequence of T = 3000 steps needs 3001 (or --set T=...)\n");
+    ck_assert_int_eq(bptt("diagnose net.lua --data text --set hidden=13 --weights a.safetensors"), 1);
+    said_part("tensor 'rnn.weight_ih_l0' has shape [12][29], expected [13][29]");
+    ck_assert_int_eq(bptt("diagnose net.lua --data text --weights text"), 1);
+    said_part("text: ");
+    ck_assert_int_eq(bptt("diagnose a.safetensors --data text --set K=2"), 2);
+    said_part("--set changes a spec, and a.safetensors is a checkpoint");
+    write_text("broken.lua", "return { hidden = }");
+    ck_assert_int_eq(bptt("diagnose broken.lua --data text"), 1);
+    said_part("broken.lua:1:");
+}
+END_TEST
+
+/* A stand-in for gnuplot: copies its script away and makes the four pictures, or does what `body` says. */
+static void put_gnuplot(const char *body)
+{
+    ck_assert(mkdir("bin", 0700) == 0 || errno == EEXIST);
+    write_text("bin/gnuplot", body);
+    ck_assert_int_eq(chmod("bin/gnuplot", 0700), 0);
+    char path[PATH_MAX + 32];
+    (void)snprintf(path, sizeof path, "%s/bin:/usr/bin:/bin", folder);
+    ck_assert_int_eq(setenv("PATH", path, 1), 0);
+}
+
+START_TEST(test_diagnose_plot)
+{
+    put_gnuplot("#!/bin/sh\n[ \"$1\" = -d ] || exit 1\ncd \"$(dirname \"$2\")\" || exit 1\n"
+                "for f in script.gp states.dat lags.dat heat.dat jacobian.dat cuts.dat; do [ -s $f ] || exit 1; done\n"
+                "for f in heat.svg heat.png curves.svg curves.png; do echo $f > $f; done\n");
+    OK("diagnose net.lua --data text --plot pic");
+    ck_assert(exists("pic-heat.svg") && exists("pic-heat.png") && exists("pic-curves.svg") && exists("pic-curves.png"));
+    put_gnuplot("#!/bin/sh\necho 'no terminal' >&2\nexit 3\n");
+    ck_assert_int_eq(bptt("diagnose net.lua --data text --plot other"), 1);
+    said_part("gnuplot failed: no terminal");
+    ck_assert(!exists("other-heat.svg"));
+    ck_assert_int_eq(bptt("diagnose net.lua --data text --plot nowhere/pic"), 1);
+    said("bptt: --plot nowhere/pic: cannot write to the folder: No such file or directory\n");
+    ck_assert_int_eq(unlink("bin/gnuplot"), 0);
+    ck_assert_int_eq(setenv("PATH", "/nowhere", 1), 0);
+    ck_assert_int_eq(bptt("diagnose net.lua --data text --plot pic"), 1);
+    said("bptt: --plot needs gnuplot, which is not in PATH; Debian and Ubuntu: apt-get install gnuplot-nox\n");
+}
+END_TEST
+
+/* The real one, where it is: the script is one that it accepts, also of figures that are not there. */
+START_TEST(test_diagnose_gnuplot)
+{
+    if (system("command -v gnuplot > out 2>&1") != 0) { return; }
+    static const char *const cases[] = {"", "--set T=1 --set K=1", "--set activation=relu --set init={uniform=40} --set T=600",
+                                        "--set init={uniform=0}"};
+    OK("diagnose net.lua --data text --plot pic %s", cases[_i]);
+    size_t length = 0;
+    char *picture = read_bytes("pic-heat.png", &length);
+    ck_assert_uint_gt(length, 1000);
+    ck_assert_mem_eq(picture, "\x89PNG", 4);
+    free(picture);
+    picture = read_bytes("pic-curves.svg", &length);
+    ck_assert_ptr_nonnull(strstr(picture, "</svg>"));
+    free(picture);
+}
+END_TEST
+
+START_TEST(test_gradient_warning)
+{
+    char ab[2001];
+    for (size_t i = 0; i < 2000; i++) { ab[i] = "ab"[i % 2]; }
+    ab[2000] = '\0';
+    write_text("ab", ab);
+    /* no weight tells anything, and half of the tokens are a: the gradient is 0 from the start, and so it stays */
+    OK("train net.lua --data ab --steps 300 --set vocab=ab --set T=2 --set K=2 --set batch=1 --set init={uniform=0} --out 'a b' "
+       "--unknown skip");
+    char *err = read_bytes("err", NULL);
+    char *warning = strstr(err, "bptt: step 100: the gradient vanishes: ");
+    ck_assert_msg(warning != NULL && strstr(warning + 40, "the gradient") == NULL, "%s", err);
+    ck_assert_ptr_nonnull(strstr(warning, "bptt diagnose 'a b' --data ab --unknown skip\n"));
+    free(err);
+    OK("diagnose 'a b' --data ab --unknown skip");
+    OK("train net.lua --data text --steps 300 --out c");
+    err = read_bytes("err", NULL);
+    ck_assert_ptr_null(strstr(err, "the gradient"));
+    free(err);
+}
+END_TEST
+
+START_TEST(test_log_clipped)
+{
+    static const char *const clips[] = {"{norm=0.01}", "{value=0.001}"};
+    for (int i = 0; i < 2; i++) {
+        OK("train net.lua --data text --steps 1 --quiet --backend generic --out a --log log.csv --set clip=%s", clips[i]);
+        char *rows = read_bytes("log.csv", NULL);
+        double norm = 0, clipped = 0;
+        ck_assert_int_eq(sscanf(strchr(rows, '\n') + 1, "1,0,12,%*f,%*f,%*f,%lf,%lf", &norm, &clipped), 2);
+        ck_assert_double_gt(norm, 0.1);
+        /* by value: at most as if each of the 12 (29 + 12 + 1) + 29 (12 + 1) elements were at the limit */
+        ck_assert(i == 0 ? fabs(clipped - 0.01) < 1e-9 : clipped > 0.001 && clipped < 0.001 * sqrt(881));
+        free(rows);
+        ck_assert_int_eq(unlink("log.csv"), 0);
+    }
+}
+END_TEST
+
 static Suite *command_suite(void)
 {
     Suite *suite = suite_create("command");
@@ -1129,6 +1294,13 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_inspect);
     tcase_add_test(usual, test_gen);
     tcase_add_test(usual, test_grad);
+    tcase_add_test(usual, test_diagnose);
+    tcase_add_test(usual, test_diagnose_weights);
+    tcase_add_test(usual, test_diagnose_refused);
+    tcase_add_test(usual, test_diagnose_plot);
+    tcase_add_loop_test(usual, test_diagnose_gnuplot, 0, 4);
+    tcase_add_test(usual, test_gradient_warning);
+    tcase_add_test(usual, test_log_clipped);
     suite_add_tcase(suite, usual);
     return suite;
 }

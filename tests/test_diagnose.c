@@ -9,6 +9,7 @@
 #include "../runtime/backend.h"
 #include "../runtime/backend_private.h"
 #include "../runtime/diagnose.h"
+#include "../runtime/watch.h"
 #include "interpret.h"
 #include "oracle.h"
 
@@ -589,6 +590,56 @@ START_TEST(test_unknown_op_is_refused)
 }
 END_TEST
 
+/* --- the watch over a training --------------------------------------------------------------------------------------------------- */
+
+/* Windows of steps, each with its norm and loss; of window 1 one step in ten has `spike` times the norm.  Returns what was said. */
+static const char *watched(const double norms[3], const double losses[3], double spike, bool mean, unsigned *times)
+{
+    bptt_watch watch = {0};
+    const char *said = NULL;
+    *times = 0;
+    for (unsigned i = 0; i < 3 * BPTT_WATCH_WINDOW; i++) {
+        const unsigned window = i / BPTT_WATCH_WINDOW;
+        const double labels = 20, unit = mean ? 1 : labels;
+        const bptt_step step = {.labels = 20,
+                                .loss_sum = labels * losses[window],
+                                .grad_norm = unit * norms[window] * (window == 1 && i % 10 == 0 ? spike : 1)};
+        const char *what = bptt_watch_step(&watch, &step, mean);
+        if (what == NULL) { continue; }
+        said = what;
+        ++*times;
+    }
+    return said;
+}
+
+START_TEST(test_watch)
+{
+    static const struct {
+        double norms[3], losses[3], spike;
+        const char *said;
+    } cases[] = {
+        {{1, 1, 1}, {3, 3, 3}, 1, NULL},
+        {{1, 50, 50}, {3, 3, 3}, 1, NULL},
+        {{1, 101, 1000}, {3, 3, 3}, 1, "explodes"},
+        {{0.5, 0.5, 0.5}, {3, 2, 1}, 150, "explodes"}, /* spikes in a tenth of the steps */
+        {{1e-6, 1e-2, 0.5}, {3, 2, 1}, 1, NULL},       /* left a plateau */
+        {{1, 1e-2, 1e-4}, {3, 2, 2}, 1, "vanishes"},   /* and nothing was learned */
+        {{1, 1e-2, 1e-4}, {3, 1, 0.01}, 1, NULL},      /* all was learned */
+        {{1, 1e-2, 1.1e-3}, {3, 2, 2}, 1, NULL},
+        {{1e-8, 1e-8, 1e-8}, {3, 3, 3}, 1, "vanishes"}, /* from the start */
+        {{0, 0, 0}, {3, 3, 3}, 1, "vanishes"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        for (int mean = 0; mean < 2; mean++) {
+            unsigned times = 0;
+            const char *said = watched(cases[i].norms, cases[i].losses, cases[i].spike, mean != 0, &times);
+            ck_assert_msg((said == NULL) == (cases[i].said == NULL) && times == (said != NULL), "case %zu: %s", i, said);
+            if (said != NULL) { ck_assert_str_eq(said, cases[i].said); }
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     printf("test_diagnose: seed %llu (BPTT_TEST_SEED)\n", (unsigned long long)oracle_seed());
@@ -608,7 +659,8 @@ int main(void)
                                   test_carry,
                                   test_long_sequences_follow_some_losses,
                                   test_one_step,
-                                  test_not_finite};
+                                  test_not_finite,
+                                  test_watch};
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) { tcase_add_test(figures, tests[i]); }
     suite_add_tcase(suite, engine);
     suite_add_tcase(suite, figures);
