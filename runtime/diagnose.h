@@ -60,7 +60,8 @@ typedef struct bptt_diagnosis {
     double peak;         /* largest of lags */
     size_t memory;       /* effective memory horizon: the largest lag whose mean is at least 1 % of the peak */
     size_t memory_e;     /* the same for 1/e of the peak */
-    double rate; /* growth of |dL_s/dh_{s-lag}| by lag, a step: exp of the slope of log lags, each weighted by its samples */
+    double
+        rate; /* growth of |dL_s/dh_{s-lag}| by lag, a step: exp of the slope of log lags, each weighted by its samples; 0: one lag has a gradient */
     bptt_jacobian jacobians[BPTT_DIAGNOSE_LENGTHS]; /* n = 1, 2, 4 ... T */
     size_t jacobian_count;
     bptt_truncation truncations[BPTT_DIAGNOSE_LENGTHS]; /* K = 1, 2, 4 ... T, and the spec's K */
@@ -93,7 +94,7 @@ void bptt_diagnosis_free(bptt_diagnosis *diagnosis);
 
 /* Vanishing, exploding or healthy, by these rules, the first that holds:
  *   exploding  a figure is not finite; or the mean |dL_s/dh_{s-lag}| peaks at more than 10 times its value at the shortest lag
- *   vanishing  the effective memory horizon is less than half of the sequence: 2 (memory + 1) < T
+ *   vanishing  the effective memory horizon is less than half of the sequence: 2 (memory + 1) < T; or there is no gradient at all
  * and what to try, for a spec that has these fields. */
 void bptt_diagnosis_judge(bptt_diagnosis *diagnosis, const bptt_spec *spec);
 const char *bptt_health_word(bptt_health health);

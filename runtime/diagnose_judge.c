@@ -42,6 +42,9 @@ static void decide(bptt_diagnosis *d)
     if (!d->finite) {
         d->health = BPTT_EXPLODING;
         (void)snprintf(d->reason, sizeof d->reason, "a loss or a gradient is not finite");
+    } else if (!(d->peak > 0)) {
+        d->health = BPTT_VANISHING;
+        (void)snprintf(d->reason, sizeof d->reason, "no loss has a gradient by any state");
     } else if (d->peak > blown * d->lags[first]) {
         d->health = BPTT_EXPLODING;
         (void)snprintf(d->reason, sizeof d->reason, "|dL_s/dh_{s-lag}| grows to %.3g at lag %zu, %.3g times its %.3g at lag %zu",

@@ -134,14 +134,14 @@ void bptt_diagnosis_free(bptt_diagnosis *d)
 
 /* --- gradients --------------------------------------------------------------------------------------------------------------- */
 
-/* The gradient of L, cut at the borders of chunks of K steps.  With `norms`: adds |dL/dh_t|. */
+/* The gradient of L, cut at the borders of chunks of K steps (0: nowhere).  With `norms`: adds |dL/dh_t|. */
 static void gradient_of(measure *m, size_t K, double *gradient, double *norms)
 {
     const size_t S = m->it->state_size, T = m->task->steps;
     memset(gradient, 0, m->it->param_size * sizeof *gradient);
     memset(m->carry, 0, S * sizeof *m->carry);
     for (size_t t = T; t-- > 0;) {
-        if ((t + 1) % K == 0) { memset(m->carry, 0, S * sizeof *m->carry); }
+        if (K > 0 && (t + 1) % K == 0) { memset(m->carry, 0, S * sizeof *m->carry); }
         bptt_interpret_back(m->it, t, true, m->carry, m->total, m->carry, gradient);
         if (norms != NULL) { norms[t] += m->scale * length_of(m->total, S); }
     }
@@ -248,7 +248,9 @@ static double slope_of(const bptt_diagnosis *d, const double *weights)
         xx += weights[lag] * at * at;
         xy += weights[lag] * at * value;
     }
-    return exp((w * xy - x * y) / (w * xx - x * x)); /* 0 / 0: fewer than two lags */
+    const double spread = w * xx - x * x; /* 0: fewer than two lags have a gradient */
+    if (!(spread > 0)) { return d->finite && d->steps > 1 ? 0 : (double)NAN; }
+    return exp((w * xy - x * y) / spread);
 }
 
 static void finish_lags(measure *m)
@@ -414,7 +416,7 @@ static void measure_sequence(measure *m, size_t q)
     d->labels += labels;
     m->scale = task->mean && labels > 0 ? 1 / (double)labels : 1;
     watch_units(m);
-    gradient_of(m, task->steps, m->full, d->state_norms);
+    gradient_of(m, 0, m->full, d->state_norms);
     add_to(m->sum, m->full, m->it->param_size, m->scale);
     compare_truncations(m);
     follow_losses(m);

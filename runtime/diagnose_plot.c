@@ -195,26 +195,21 @@ static bptt_status write_all(const char *folder, const bptt_diagnosis *d, const 
 static bptt_status run_gnuplot(char *gnuplot, const char *folder, bptt_error *error)
 {
     char *script = NULL;
-    bptt_process *process = calloc(1, sizeof *process);
-    if (asprintf(&script, "%s/script.gp", folder) < 0) { script = NULL; }
+    if (asprintf(&script, "%s/script.gp", folder) < 0) { return bptt_fail(error, BPTT_FAILED, "no memory to run %s", gnuplot); }
     char *argv[] = {gnuplot, "-d", script, NULL};
-    bptt_status status = BPTT_OK;
-    if (script == NULL || process == NULL) {
-        status = bptt_fail(error, BPTT_FAILED, "no memory to run %s", gnuplot);
-    } else {
-        status = bptt_process_start(process, argv, folder, limit_ms, false, error);
-    }
+    bptt_process process;
+    bptt_status status = bptt_process_start(&process, argv, folder, limit_ms, false, error);
     if (status == BPTT_OK) {
-        while (!bptt_process_wait(process, signal_ms) && !bptt_signals_came()) {}
-        bptt_process_stop(process);
-        if (process->late || bptt_signals_came()) {
-            status = bptt_fail(error, BPTT_FAILED, "%s: did not finish in time", gnuplot);
-        } else if (process->status != -1 && (!WIFEXITED(process->status) || WEXITSTATUS(process->status) != 0)) {
-            status = bptt_fail(error, BPTT_FAILED, "%s failed: %.400s", gnuplot, process->text);
+        while (!bptt_process_wait(&process, signal_ms) && !bptt_signals_came()) {}
+        const bool ended = process.pid == 0 && !process.late;
+        bptt_process_stop(&process);
+        if (!ended) {
+            status = bptt_fail(error, BPTT_FAILED, "%s: did not finish", gnuplot);
+        } else if (process.status != -1 && (!WIFEXITED(process.status) || WEXITSTATUS(process.status) != 0)) {
+            status = bptt_fail(error, BPTT_FAILED, "%s failed: %.400s", gnuplot, process.text);
         }
     }
     free(script);
-    free(process);
     return status;
 }
 

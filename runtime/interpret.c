@@ -68,9 +68,10 @@ static bool element(const bptt_node *node, double a, double b, double *y, double
 /* log(sum exp u), the largest taken out first. */
 static double log_sum_exp(const double *u, size_t count)
 {
-    double most = u[0], sum = 0;
+    double most = u[0];
     for (size_t i = 1; i < count; i++) { most = fmax(most, u[i]); }
-    for (size_t i = 0; i < count; i++) { sum += exp(u[i] - most); }
+    double sum = exp(u[0] - most);
+    for (size_t i = 1; i < count; i++) { sum += exp(u[i] - most); }
     return most + log(sum);
 }
 

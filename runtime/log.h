@@ -10,12 +10,12 @@
 typedef struct bptt_log {
     FILE *file; /* NULL: no log */
     const char *path;
-    uint64_t every;               /* a line for each step that is a multiple of it */
-    uint64_t labels;              /* since the last line; 0: nothing is open */
-    double loss_sum;              /* the same */
-    uint64_t step, epoch, tokens; /* of the last step */
-    double seconds, grad_norm, clipped_norm, rate,
-        flush_next; /* the same; norms before and after clipping; time of the next flush */
+    uint64_t every;                              /* a line for each step that is a multiple of it */
+    uint64_t labels;                             /* since the last line; 0: nothing is open */
+    double loss_sum;                             /* the same */
+    uint64_t step, epoch, tokens;                /* of the last step */
+    double clipped_norm;                         /* the same, after clipping */
+    double seconds, grad_norm, rate, flush_next; /* the same; time of the next flush */
 } bptt_log;
 
 /* `path` NULL: no log, and all else does nothing.  `append` keeps what is there and writes a header to an empty file alone. */

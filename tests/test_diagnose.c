@@ -473,6 +473,7 @@ START_TEST(test_no_recurrence_needs_one_step)
     ck_assert_double_eq_tol(r.d.truncations[0].cosine, 1, 1e-14);
     ck_assert_uint_eq(r.d.memory, 0);
     ck_assert_double_eq(r.d.jacobians[0].norm, 0);
+    ck_assert_double_eq(r.d.rate, 0);
     ck_assert_int_eq(r.d.health, BPTT_VANISHING);
     ck_assert_ptr_nonnull(strstr(r.d.advice[r.d.advice_count - 1], "K = 1 would do in place of 8"));
     close_rig(&r);
