@@ -83,7 +83,7 @@ static void count_action(bptt_plan *plan, const bptt_action *action)
         if (element->a.kind == BPTT_REF_PARAM) { reals += (double)bptt_padded(plan, action->cols); }
         if (element->b.kind == BPTT_REF_PARAM) { reals += (double)bptt_padded(plan, action->cols); }
     }
-    for (int i = 0; i < count; i++) { reals += rows * (double)plan->slots[places[i].index].stride; }
+    for (int i = 0; i < count; i++) { reals += rows * (double)bptt_padded(plan, plan->slots[places[i].index].cols); }
     /* a block that is not full counts as the part of a call that it is */
     add_work(&plan->counts, all / rows, rows * action->flop, reals * plan->real_size);
     *(action->forward ? &plan->counts.flop_forward : &plan->counts.flop_backward) += all * action->flop;

@@ -137,6 +137,8 @@ static bool is_known(const bptt_node *node)
         return (node->cols == 0 || node->op == BPTT_OP_ADD) && element(node, 0.5, 0.5, &y, &da, &db);
     case BPTT_KIND_LOSS:
         return node->op == BPTT_OP_CROSS_ENTROPY || node->op == BPTT_OP_CROSS_ENTROPY_ADJOINT;
+    case BPTT_KIND_ROW:
+        return false;
     }
     return false;
 }
@@ -286,6 +288,8 @@ static void run_node(const bptt_interpreter *it, size_t t, int n, bool counts)
         for (size_t i = 0; i < (size_t)node->rows; i++) { (void)element(node, a[i], b[i], &y[i], &da, &db); }
         return;
     }
+    case BPTT_KIND_ROW:
+        return;
     case BPTT_KIND_LOSS:
         if (!counts) {
             memset(y, 0, size_of(node) * sizeof *y);

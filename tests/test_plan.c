@@ -232,7 +232,7 @@ static void check_works(const bptt_plan *plan, double rows)
     const double B = (double)plan->spec->batch, K = (double)plan->spec->K, real = plan->real_size;
     const double flop = counts->flop_forward + counts->flop_backward + counts->flop_update;
     const bptt_tensor_plan *W_hh = &plan->params[1];
-    const double matrix = (double)(W_hh->rows * bptt_padded(plan, W_hh->cols)), state = B * (double)W_hh->stride;
+    const double matrix = (double)(W_hh->rows * bptt_padded(plan, W_hh->cols)), state = B * (double)bptt_padded(plan, W_hh->cols);
     double works = 0, moved = 0;
     int recurrences = 0;
     for (size_t w = 0; w < counts->work_count; w++) {
