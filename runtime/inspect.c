@@ -119,9 +119,10 @@ static void print_text(const inspection *i)
 {
     const bptt_model *model = i->program.model;
     printf("%s  %s %s  H %u  V %u  T %u  K %u  B %u  %s  %s  digest %s\n", i->spec.name,
-           i->spec.equations != NULL ? "of its own" : bptt_spec_word("cell", (int)i->spec.cell), bptt_spec_word("activation", (int)i->spec.activation), model->hidden,
-           model->vocab, model->steps, model->horizon, model->batch, bptt_spec_word("dtype", (int)i->spec.dtype),
-           bptt_spec_word("optimizer", (int)i->spec.optimizer.kind), i->spec.digest);
+           i->spec.equations != NULL ? "of its own" : bptt_spec_word("cell", (int)i->spec.cell),
+           bptt_spec_word("activation", (int)i->spec.activation), model->hidden, model->vocab, model->steps, model->horizon,
+           model->batch, bptt_spec_word("dtype", (int)i->spec.dtype), bptt_spec_word("optimizer", (int)i->spec.optimizer.kind),
+           i->spec.digest);
     print_tensors(model);
     print_counts(&i->unit);
     if (!i->checkpoint) { return; }

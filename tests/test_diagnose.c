@@ -150,7 +150,8 @@ START_TEST(test_interpreter_equals_generated_code)
         loss += losses[t];
         bptt_interpret_back(&it, t, true, carry, NULL, carry, gradient);
     }
-    ck_assert_double_eq_tol(c.code.model->gradient(c.code.model, c.memory, x, y, 0), loss, 1e-11 * (1 + loss));
+    ck_assert_double_eq_tol(c.code.model->gradient(c.code.model, c.memory, &(bptt_rows){.x = x, .y = y}, 0), loss,
+                            1e-11 * (1 + loss));
     const double worst = worst_difference(&c, &it, gradient);
     ck_assert_msg(worst < 1e-11, "seed %llu: %g off\n%s", (unsigned long long)oracle_seed(), worst, cells[_i]);
     free(gradient);

@@ -18,6 +18,16 @@
 
 #define EACH(i, list) for (size_t i = 0; (i) < sizeof(list) / sizeof(list)[0]; (i)++)
 
+/* Every op of a cell: numbers, parameters as operands, whole rows, padding that must be cleared. */
+#define CELL                                                                                                                     \
+    "cell = function() "                                                                                                         \
+    "W, W2, U, b, p = matrix(hidden, input), matrix(hidden, input), matrix(hidden, hidden), vector(hidden), vector(hidden) "     \
+    "h, c, s = state(hidden), state(hidden), state(3) V, O = matrix(3, hidden), matrix(hidden, 4) "                              \
+    "a = W * x + W2 * x + U * h + b + p g = sigmoid(a) * p "                                                                     \
+    "c = 0.5 * c + min(g, 0.3) / (1 + abs(a)) - max(c, tanh(b)) * exp(-sqrt(abs(c) + 0.1)) + 0.1 * sqrt(a * a + c * c) "         \
+    "s = softmax(V * h + concat(slice(s, 2, 3), slice(s, 1, 1))) d = b * 2 - 1 / (1 + exp(-c)) "                                 \
+    "h = tanh(max(log(1 + exp(a - g)), h) + d * p + relu(c) + min(a, c)) + O * concat(s, slice(s, 1, 1)) end, "
+
 /* Every choice of a spec at least once (test_table_is_complete), the edges of sizes among them. */
 static const char *const models[] = {
     "hidden = 5, vocab = 7, T = 7, K = 3, batch = 2",
@@ -46,6 +56,12 @@ static const char *const models[] = {
     "hidden = 3, vocab = 4, T = 4, schedule = {'exponential', factor = 0.99}, optimizer = 'adam', unroll = 'full'",
     "hidden = 3, vocab = 4, T = 4, schedule = {'step', every = 5}, dtype = 'f64', unroll = 'none'",
     "hidden = 3, vocab = 4, T = 4, schedule = {'constant', warmup = 5}, dtype = 'f64', unroll = 'none'",
+    CELL "hidden = 5, vocab = 7, T = 7, K = 3, batch = 2",
+    CELL "hidden = 16, vocab = 9, T = 5, K = 4, simd = 16, optimizer = 'adam'",
+    CELL "hidden = 6, vocab = 4, T = 3, K = 2, batch = 2, simd = 8, unroll = 'full', optimizer = 'sgd'",
+    CELL "hidden = 9, vocab = 5, T = 4, K = 2, batch = 3, threads = 2, simd = 8, dtype = 'f64', unroll = 'none'",
+    CELL "hidden = 3, vocab = 5, T = 4, K = 2, batch = 3, threads = 3, simd = 4, unroll = 'time', reduction = 'sum'",
+    CELL "hidden = 4, vocab = 5, T = 3, simd = 1, dtype = 'f64'",
     "hidden = 2, vocab = 70000, T = 3, K = 2, batch = 2, activation = 'sigmoid', optimizer = 'momentum', clip = {value = 5}",
 };
 enum { MODELS = sizeof models / sizeof models[0] };
@@ -150,7 +166,7 @@ static void compile(char *compiler, const char *flags, char *const *arguments)
 
 static bptt_spec spec_of(const char *name, const char *fields)
 {
-    char text[512];
+    char text[1500];
     bptt_spec spec;
     bptt_error error = {""};
     const int length = snprintf(text, sizeof text, "return {name = '%s', %s}", name, fields);
@@ -493,7 +509,7 @@ END_TEST
 
 static void check_symbol(char type, const char *symbol)
 {
-    static const char *const needed[] = {"memcpy", "memset", "memmove", "sqrt", "sqrtf", "log"};
+    static const char *const needed[] = {"memcpy", "memset", "memmove", "sqrt", "sqrtf", "log", "logf"};
     bool known = false;
     EACH(i, needed)
     {

@@ -207,9 +207,9 @@ START_TEST(shipped_specs)
         const char *path;
         int64_t hidden, vocab, T, batch;
         int alphabet_size;
-    } specs[] = {{"specs/tiny.lua", 16, 16, 16, 1, 0},
-                 {"specs/charrnn.lua", 128, 97, 64, 32, 97},
-                 {"specs/words.lua", 1024, 10000, 20, 32, 0}};
+    } specs[] = {{"specs/tiny.lua", 16, 16, 16, 1, 0},        {"specs/charrnn.lua", 128, 97, 64, 32, 97},
+                 {"specs/words.lua", 1024, 10000, 20, 32, 0}, {"specs/mgu.lua", 128, 97, 64, 32, 97},
+                 {"specs/residual.lua", 128, 97, 64, 32, 97}, {"specs/peephole.lua", 128, 97, 64, 32, 97}};
     bptt_spec spec;
     ck_assert_msg(bptt_spec_load(specs[_i].path, NULL, 0, &spec, &error) == BPTT_OK, "%s", error.text);
     ck_assert_str_eq(spec.source, specs[_i].path);
