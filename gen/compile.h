@@ -78,6 +78,8 @@ void bptt_unit_free(bptt_unit *unit);
 bptt_status bptt_products(const bptt_spec *spec, int simd, size_t memory_limit, bptt_product *products, size_t *count,
                           bptt_error *error);
 
+/* Whether an update may follow several chunks, whose gradients are added up. */
+bool bptt_accumulates(const bptt_spec *spec);
 /* How many of the doubles of templates/abi.h's progress a spec's training keeps. */
 int bptt_progress_count(const bptt_spec *spec);
 

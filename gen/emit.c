@@ -191,6 +191,8 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     set_integer(L, "K", spec->K);
     set_integer(L, "batch", spec->batch);
     set_boolean(L, "carry", spec->carry);
+    set_string(L, "update", bptt_spec_word("update", (int)spec->update));
+    set_integer(L, "accumulate", spec->accumulate);
     set_string(L, "cell", spec->equations != NULL ? "of its own" : bptt_spec_word("cell", (int)spec->cell));
     set_boolean(L, "own_cell", spec->equations != NULL);
     set_string(L, "activation", bptt_spec_word("activation", (int)spec->activation));
@@ -243,6 +245,7 @@ static int fill(lua_State *L)
     set_integer(L, "turned_size", (int64_t)plan->turned_size);
     set_integer(L, "work_size", (int64_t)plan->work_size);
     set_integer(L, "moments", plan->moments);
+    set_boolean(L, "accumulates", plan->accumulates);
     set_boolean(L, "tuned", plan->spec->tuning != NULL);
     lua_newtable(L);
     for (int a = 0; a < plan->action_count; a++) {

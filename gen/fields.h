@@ -39,7 +39,7 @@ typedef struct bptt_field {
 
 /* Ended by a row whose name is NULL; a field stands after those that its default names. */
 extern const bptt_field bptt_fields[];
-enum { BPTT_FIELD_COUNT = 24 };
+enum { BPTT_FIELD_COUNT = 26 };
 
 /* The spec under way. */
 typedef struct bptt_reader {

@@ -74,7 +74,12 @@ int64_t bptt_padded(const bptt_plan *plan, int64_t cols)
 
 int bptt_progress_count(const bptt_spec *spec)
 {
-    return spec->schedule.kind == BPTT_SCHEDULE_PLATEAU ? BPTT_PROGRESS : BPTT_LABELS;
+    return spec->schedule.kind == BPTT_SCHEDULE_PLATEAU ? BPTT_PROGRESS : bptt_accumulates(spec) ? BPTT_BEST : BPTT_LABELS;
+}
+
+bool bptt_accumulates(const bptt_spec *spec)
+{
+    return spec->accumulate > 1 || (spec->update == BPTT_UPDATE_SEQUENCE && spec->K < spec->T);
 }
 
 static void place_progress(bptt_plan *plan)
@@ -109,6 +114,14 @@ int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action)
     }
 }
 
+/* The pass accumulate: sums over rows are added to those of the chunks before. */
+static void accumulate(bptt_plan *plan)
+{
+    for (int a = 0; a < plan->action_count && plan->accumulates; a++) {
+        if (sums_over_rows(&plan->actions[a])) { plan->actions[a].fill = BPTT_FILL_ADD; }
+    }
+}
+
 /* The pass cut. */
 static void cut(bptt_plan *plan)
 {
@@ -140,11 +153,15 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
     plan->threads = spec->threads > 1 ? (int)spec->threads : 1;
     plan->line = 64 / plan->real_size > plan->lanes ? 64 / plan->real_size : plan->lanes;
     plan->moments = moments_of(spec);
+    plan->accumulates = bptt_accumulates(spec);
     place_progress(plan);
     bptt_status status = bptt_plan_lower(plan, error);
     if (status == BPTT_OK) { status = bptt_plan_stack(plan, error); }
-    if (status == BPTT_OK) { bptt_plan_fuse(plan); }
-    if (status == BPTT_OK) { status = bptt_plan_clear(plan, error); }
+    if (status == BPTT_OK) {
+        accumulate(plan);
+        bptt_plan_fuse(plan);
+        status = bptt_plan_clear(plan, error);
+    }
     if (status == BPTT_OK) { status = bptt_plan_place(plan, memory_limit, error); }
     if (status == BPTT_OK) { status = bptt_plan_tile(plan, error); }
     if (status != BPTT_OK) {

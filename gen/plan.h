@@ -3,6 +3,7 @@
  * Everything about order and memory is decided here, nothing about spelling.  Depends on graph.h.  The passes:
  *   hoist, gather   lower.c    which action runs in which region, with which operands
  *   stack           stack.c    which products become one
+ *   accumulate      plan.c     whether gradients are added to those of the chunks before
  *   fuse            fuse.c     which values of a chain need no memory
  *   clear           clear.c    which chains' results need their padding cleared
  *   place           place.c    which slot holds a value, in which rows, where
@@ -145,6 +146,7 @@ typedef struct bptt_plan {
     bptt_tensor_plan params[BPTT_MAX_PARAMS];
     size_t block_size, turned_size, work_size; /* reals */
     int moments;
+    bool accumulates;             /* gradients of several chunks are added up before an update */
     int progress_count, progress; /* doubles in use (abi.h), and with padding to whole vectors */
     bptt_slot slots[BPTT_MAX_SLOTS];
     int slot_count;

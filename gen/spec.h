@@ -31,6 +31,7 @@ typedef enum {
     BPTT_SCHEDULE_COSINE,
     BPTT_SCHEDULE_PLATEAU
 } bptt_schedule_kind;
+typedef enum { BPTT_UPDATE_CHUNK, BPTT_UPDATE_SEQUENCE } bptt_update_kind;
 typedef enum { BPTT_CLIP_NONE, BPTT_CLIP_NORM, BPTT_CLIP_VALUE } bptt_clip_kind;
 typedef enum { BPTT_INIT_UNIFORM, BPTT_INIT_NORMAL } bptt_init_kind;
 
@@ -97,6 +98,8 @@ typedef struct bptt_spec {
     bool carry; /* the state goes on from sequence to sequence */
     bptt_optimizer optimizer;
     bptt_schedule schedule;
+    bptt_update_kind update; /* what an update follows: every chunk, or the last chunk of a sequence */
+    int64_t accumulate;      /* so many chunks, or sequences, whose gradients are added up before an update */
     bptt_clip clip;
     bptt_init init;
     uint64_t seed;

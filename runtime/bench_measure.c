@@ -33,6 +33,7 @@ typedef struct contest {
     uint32_t *x, *y; /* one chunk */
 } contest;
 
+/* A chunk with an update of its own, even where a spec adds up the gradients of several. */
 static void one_step(const contest *c, contender *one)
 {
     const bptt_model *model = one->program.model;

@@ -55,7 +55,9 @@ static bptt_status open_runner(runner *r, const bptt_spec *spec, bptt_dtype dtyp
                                bptt_error *error)
 {
     memset(r, 0, sizeof *r);
-    bptt_status status = bptt_spec_parse(spec->text, strlen(spec->text), spec->source, NULL, 0, &r->spec, error);
+    /* An update after each chunk: what is compared is the gradient of a chunk's loss. */
+    static const bptt_override each[] = {{"update", 6, "chunk"}, {"accumulate", 10, "1"}};
+    bptt_status status = bptt_spec_parse(spec->text, strlen(spec->text), spec->source, each, 2, &r->spec, error);
     if (status != BPTT_OK) { return status; }
     r->spec.dtype = dtype;
     r->spec.unroll = unroll;

@@ -128,7 +128,7 @@ static bptt_status add_block(layout *all, const bptt_model *model, const char *p
     return status;
 }
 
-/* What only a checkpoint has: progress, moments, state. */
+/* What only a checkpoint has: progress, moments, gradients that wait for an update, state. */
 static bptt_status add_training(layout *all, const bptt_model *model, bptt_error *error)
 {
     static const char *const prefixes[2] = {"moment1.", "moment2."};
@@ -139,6 +139,7 @@ static bptt_status add_training(layout *all, const bptt_model *model, bptt_error
     for (size_t i = 0; status == BPTT_OK && i < model->moment_count && i < 2; i++) {
         status = add_block(all, model, prefixes[i], model->moment[i], false, false, error);
     }
+    if (status == BPTT_OK && model->accumulate > 0) { status = add_block(all, model, "gradient.", model->grad, true, false, error); }
     for (size_t i = 0; status == BPTT_OK && i < model->state_count; i++) {
         const piece state = {.tensor = &model->states[i], .base = model->state, .real_size = model->real_size};
         status = add_piece(all, "state.", state, NULL, error);
@@ -158,7 +159,7 @@ static void free_layout(layout *all)
 static bptt_status make_layout(const char *path, const bptt_model *model, size_t base, bool training, layout *all,
                                bptt_error *error)
 {
-    const size_t most = 1 + 3 * (size_t)model->tensor_count + model->state_count;
+    const size_t most = 1 + 4 * (size_t)model->tensor_count + model->state_count;
     *all = (layout){.path = path, .slots = calloc(2 * most, sizeof *all->slots), .pieces = calloc(most, sizeof *all->pieces)};
     bptt_status status = all->slots != NULL && all->pieces != NULL ? BPTT_OK : BPTT_FAILED;
     if (status != BPTT_OK) { (void)bptt_fail(error, status, "%s: no memory", path); }

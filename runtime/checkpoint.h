@@ -11,7 +11,7 @@
 
 /* Where training stands: everything beside the model's own struct that an exact resume needs. */
 typedef struct bptt_cursor {
-    uint64_t step;                      /* updates done */
+    uint64_t step;                      /* chunks learned from */
     uint64_t epoch;                     /* epochs completed */
     uint64_t position;                  /* steps of this epoch handed out of each stream */
     uint64_t chunk;                     /* next chunk of the sequence, 0 .. chunks - 1 */

@@ -45,12 +45,29 @@ static size_t chunk_steps(const struct generic *net, uint32_t chunk)
     return rest < horizon ? rest : horizon;
 }
 
+/* Labels that count. */
+static size_t count_labels(const struct generic *net, size_t count, const uint32_t *y)
+{
+    size_t labels = 0;
+    for (size_t i = 0; i < count; i++) { labels += y[i] < net->model.vocab; }
+    return labels;
+}
+
+/* Whether the gradient of a chunk is the first since the last update; counts it, and its labels, when gradients are added up. */
+static bool begin_gradient(const struct generic *net, double *progress, uint32_t chunk, size_t labels)
+{
+    if (net->model.accumulate == 0) { return true; }
+    const bool first = progress[BPTT_PENDING] < 1;
+    progress[BPTT_PENDING] += first || chunk == 0 || net->model.whole_sequence == 0 ? 1 : 0;
+    progress[BPTT_LABELS] += (double)labels;
+    return first;
+}
+
 /* What each label's loss counts for. */
 static double loss_weight(const struct generic *net, size_t count, const uint32_t *y)
 {
     if (net->reduction == BPTT_SUM) { return 1; }
-    size_t labels = 0;
-    for (size_t i = 0; i < count; i++) { labels += y[i] < net->model.vocab; }
+    const size_t labels = count_labels(net, count, y);
     return labels > 0 ? 1 / (double)labels : 0;
 }
 
@@ -212,6 +229,8 @@ const bptt_model *bptt_generic_new(const bptt_spec *spec)
     model->tensor_count = TENSORS;
     model->state_count = 1;
     model->moment_count = moments[spec->optimizer.kind];
+    if (bptt_accumulates(spec)) { model->accumulate = (uint32_t)spec->accumulate; }
+    model->whole_sequence = model->accumulate > 0 && spec->update == BPTT_UPDATE_SEQUENCE;
     model->progress_count = (uint32_t)bptt_progress_count(spec);
     model->rate = rate;
     if (spec->schedule.kind == BPTT_SCHEDULE_PLATEAU) { model->observe = observe; }

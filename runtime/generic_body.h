@@ -188,9 +188,10 @@ static double F(gradient)(const bptt_model *self, void *memory, const bptt_rows 
     real *h = F(at)(memory, net->h), *dO = F(at)(memory, net->p);
     real *d = F(at)(memory, net->d), *after = d + B * H;
 
-    memset(F(at)(memory, self->grad), 0, self->block * sizeof(real));
+    const bool first = begin_gradient(net, progress_of(self, memory), chunk, count_labels(net, steps * B, y));
+    if (first) { memset(F(at)(memory, self->grad), 0, self->block * sizeof(real)); }
     memset(after, 0, B * H * sizeof(real)); /* nothing comes back from beyond the chunk: the truncation */
-    F(loss_backward)(steps * B, V, y, (real)weight, dO);
+    F(loss_backward)(steps * B, V, y, self->accumulate > 0 ? 1 : (real)weight, dO);
     for (size_t t = steps; t-- > 0;) {
         F(step_backward)(net, memory, x + t * B, h + (t + 1) * B * H, dO + t * B * V, after, d);
         real *swap = after;
@@ -277,10 +278,13 @@ static double F(update)(const bptt_model *self, void *memory)
     real *g = F(at)(memory, self->grad);
     double sum = 0;
     for (size_t i = 0; i < self->block; i++) { sum += (double)g[i] * (double)g[i]; }
-    const double norm = sqrt(sum);
+    double *progress = progress_of(self, memory);
+    const bool averages = self->accumulate > 0 && net->reduction == BPTT_MEAN;
+    const double share = !averages ? 1 : progress[BPTT_LABELS] > 0 ? 1 / progress[BPTT_LABELS] : 0, norm = share * sqrt(sum);
     if (!isfinite(norm)) { return norm; }
 
-    double *progress = progress_of(self, memory);
+    for (size_t i = 0; i < self->block && averages; i++) { g[i] *= (real)share; }
+    progress[BPTT_LABELS] = progress[BPTT_PENDING] = 0;
     const double now = rate(self, memory);
     progress[0] += 1;
     progress[1] *= net->optimizer.beta1;

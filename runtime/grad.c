@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* With 9 or 17 digits a float or a double reads back as it was. */
 static bptt_status first_chunk(const bptt_options *options, const bptt_model *model, void *memory, const bptt_data *data,
@@ -45,10 +46,23 @@ static bptt_status with_model(const bptt_options *options, const bptt_spec *spec
     return status;
 }
 
+/* The spec with an update after each chunk: the gradient of the first chunk is then that of its loss, whatever is added up in
+ * training. */
+static bptt_status one_chunk_spec(const bptt_options *options, bptt_spec *spec, bptt_error *error)
+{
+    static const bptt_override each[] = {{"update", 6, "chunk"}, {"accumulate", 10, "1"}};
+    bptt_spec given;
+    bptt_status status = bptt_options_spec(options, &given, error);
+    if (status != BPTT_OK) { return status; }
+    status = bptt_spec_parse(given.text, strlen(given.text), given.source, each, 2, spec, error);
+    bptt_spec_free(&given);
+    return status;
+}
+
 bptt_status bptt_command_grad(const bptt_options *options, bptt_error *error)
 {
     bptt_spec spec;
-    bptt_status status = bptt_options_spec(options, &spec, error);
+    bptt_status status = one_chunk_spec(options, &spec, error);
     if (status != BPTT_OK) { return status; }
     bptt_data_options rules = bptt_options_data(options);
     bptt_data data = {0};

@@ -14,6 +14,7 @@ static void keep_state(bptt_trainer *trainer)
 {
     const bptt_model *model = trainer->program->model;
     memcpy(trainer->state, (const char *)trainer->memory + model->state, bptt_state_bytes(model));
+    memcpy(trainer->progress, (const char *)trainer->memory + model->progress, model->progress_count * sizeof(double));
 }
 
 /* Back to the last kept state and to the cursor. */
@@ -21,6 +22,7 @@ static void go_back(bptt_trainer *trainer)
 {
     const bptt_model *model = trainer->program->model;
     memcpy((char *)trainer->memory + model->state, trainer->state, bptt_state_bytes(model));
+    memcpy((char *)trainer->memory + model->progress, trainer->progress, model->progress_count * sizeof(double));
     trainer->feed.next = (uint32_t)trainer->cursor.chunk;
     trainer->feed.stream.position = trainer->cursor.position;
 }
@@ -117,7 +119,19 @@ static bptt_status fail_not_finite(const bptt_trainer *trainer, uint64_t step, c
 
 /* ---- step and save ---- */
 
-/* Gradient and update of the next chunk. */
+/* Whether an update follows the chunk that was just learned from.  The end of an epoch ends a sequence, too. */
+static bool is_due(const bptt_trainer *trainer)
+{
+    const bptt_model *model = trainer->program->model;
+    const bptt_feed *feed = &trainer->feed;
+    double progress[BPTT_PROGRESS];
+    if (model->accumulate == 0) { return true; }
+    memcpy(progress, (const char *)trainer->memory + model->progress, model->progress_count * sizeof(double));
+    const bool ends = model->whole_sequence == 0 || feed->next == 0 || bptt_feed_done(feed);
+    return ends && progress[BPTT_PENDING] >= model->accumulate;
+}
+
+/* Gradient of the next chunk, and update. */
 static bptt_status learn(bptt_trainer *trainer, bptt_step *step, bptt_error *error)
 {
     const bptt_model *model = trainer->program->model;
@@ -128,7 +142,9 @@ static bptt_status learn(bptt_trainer *trainer, bptt_step *step, bptt_error *err
     if (!isfinite(loss)) { return fail_not_finite(trainer, number, "the loss", "", error); }
     step->loss_sum = bptt_loss_sum(trainer->spec, loss, step->labels);
     step->rate = bptt_trainer_rate(trainer);
-    step->grad_norm = model->update(model, trainer->memory);
+    step->grad_norm = trainer->norm;
+    if (!is_due(trainer)) { return BPTT_OK; }
+    step->grad_norm = trainer->norm = model->update(model, trainer->memory);
     if (isfinite(step->grad_norm)) { return BPTT_OK; }
     const char *tensor = not_finite(model, trainer->memory, model->grad);
     if (tensor == NULL) { return fail_not_finite(trainer, number, "the gradient norm", "", error); }
@@ -141,6 +157,7 @@ bptt_status bptt_trainer_step(bptt_trainer *trainer, bptt_step *step, bptt_error
     bptt_status status = learn(trainer, step, error);
     if (status != BPTT_OK) {
         go_back(trainer);
+        trainer->lost = trainer->program->model->accumulate > 0 && trainer->progress[BPTT_PENDING] > 0;
         return status;
     }
     bptt_feed *feed = &trainer->feed;
@@ -177,6 +194,10 @@ double bptt_trainer_clipped(const bptt_trainer *trainer, double norm)
 bptt_status bptt_trainer_check(bptt_trainer *trainer, bptt_error *error)
 {
     const bptt_model *model = trainer->program->model;
+    if (trainer->lost) {
+        return bptt_fail(error, BPTT_FAILED, "step %" PRIu64 ": the gradients since the last update are lost",
+                         trainer->cursor.step);
+    }
     const char *tensor = not_finite(model, trainer->memory, model->param);
     if (tensor != NULL) { return fail_not_finite(trainer, trainer->cursor.step, "the parameter ", tensor, error); }
     for (uint32_t m = 0; m < model->moment_count; m++) {

@@ -14,16 +14,19 @@ typedef struct bptt_trainer {
     bptt_program *program;
     void *memory;
     bptt_feed feed;
-    bptt_cursor cursor; /* where training stands after the last good step */
-    void *state;        /* copy of the carried state at that point */
+    bptt_cursor cursor;             /* where training stands after the last good step */
+    void *state;                    /* copy of the carried state at that point */
+    double progress[BPTT_PROGRESS]; /* and of what else training counts */
+    double norm;                    /* of the last update's gradient, 0: none yet */
+    bool lost;                      /* gradients that were added up since the last update, with one that is not finite */
 } bptt_trainer;
 
 /* What one step gave. */
 typedef struct bptt_step {
     size_t labels;    /* predictions of the chunk */
     double loss_sum;  /* nats, over these */
-    double grad_norm; /* before clipping */
-    double rate;      /* of the update */
+    double grad_norm; /* before clipping, of the last update when gradients are added up and this step has none */
+    double rate;      /* of the next update before the step */
 } bptt_step;
 
 /* A model from the spec's seed, at the first step of `data`; `what` names the data in messages.  On success close it. */
@@ -31,8 +34,9 @@ bptt_status bptt_trainer_open(bptt_trainer *trainer, const bptt_spec *spec, bptt
                               const char *what, bptt_error *error);
 /* Takes a checkpoint of the same spec and the same data. */
 bptt_status bptt_trainer_resume(bptt_trainer *trainer, const char *path, bptt_error *error);
-/* One chunk: gradient and update.  Fails when the loss or a gradient is not finite: the message names the step, the tensor and a
- * remedy, and the trainer stands where it stood before the step. */
+/* One chunk: gradient and, when it is due, update.  Fails when the loss or a gradient is not finite: the message names the step, the
+ * tensor and a remedy, and the trainer stands where it stood before the step, but for gradients that were added up since the last
+ * update, which are lost: it can then not be saved. */
 bptt_status bptt_trainer_step(bptt_trainer *trainer, bptt_step *step, bptt_error *error);
 /* The gradient's norm after clipping, when it was `norm` before: what the last step's update was made from. */
 double bptt_trainer_clipped(const bptt_trainer *trainer, double norm);

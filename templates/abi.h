@@ -67,6 +67,9 @@ struct bptt_model {
     size_t state;       /* carried state */
     size_t progress;    /* double[progress_count] */
     uint32_t progress_count;
+    /* 0: gradient overwrites, and an update follows each chunk.  n: gradient adds to what came since the last update, sums whatever
+     * the reduction, and an update follows when BPTT_PENDING is n; whole_sequence 1: and the chunk ends its sequence. */
+    uint32_t accumulate, whole_sequence;
     bptt_team *team;    /* does the parts of gradient, update, loss and refresh; NULL, as emitted: one after the other, with the same results */
 
     /* Parameters from the seed; moments, state and progress to their start. */
@@ -79,8 +82,8 @@ struct bptt_model {
      * Returns the loss in the spec's reduction: sum, or mean over the labels or targets that count (0 where none does).  Chunk 0
      * zeroes the state first unless the spec carries it. */
     double (*gradient)(const bptt_model *self, void *model, const bptt_rows *rows, uint32_t chunk);
-    /* Clips the gradients, updates the parameters.  Returns the gradient's 2-norm before clipping; when that is not finite
-     * nothing is changed. */
+    /* Clips the gradients (mean over the labels since the last update, or sum), updates the parameters.  Returns the gradient's
+     * 2-norm before clipping; when that is not finite nothing is changed. */
     double (*update)(const bptt_model *self, void *model);
     /* As gradient, forward only. */
     double (*loss)(const bptt_model *self, void *model, const bptt_rows *rows, uint32_t chunk);

@@ -24,6 +24,7 @@ for _, field in ipairs {
   {"output_activation", spec.output_activation ~= "identity" and spec.output_activation or nil}, {"T", spec.T}, {"K", spec.K}, {"batch", spec.batch}, {"dtype", real_size == 8 and "f64" or "f32"},
   {"cell", not spec.own_cell and spec.cell or nil}, {"activation", spec.activation}, {"reduction", spec.reduction}, {"carry", tostring(spec.carry)},
   {"optimizer", rule(spec.optimizer)}, {"schedule", include("common.lua").scheduled and rule(spec.schedule) or nil},
+  {"update", spec.update ~= "chunk" and spec.update or nil}, {"accumulate", spec.accumulate > 1 and spec.accumulate or nil},
   {"clip", spec.clip == "none" and "none" or "'{" .. spec.clip .. "=" .. real(spec.limit) .. "}'"},
   {"init", "'{" .. spec.init .. "=" .. real(spec.init_scale) .. "}'"}, {"seed", spec.seed}, {"simd", simd}, {"unroll", unroll},
   {"threads", threads > 1 and threads or nil}} do
@@ -56,10 +57,15 @@ for _, line in ipairs {
 } do lines[#lines + 1] = line end
 for _, equation in ipairs(equations) do lines[#lines + 1] = "  " .. equation end
 lines[#lines + 1] = ""
-lines[#lines + 1] = "A sequence of T steps runs as chunks of K: a chunk runs forward, then backward over its own steps alone, then updates the"
-lines[#lines + 1] = "weights.  d/dW sum of losses s of the chunk keeps the paths from step t to step s with both in the chunk: K = T is exact."
+lines[#lines + 1] = "A sequence of T steps runs as chunks of K: a chunk runs forward, then backward over its own steps alone" ..
+  (accumulates and "." or ", then updates the")
+lines[#lines + 1] = (accumulates and "" or "weights.  ") .. "d/dW sum of losses s of the chunk keeps the paths from step t to step s with both in the chunk: K = T is exact."
 lines[#lines + 1] = string.format("  loss: %s, %s over the chunk; optimizer %s, clip %s; state %s from sequence to sequence",
   spec.loss:gsub("_", " "), spec.reduction, spec.optimizer.kind, spec.clip, spec.carry and "carried" or "zeroed")
+if accumulates then
+  lines[#lines + 1] = string.format("  gradients are added up, an update follows every %s", spec.accumulate > 1 and
+    spec.accumulate .. " " .. spec.update .. "s" or spec.update)
+end
 if threads > 1 then
   lines[#lines + 1] = string.format("  %d parts of the work, which a team of threads may do at the same time; the results are the same", threads)
 end

@@ -156,6 +156,24 @@ double ${name}_loss(${name} *m${common.data_parameters()}, uint32_t chunk)
 % end
 }
 
+% if accumulates then
+/* Takes note of a chunk whose gradient is about to be added to m->grad; after an update all begins anew. */
+static void join(${name} *m, uint32_t chunk${spec.reduction == "mean" and ", ptrdiff_t labels" or ""})
+{
+    const int first = m->progress[BPTT_PENDING] < 1;
+    if (first) { memset(m->grad, 0, sizeof m->grad); }
+% if spec.update == "sequence" then
+    if (first || chunk == 0) { m->progress[BPTT_PENDING] += 1; }
+% else
+    (void)chunk;
+    m->progress[BPTT_PENDING] += 1;
+% end
+% if spec.reduction == "mean" then
+    m->progress[BPTT_LABELS] += (double)labels;
+% end
+}
+
+% end
 double ${name}_gradient(${name} *m${common.data_parameters()}, uint32_t chunk)
 {
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
@@ -167,7 +185,10 @@ double ${name}_gradient(${name} *m${common.data_parameters()}, uint32_t chunk)
 % end
     double loss = 0;
     forward(m${common.data_arguments("input")}, chunk);
-% H.call_heads("head", ", (real)share")
+% if accumulates then
+    join(m, chunk${spec.reduction == "mean" and ", " .. H.counted or ""});
+% end
+% H.call_heads("head", accumulates and ", (real)1" or ", (real)share")
 % H.dispatch("backward")
     carry_state(m, steps);
     return loss * share;
@@ -230,7 +251,13 @@ void ${name}_observe(${name} *m, double loss)
 % end
 double ${name}_update(${name} *m)
 {
+% local averages = accumulates and spec.reduction == "mean"
+% if averages then
+    const double labels = m->progress[BPTT_LABELS], share = labels > 0 ? 1 / labels : 0;
+    const double norm = share * sqrt(${H.sum_squares()});
+% else
     const double norm = sqrt(${H.sum_squares()});
+% end
     if (!(norm <= ${hex(H.largest)})) { return norm; } /* infinite or not a number */
 % if common.scheduled then
     const double rate = ${name}_rate(m);
@@ -239,9 +266,9 @@ double ${name}_update(${name} *m)
     m->progress[1] *= ${hex(o.beta1 or 0)}; /* beta1 ${H.decimal(o.beta1 or 0)} */
     m->progress[2] *= ${hex(o.beta2 or 0)}; /* beta2 ${H.decimal(o.beta2 or 0)} */
 % if spec.clip == "norm" then
-    const double scale = norm > ${hex(spec.limit)} ? ${hex(spec.limit)} / norm : 1; /* clip by norm ${H.decimal(spec.limit)} */
+    const double scale = ${averages and "share * (" or ""}norm > ${hex(spec.limit)} ? ${hex(spec.limit)} / norm : 1${averages and ")" or ""}; /* clip by norm ${H.decimal(spec.limit)} */
 % else
-    const double scale = 1;
+    const double scale = ${averages and "share" or "1"};
 % end
     const real with[] = {
         (real)scale,
@@ -251,6 +278,10 @@ double ${name}_update(${name} *m)
 % end
     };
 % H.update()
+% if accumulates then
+    m->progress[BPTT_LABELS] = 0;
+    m->progress[BPTT_PENDING] = 0;
+% end
     ${name}_refresh(m);
     return norm;
 }
@@ -280,8 +311,15 @@ double ${name}_train(${name} *m${common.data_parameters()})
 % else
         loss += ${name}_gradient(m${common.data_arguments()}, chunk);
 % end
+% if accumulates then
+        if (${spec.update == "sequence" and "chunk + 1 == " .. NAME .. "_CHUNKS && " or ""}m->progress[BPTT_PENDING] >= ${spec.accumulate}) {
+            const double norm = ${name}_update(m);
+            if (!(norm <= ${hex(H.largest)})) { return norm; }
+        }
+% else
         const double norm = ${name}_update(m);
         if (!(norm <= ${hex(H.largest)})) { return norm; }
+% end
 % for _, read in ipairs(common.data) do
         ${read.name} += ${common.values(read, "rows")};
 % end
@@ -436,6 +474,10 @@ const bptt_model ${name}_model = {
     .state = offsetof(${name}, work) + ${first_state} * sizeof(real),
     .progress = offsetof(${name}, progress),
     .progress_count = ${progress_count},
+% if accumulates then
+    .accumulate = ${spec.accumulate},
+    .whole_sequence = ${spec.update == "sequence" and 1 or 0},
+% end
     .init = bptt_any_init,
     .reset = bptt_any_reset,
     .refresh = bptt_any_refresh,

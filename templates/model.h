@@ -95,15 +95,15 @@ void ${name}_init(${name} *m, uint64_t seed);
 /* State to zero, as at the start of a text. */
 void ${name}_reset(${name} *m);
 
-/* Trains on one sequence, ${common.shapes(nil, "[T][B]")}: every chunk forward, backward, update.  Returns the loss, ${spec.reduction} over
+/* Trains on one sequence, ${common.shapes(nil, "[T][B]")}: every chunk forward, backward${accumulates and "; an update after every " .. (spec.accumulate > 1 and spec.accumulate .. " " .. spec.update .. "s" or spec.update) or ", update"}.  Returns the loss, ${spec.reduction} over
  * the ${spec.labels and "labels" or "targets that are numbers"}.  Not a number, or infinite: training has diverged, and the last update was not made. */
 double ${name}_train(${name} *m${common.data_parameters()});
 
-/* Chunk `chunk` of a sequence (0 .. CHUNKS - 1; K steps each, the last one what remains) forward and backward: overwrites m->grad,
- * advances the state, updates nothing.  ${common.data_arguments():sub(3)}: [steps of the chunk][B].  Returns the loss, ${spec.reduction} over the ${spec.labels and "labels" or "targets"}. */
+/* Chunk `chunk` of a sequence (0 .. CHUNKS - 1; K steps each, the last one what remains) forward and backward: ${accumulates and "adds sums to" or "overwrites"} m->grad,
+ * advances the state, updates nothing.  ${common.data_arguments():sub(3)}: [steps of the chunk][B].  Returns the loss, ${spec.reduction} over the ${spec.labels and "labels" or "targets"}.${accumulates and "\n * The first chunk after an update overwrites m->grad." or ""} */
 double ${name}_gradient(${name} *m${common.data_parameters()}, uint32_t chunk);
 
-/* Clips the gradients and updates the parameters.  Returns the gradient's 2-norm before clipping; if that is not finite, nothing
+/* Clips the ${accumulates and spec.reduction .. " of the gradients since the last update" or "gradients"} and updates the parameters.  Returns the gradient's 2-norm before clipping; if that is not finite, nothing
  * was changed. */
 double ${name}_update(${name} *m);
 

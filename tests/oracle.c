@@ -941,6 +941,7 @@ void oracle_random_spec(uint64_t seed, unsigned i, bptt_spec *spec)
         spec->batch = EDGES[i].B;
     }
     spec->activation = (bptt_activation)pick(&state, BPTT_SIGMOID + 1);
+    spec->accumulate = 1;
     spec->dtype = (bptt_dtype)pick(&state, BPTT_F64 + 1);
     spec->reduction = (bptt_reduction)pick(&state, BPTT_SUM + 1);
     spec->carry = pick(&state, 2) == 0;

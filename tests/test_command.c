@@ -443,6 +443,45 @@ START_TEST(test_outputs_untouched)
 }
 END_TEST
 
+/* Gradients of several chunks, or sequences, to an update: 2N = N + N bit for bit, wherever N is.  205 and 77 chunks are in the middle
+ * of a group; an epoch ends with a sequence that is cut short. */
+START_TEST(test_resume_in_a_group)
+{
+    static const char *const rules[] = {"--set accumulate=3", "--set update=sequence", "--set update=sequence --set accumulate=2",
+                                        "--set accumulate=4 --set reduction=sum --set threads=2 --set batch=4"};
+    char common[256];
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+        (void)snprintf(common, sizeof common, "--data text --quiet --backend %s %s", backends[_i], rules[i]);
+        OK("train net.lua %s --steps 410 --out whole", common);
+        OK("train net.lua %s --steps 77 --out half", common);
+        OK("train net.lua %s --steps 205 --resume half", common);
+        OK("train net.lua %s --steps 410 --resume half", common);
+        ck_assert(same_files("whole", "half"));
+    }
+}
+END_TEST
+
+/* What bptt grad shows is the gradient of one chunk's loss, however many are added up in training. */
+START_TEST(test_grad_of_one_chunk)
+{
+    OK("train net.lua --data text --steps 1 --quiet --out a --backend generic");
+    OK("grad net.lua --weights a --data text --out one --backend %s", backends[_i]);
+    OK("grad net.lua --weights a --data text --out two --set accumulate=3 --set update=sequence --backend %s", backends[_i]);
+    ck_assert(same_files("one", "two"));
+    OK("check net.lua --set accumulate=3 --set update=sequence");
+}
+END_TEST
+
+/* A number that is not finite in the middle of a group: what was added up is lost, so nothing is saved. */
+START_TEST(test_divergence_in_a_group)
+{
+    const char *common = "--data text --quiet --set 'optimizer={\"sgd\", rate=1e30}' --set activation=relu --set clip=none";
+    ck_assert_int_eq(bptt("train net.lua %s --set accumulate=5 --steps 90 --out a --backend %s", common, backends[_i]), 1);
+    said_part("is not finite");
+    ck_assert(!exists("a") || bptt("inspect a") == 0);
+}
+END_TEST
+
 /* The column `rate` of a log's line; the first has number 1. */
 static double logged_rate(const char *path, int line)
 {
@@ -1270,6 +1309,9 @@ static Suite *command_suite(void)
     tcase_add_loop_test(usual, test_resume_exact, 0, OPTIMIZERS * BACKENDS);
     tcase_add_test(usual, test_resume_refused);
     tcase_add_test(usual, test_outputs_untouched);
+    tcase_add_loop_test(usual, test_resume_in_a_group, 0, BACKENDS);
+    tcase_add_loop_test(usual, test_grad_of_one_chunk, 0, BACKENDS);
+    tcase_add_loop_test(usual, test_divergence_in_a_group, 0, BACKENDS);
     tcase_add_test(usual, test_log);
     tcase_add_loop_test(usual, test_log_of_a_schedule, 0, BACKENDS);
     tcase_add_loop_test(usual, test_plateau_schedule, 0, BACKENDS);

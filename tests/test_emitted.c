@@ -62,6 +62,9 @@ static const char *const models[] = {
     CELL "hidden = 9, vocab = 5, T = 4, K = 2, batch = 3, threads = 2, simd = 8, dtype = 'f64', unroll = 'none'",
     CELL "hidden = 3, vocab = 5, T = 4, K = 2, batch = 3, threads = 3, simd = 4, unroll = 'time', reduction = 'sum'",
     CELL "hidden = 4, vocab = 5, T = 3, simd = 1, dtype = 'f64'",
+    "hidden = 7, vocab = 9, T = 4, K = 3, update = 'sequence', threads = 2, batch = 2, unroll = 'time'",
+    "hidden = 3, vocab = 4, T = 4, K = 3, accumulate = 2, update = 'sequence', reduction = 'sum', unroll = 'full'",
+    "hidden = 90, vocab = 12, T = 4, K = 3, accumulate = 5, batch = 3, clip = {value = 1}, unroll = 'none'",
     "hidden = 2, vocab = 70000, T = 3, K = 2, batch = 2, activation = 'sigmoid', optimizer = 'momentum', clip = {value = 5}",
 };
 enum { MODELS = sizeof models / sizeof models[0] };
@@ -419,6 +422,51 @@ START_TEST(test_two_models)
 }
 END_TEST
 
+/* NAME_train adds up and updates as a caller who reads the header would. */
+START_TEST(test_train_adds_up)
+{
+    static const char text[] =
+        "#include \"sum.h\"\n"
+        "#include <string.h>\n"
+        "static sum a, b;\n"
+        "int main(void)\n"
+        "{\n"
+        "    static const uint32_t x[8] = {0, 1, 2, 3, 0, 1, 2, 3}, y[8] = {1, 2, 9, 0, 1, 2, 3, 0};\n"
+        "    int updates = 0, units = 0;\n"
+        "    sum_init(&a, 1);\n"
+        "    sum_init(&b, 1);\n"
+        "    for (int i = 0; i < 5; i++) {\n"
+        "        (void)sum_train(&a, x, y);\n"
+        "        for (uint32_t chunk = 0; chunk < SUM_CHUNKS; chunk++) {\n"
+        "            (void)sum_gradient(&b, x + 3 * chunk, y + 3 * chunk, chunk);\n"
+        "            if (!sum_model.whole_sequence || chunk + 1 == SUM_CHUNKS) { units++; }\n"
+        "            if (units < (int)sum_model.accumulate) { continue; }\n"
+        "            (void)sum_update(&b);\n"
+        "            units = 0;\n"
+        "            updates++;\n"
+        "        }\n"
+        "    }\n"
+        "    return memcmp(a.param, b.param, sizeof a.param) == 0 && a.progress[0] == updates ? updates : 99;\n"
+        "}\n";
+    static const struct {
+        const char *rule;
+        int updates; /* of 15 chunks, 5 sequences */
+    } cases[] = {
+        {"accumulate = 2", 7}, {"update = 'sequence'", 5}, {"update = 'sequence', accumulate = 2, reduction = 'sum'", 2}};
+    char *compiler = c_compiler(_i);
+    if (compiler == NULL) { return; }
+    put("sum_test.c", text);
+    EACH(i, cases)
+    {
+        char spec[200];
+        (void)snprintf(spec, sizeof spec, "hidden = 6, vocab = 4, T = 8, K = 3, optimizer = 'adam', %s", cases[i].rule);
+        emit("sum", spec);
+        COMPILE(compiler, STRICT " -O1", "-o", in_folder("sum_test"), in_folder("sum_test.c"), in_folder("sum.c"), "-lm");
+        ck_assert_int_eq(RUN(in_folder("sum_test")), cases[i].updates);
+    }
+}
+END_TEST
+
 /* One text at every width that a compiler may give it, down to plain C: the same numbers within rounding. */
 static size_t read_numbers(double *numbers, size_t most)
 {
@@ -509,7 +557,7 @@ END_TEST
 
 static void check_symbol(char type, const char *symbol)
 {
-    static const char *const needed[] = {"memcpy", "memset", "memmove", "sqrt", "sqrtf", "log", "logf"};
+    static const char *const needed[] = {"memcpy", "memset", "memmove", "sqrt", "sqrtf", "log", "logf", "cos", "pow"};
     bool known = false;
     EACH(i, needed)
     {
@@ -705,6 +753,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_header_in_cxx, 0, 2);
     tcase_add_test(tcase, test_cxx_program);
     tcase_add_loop_test(tcase, test_two_models, 0, 2);
+    tcase_add_loop_test(tcase, test_train_adds_up, 0, 2);
     tcase_add_loop_test(tcase, test_every_width_computes_the_same, 0, 2);
     tcase_add_test(tcase, test_sanitizers_are_silent);
     tcase_add_loop_test(tcase, test_symbols, 0, 2);

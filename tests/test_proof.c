@@ -88,6 +88,7 @@ static bptt_spec small_spec(void)
                        .K = 4,
                        .batch = 2,
                        .threads = 1,
+                       .accumulate = 1,
                        .dtype = BPTT_F64,
                        .carry = true,
                        .optimizer = {.kind = BPTT_SGD, .rate = 0.1},
@@ -112,13 +113,28 @@ static double run_loss(const struct fixture *f, uint32_t chunk)
                           chunk);
 }
 
+static double progress_at(const struct fixture *f, int which)
+{
+    double progress[BPTT_PROGRESS] = {0};
+    memcpy(progress, (const char *)f->memory + f->model->progress, f->model->progress_count * sizeof *progress);
+    return progress[which];
+}
+
+/* Whether an update follows the chunk that was just learned from. */
+static bool is_due(const struct fixture *f, uint32_t chunk)
+{
+    const bptt_model *m = f->model;
+    return m->accumulate == 0 ||
+           ((m->whole_sequence == 0 || chunk + 1 == m->chunks) && progress_at(f, BPTT_PENDING) >= m->accumulate);
+}
+
 /* Trains on the fixture's sequence, `updates` chunks from the `first`-th on; their losses go to `losses`. */
 static void train(const struct fixture *f, uint32_t first, uint32_t updates, double *losses)
 {
     for (uint32_t i = 0; i < updates; i++) {
         losses[i] = run_gradient(f, (first + i) % f->model->chunks);
         ck_assert(isfinite(losses[i]));
-        ck_assert(isfinite(f->model->update(f->model, f->memory)));
+        if (is_due(f, (first + i) % f->model->chunks)) { ck_assert(isfinite(f->model->update(f->model, f->memory))); }
         if (f->model->observe != NULL) { f->model->observe(f->model, f->memory, losses[i]); }
     }
 }
@@ -149,6 +165,7 @@ static void assert_same_training(const struct fixture *a, const struct fixture *
     ck_assert_uint_eq(block, n->block * n->real_size);
     ck_assert_uint_eq(m->moment_count, n->moment_count);
     ck_assert_mem_eq(p + m->param, q + n->param, block);
+    if (m->accumulate > 0) { ck_assert_mem_eq(p + m->grad, q + n->grad, block); }
     for (uint32_t i = 0; i < m->moment_count; i++) { ck_assert_mem_eq(p + m->moment[i], q + n->moment[i], block); }
     ck_assert_mem_eq(p + m->state, q + n->state, (size_t)m->batch * m->states[0].stride * m->real_size);
     ck_assert_uint_eq(m->progress_count, n->progress_count);
@@ -332,6 +349,111 @@ START_TEST(test_plateau)
             (void)run_gradient(&f, 0);
             (void)f.model->update(f.model, f.memory);
         }
+        close_fixture(&f);
+    }
+}
+END_TEST
+
+/* --- gradients of several chunks -------------------------------------------------------------------------------------------------- */
+
+static size_t count_labels(const struct fixture *f, const uint32_t *y, size_t count)
+{
+    size_t labels = 0;
+    for (size_t i = 0; i < count; i++) { labels += y[i] < f->net->vocab; }
+    return labels;
+}
+
+/* Trains on sequences, adding up what each chunk gives by the oracle; at the updates their mean over all labels, or their sum. */
+static void accumulate(const bptt_spec *spec, bptt_backend backend, const char *what)
+{
+    struct fixture f = open_on(spec, backend);
+    double *sums = oracle_doubles(f.net->count);
+    double *const moments[2] = {oracle_doubles(f.net->count), oracle_doubles(f.net->count)};
+    const bool mean = spec->reduction == BPTT_MEAN;
+    double labels = 0;
+    int64_t units = 0;
+    uint64_t updates = 0, state = 99;
+    for (uint32_t n = 0; n < 5 * f.model->chunks; n++) {
+        const uint32_t chunk = n % f.model->chunks;
+        const size_t steps = chunk + 1 < f.model->chunks ? (size_t)spec->K : (size_t)(spec->T - chunk * spec->K);
+        const size_t count = steps * (size_t)spec->batch;
+        if (chunk == 0) { oracle_tokens(&state, (size_t)(spec->T * spec->batch), f.net->vocab, 3, f.x, f.y); }
+        const uint32_t *x = f.x + first_of(&f, chunk), *y = f.y + first_of(&f, chunk);
+        ck_assert(oracle_read(f.net, f.model, f.memory, f.model->param, f.net->params));
+        ck_assert(oracle_read_state(f.net, f.model, f.memory, f.h));
+        const double expected = oracle_bptt(f.net, steps, x, y, f.h, f.gradient, NULL);
+        const double all = (double)count_labels(&f, y, count);
+        for (size_t i = 0; i < f.net->count; i++) { sums[i] += f.gradient[i] * (mean ? all : 1); }
+        labels += all;
+        ck_assert_double_eq_tol(run_gradient(&f, chunk), expected, 1e-11 * (1 + expected));
+        assert_gradient(&f, sums, 1e-11, what);
+        ck_assert_double_eq(progress_at(&f, BPTT_LABELS), mean ? labels : progress_at(&f, BPTT_LABELS));
+        units += spec->update == BPTT_UPDATE_CHUNK || chunk + 1 == f.model->chunks;
+        ck_assert_int_eq(units == spec->accumulate, is_due(&f, chunk));
+        if (units < spec->accumulate) { continue; }
+        for (size_t i = 0; i < f.net->count; i++) { sums[i] /= mean ? labels : 1; }
+        const double norm = oracle_update(spec, ++updates, f.net->count, f.net->params, sums, moments);
+        ck_assert_double_eq_tol(f.model->update(f.model, f.memory), norm, 1e-11 * norm);
+        assert_report(oracle_compare(f.net, f.net->params, f.model, f.memory, f.model->param), 1e-11, what, spec);
+        ck_assert_double_eq(progress_at(&f, BPTT_PENDING), 0);
+        ck_assert_double_eq(progress_at(&f, BPTT_UPDATES), (double)updates);
+        memset(sums, 0, f.net->count * sizeof *sums);
+        units = 0;
+        labels = 0;
+    }
+    ck_assert_uint_ge(updates, 1);
+    free(sums);
+    free(moments[0]);
+    free(moments[1]);
+    close_fixture(&f);
+}
+
+START_TEST(test_accumulation)
+{
+    static const int64_t horizons[] = {4, 10, 3};
+    for (unsigned i = 0; i < 48; i++) {
+        char what[64];
+        bptt_spec spec = small_spec();
+        spec.T = 10;
+        spec.K = horizons[i % 3]; /* 10: full BPTT */
+        spec.batch = 3;
+        spec.update = (bptt_update_kind)(i % 2);
+        spec.accumulate = 1 + i / 2 % 3;
+        if (!(spec.accumulate > 1 || (spec.update == BPTT_UPDATE_SEQUENCE && spec.K < spec.T))) { spec.accumulate = 4; }
+        spec.reduction = (bptt_reduction)(i / 3 % 2);
+        spec.optimizer = oracle_optimizers[i % ORACLE_OPTIMIZERS];
+        spec.clip = (bptt_clip){(bptt_clip_kind)(i / 4 % 3), 0.05};
+        spec.unroll = unrolls[_i % 3];
+        spec.threads = spec.unroll == BPTT_UNROLL_FULL || i % 5 < 3 ? 1 : 2;
+        if (spec.unroll != BPTT_UNROLL_FULL && i % 7 == 0) {
+            spec.vocab = 70, spec.hidden = 33;
+        } /* blocks, rows that do not occur */
+        (void)snprintf(what, sizeof what, "case %u", i);
+        accumulate(&spec, _i == 3 ? BPTT_BACKEND_GENERIC : BPTT_BACKEND_TCC, what);
+    }
+}
+END_TEST
+
+/* Frozen weights: the gradient of a sequence whose chunks are added up is the sum of the untied oracle's chunks. */
+START_TEST(test_sequence_is_the_untied_sum)
+{
+    for (int64_t K = 1; K < 7; K++) {
+        bptt_spec spec = small_spec();
+        spec.hidden = 3;
+        spec.T = 7;
+        spec.K = K;
+        spec.reduction = BPTT_SUM;
+        spec.update = BPTT_UPDATE_SEQUENCE;
+        spec.unroll = unrolls[_i];
+        struct fixture f = open_fixture(&spec);
+        double *chunks = oracle_doubles(f.model->chunks * f.net->count);
+        oracle_untied(f.net, 7, (size_t)K, f.x, f.y, NULL, chunks);
+        for (uint32_t c = 0; c < f.model->chunks; c++) {
+            (void)run_gradient(&f, c);
+            for (size_t i = 0; i < f.net->count; i++) { f.gradient[i] += chunks[c * f.net->count + i]; }
+        }
+        assert_gradient(&f, f.gradient, 1e-6, "sum of the untied chunks");
+        free(chunks);
         close_fixture(&f);
     }
 }
@@ -625,6 +747,12 @@ START_TEST(test_resume_is_exact)
         spec.unroll = BPTT_UNROLL_NONE;
         spec.schedule = (bptt_schedule){.kind = BPTT_SCHEDULE_PLATEAU, .factor = 0.5, .threshold = 0.5, .warmup = 3};
         resume(&spec);
+        spec.accumulate = 3; /* N = 5 chunks: in the middle of a group */
+        resume(&spec);
+        spec.schedule = (bptt_schedule){.kind = BPTT_SCHEDULE_CONSTANT};
+        spec.update = BPTT_UPDATE_SEQUENCE;
+        spec.accumulate = 1 + dtype;
+        resume(&spec);
     }
 }
 END_TEST
@@ -765,6 +893,8 @@ int main(void)
     tcase_add_test(tcase, test_halves_make_the_whole);
     tcase_add_test(tcase, test_two_chunks_are_two_sequences);
     tcase_add_loop_test(tcase, test_forms_of_rules_follow_the_oracle, 0, ORACLE_FORMS);
+    tcase_add_loop_test(tcase, test_accumulation, 0, 4);
+    tcase_add_loop_test(tcase, test_sequence_is_the_untied_sum, 0, 3);
     tcase_add_test(tcase, test_schedule_values);
     tcase_add_test(tcase, test_constant_rate_is_the_specs);
     tcase_add_test(tcase, test_plateau);

@@ -151,6 +151,8 @@ static const struct {
     {WITH("schedule = {'cosine', steps = 7, floor = 0.1, warmup = 3}"),
      "    schedule = {\"cosine\", steps = 7, floor = 0.1, warmup = 3},\n"},
     {WITH("schedule = 'plateau'"), "    schedule = {\"plateau\", factor = 0.1, patience = 10, threshold = 0.0001},\n"},
+    {WITH("update = 'sequence'"), "    update = \"sequence\",\n"},
+    {WITH("accumulate = 3"), "    accumulate = 3,\n"},
     {WITH("clip = false"), "    clip = \"none\",\n"},
     {WITH("clip = 'none'"), "    clip = \"none\",\n"},
     {WITH("clip = {value = 1e-30}"), "    clip = {value = 1e-30},\n"},
@@ -226,7 +228,7 @@ END_TEST
 
 #define ALL_FIELDS                                                                                                               \
     "name, cell, activation, hidden, layers, vocab, inputs, outputs, T, K, batch, dtype, loss, output_activation, reduction, "   \
-    "carry, optimizer, schedule, clip, init, seed, unroll, simd, threads"
+    "carry, optimizer, schedule, update, accumulate, clip, init, seed, unroll, simd, threads"
 #define SIZES      "an integer from 1 to 65536, or a list of up to 8, one a layer"
 #define OPTIMIZERS "\"sgd\", \"momentum\", \"adagrad\", \"rmsprop\", \"adam\" or \"adamw\""
 
@@ -371,6 +373,9 @@ static const struct {
     {WITH("schedule = {'cosine', steps = 3, floor = 2}"), "s.lua:6: schedule.floor = 2: expected a number from 0 to 1"},
     {WITH("schedule = {'step', 3}"),
      "s.lua:6: schedule[2]: expected the word and named numbers only, like {\"step\", warmup = 100}"},
+    {WITH("update = 'chunks'"), "s.lua:6: update = \"chunks\": expected \"chunk\" or \"sequence\""},
+    {WITH("accumulate = 0"), "s.lua:6: accumulate = 0: expected an integer from 1 to 65536"},
+    {WITH("acumulate = 2"), "s.lua:6: unknown field 'acumulate' (did you mean 'accumulate'?)"},
     {WITH("clip = 5"), "s.lua:6: clip = 5: expected \"none\", {norm = number} or {value = number}"},
     {WITH("clip = true"), "s.lua:6: clip = true: expected \"none\", {norm = number} or {value = number}"},
     {WITH("clip = {}"), "s.lua:6: clip = a table: expected \"none\", {norm = number} or {value = number}"},
@@ -667,6 +672,8 @@ static void draw_spec(bptt_spec *spec)
     if (s->kind == BPTT_SCHEDULE_COSINE) { s->steps = (double)(1 + draw(1000000000)), s->floor = draw_number(0, 1); }
     if (s->kind == BPTT_SCHEDULE_PLATEAU) { s->patience = (double)draw(20), s->threshold = draw_number(0, 0.1); }
     if (s->every + s->patience + s->threshold > 0 || s->kind == BPTT_SCHEDULE_EXPONENTIAL) { s->factor = draw_number(1e-6, 1); }
+    spec->update = (bptt_update_kind)draw(2);
+    spec->accumulate = 1 + (int64_t)draw(3);
     spec->clip = (bptt_clip){(bptt_clip_kind)draw(3), 0};
     if (spec->clip.kind != BPTT_CLIP_NONE) { spec->clip.limit = draw_number(1e-3, 1e9); }
     spec->init = (bptt_init){(bptt_init_kind)draw(2), draw_number(0, 2)};
