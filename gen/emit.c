@@ -104,6 +104,29 @@ static void push_action(lua_State *L, const bptt_action *action)
     push_elements(L, action);
 }
 
+/* Whether a matrix is square and some product multiplies it by a state. */
+static bool is_recurrent(const bptt_graph *graph, int p)
+{
+    const bptt_node *matrix = &graph->nodes[graph->params[p].node];
+    bool found = false;
+    for (int n = 0; n < graph->forward && matrix->cols == matrix->rows; n++) {
+        const bptt_node *node = &graph->nodes[n];
+        found = found ||
+                (node->op == BPTT_OP_MATVEC && node->a == graph->params[p].node && graph->nodes[node->b].op == BPTT_OP_STATE);
+    }
+    return found;
+}
+
+static void push_init(lua_State *L, const bptt_plan *plan, int p)
+{
+    const bool own = plan->spec->init_recurrent.kind != BPTT_INIT_SAME && is_recurrent(plan->graph, p);
+    const bptt_init *init = own ? &plan->spec->init_recurrent : &plan->spec->init;
+    const char *word = bptt_spec_word("init", (int)init->kind);
+    set_string(L, "init", word == NULL ? "uniform" : word);
+    set_number(L, "init_scale", init->scale);
+    set_number(L, "first", plan->graph->params[p].first);
+}
+
 static void push_params(lua_State *L, const bptt_plan *plan)
 {
     lua_newtable(L);
@@ -126,6 +149,7 @@ static void push_params(lua_State *L, const bptt_plan *plan)
         set_boolean(L, "turned", tensor->turned);
         set_integer(L, "turned_stride", tensor->turned_stride);
         set_integer(L, "turned_offset", (int64_t)tensor->turned_offset);
+        push_init(L, plan, p);
         lua_rawseti(L, -2, p + 1);
     }
     lua_setfield(L, -2, "params");
@@ -172,6 +196,14 @@ static void push_rule(lua_State *L, const bptt_spec *spec, const char *field, in
     lua_setfield(L, -2, field);
 }
 
+static void push_scale(lua_State *L, const char *name, const bptt_init *init)
+{
+    lua_newtable(L);
+    set_string(L, "kind", bptt_spec_word("init_recurrent", (int)init->kind));
+    set_number(L, "scale", init->scale);
+    lua_setfield(L, -2, name);
+}
+
 static void push_spec(lua_State *L, const bptt_spec *spec)
 {
     lua_newtable(L);
@@ -204,8 +236,9 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     static const char *const clips[] = {"none", "norm", "value"};
     set_string(L, "clip", clips[spec->clip.kind]);
     set_number(L, "limit", spec->clip.limit);
-    set_string(L, "init", spec->init.kind == BPTT_INIT_UNIFORM ? "uniform" : "normal");
-    set_number(L, "init_scale", spec->init.scale);
+    push_scale(L, "init", &spec->init);
+    push_scale(L, "init_recurrent", &spec->init_recurrent);
+    set_number(L, "forget_bias", spec->forget_bias);
     lua_setfield(L, -2, "spec");
 }
 

@@ -53,8 +53,14 @@ const bptt_field bptt_fields[] = {
      .help = "chunks, or sequences, whose gradients are added up before an update"},
     {"clip", BPTT_KIND_SCALE, AT(clip), .low = TINY, .high = LARGE, .words = WORDS("none", "norm", "value"),
      .fallback = "{norm = 5}", .help = "limit of the gradient's norm or of its elements"},
-    {"init", BPTT_KIND_SCALE, AT(init), .low = 0, .high = LARGE, .words = WORDS("uniform", "normal"),
-     .fallback = "{uniform = 1 / math.sqrt(hidden)}", .help = "range or standard deviation of the first weights"},
+    {"init", BPTT_KIND_SCALE, AT(init), .min = BPTT_INIT_UNIFORM, .low = 0, .high = LARGE,
+     .words = WORDS("uniform", "normal", "xavier", "orthogonal", "identity"), .fallback = "{uniform = 1 / math.sqrt(hidden)}",
+     .help = "first weights, with their range, standard deviation or factor"},
+    {"init_recurrent", BPTT_KIND_SCALE, AT(init_recurrent), .low = 0, .high = LARGE,
+     .words = WORDS("same", "uniform", "normal", "xavier", "orthogonal", "identity"), .fallback = "\"same\"", .later = true,
+     .help = "those of square matrices from state to state; same as init"},
+    {"forget_bias", BPTT_KIND_NUMBER, AT(forget_bias), .low = -LARGE, .high = LARGE, .fallback = "1", .later = true,
+     .help = "first biases of a forget gate, in cells that have one"},
     {"seed", BPTT_KIND_INTEGER, AT(seed), 0, INT64_MAX, .fallback = "1", .help = "of everything that is random"},
     {"unroll", BPTT_KIND_CHOICE, AT(unroll), .words = WORDS("auto", "time", "full", "none"), .fallback = "\"auto\"",
      .spelling = true, .help = "which loops are spelled out"},
@@ -779,6 +785,26 @@ const char *bptt_spec_rate(const bptt_spec *spec, const char *name, int i, doubl
     return NULL;
 }
 
+static bptt_status read_number(bptt_reader *r, lua_State *L, int index)
+{
+    double number = 0;
+    if (!number_at(L, index, r->field->low, r->field->high, &number)) { return unexpected(r, L, index); }
+    memcpy(slot(r->field, r->spec), &number, sizeof number);
+    return BPTT_OK;
+}
+
+static void write_number_field(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    double number;
+    memcpy(&number, const_slot(field, spec), sizeof number);
+    write_number(number, out);
+}
+
+static void expect_number(const bptt_field *field, char *text, size_t size)
+{
+    bptt_append(text, size, "a number from %g to %g", field->low, field->high);
+}
+
 /* Pushes key and value of a table's only entry; false: it has none or several. */
 static bool push_only_entry(lua_State *L, int table)
 {
@@ -788,37 +814,43 @@ static bool push_only_entry(lua_State *L, int table)
     return lua_next(L, table) == 0;
 }
 
+/* Whether the first word of a scale stands alone, without a number. */
+static bool has_lone_word(const bptt_field *field)
+{
+    return strcmp(field->words[0], "none") == 0 || strcmp(field->words[0], "same") == 0;
+}
+
 /* clip and init lie alike: a choice, then a number. */
 static bptt_status read_scale(bptt_reader *r, lua_State *L, int index)
 {
     const bptt_field *field = r->field;
     bptt_clip *scale = slot(field, r->spec);
-    bool may_be_none = strcmp(field->words[0], "none") == 0;
-    bool none = lua_isboolean(L, index) ? !lua_toboolean(L, index) : bptt_word_at(L, index, WORDS("none")) == 0;
-    if (none && may_be_none) {
+    const bool lone = has_lone_word(field), off = strcmp(field->words[0], "none") == 0 && lua_isboolean(L, index);
+    if (off ? !lua_toboolean(L, index) : lone && bptt_word_at(L, index, WORDS(field->words[0])) == 0) {
         *scale = (bptt_clip){0};
         return BPTT_OK;
     }
     if (!lua_istable(L, index) || !push_only_entry(L, index)) { return unexpected(r, L, index); }
     int key = lua_gettop(L) - 1;
     int word = bptt_word_at(L, key, field->words);
-    if (word < (may_be_none ? 1 : 0)) { return unexpected(r, L, index); }
+    if (word < (lone ? 1 : 0)) { return unexpected(r, L, index); }
     double number = 0;
     if (!number_at(L, key + 1, field->low, field->high, &number)) {
         char what[128];
         (void)snprintf(what, sizeof what, "a number from %g to %g", field->low, field->high);
         return expected(r, L, key + 1, field->words[word], what);
     }
-    *scale = (bptt_clip){(bptt_clip_kind)word, number};
+    *scale = (bptt_clip){(bptt_clip_kind)(word + field->min), number};
     return BPTT_OK;
 }
 
 static void write_scale(const bptt_field *field, const bptt_spec *spec, FILE *out)
 {
     const bptt_clip *scale = const_slot(field, spec);
-    const char *word = field->words[scale->kind];
-    if (strcmp(word, "none") == 0) {
-        (void)fputs("\"none\"", out);
+    const int64_t index = (int64_t)scale->kind - field->min;
+    const char *word = field->words[index < 0 ? 0 : index];
+    if (index == 0 && has_lone_word(field)) {
+        (void)fprintf(out, "\"%s\"", word);
         return;
     }
     (void)fprintf(out, "{%s = ", word);
@@ -830,7 +862,7 @@ static void expect_scale(const bptt_field *field, char *text, size_t size)
 {
     for (size_t i = 0; field->words[i] != NULL; i++) {
         const char *joint = i == 0 ? "" : field->words[i + 1] == NULL ? " or " : ", ";
-        bptt_append(text, size, strcmp(field->words[i], "none") == 0 ? "%s\"%s\"" : "%s{%s = number}", joint, field->words[i]);
+        bptt_append(text, size, i == 0 && has_lone_word(field) ? "%s\"%s\"" : "%s{%s = number}", joint, field->words[i]);
     }
 }
 
@@ -849,6 +881,7 @@ static const struct kind {
     [BPTT_KIND_VOCAB] = {read_vocab, write_vocab, expect_vocab},
     [BPTT_KIND_OPTIMIZER] = {read_rule, write_rule, expect_rule},
     [BPTT_KIND_SCHEDULE] = {read_rule, write_rule, expect_rule},
+    [BPTT_KIND_NUMBER] = {read_number, write_number_field, expect_number},
     [BPTT_KIND_SCALE] = {read_scale, write_scale, expect_scale},
 };
 

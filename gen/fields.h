@@ -21,7 +21,8 @@ typedef enum {
     BPTT_KIND_VOCAB,     /* an integer, 0: none, or an alphabet */
     BPTT_KIND_OPTIMIZER, /* one of `words`, or {word, name = number, ...}: a rule with its rates */
     BPTT_KIND_SCHEDULE,  /* the same */
-    BPTT_KIND_SCALE,     /* {word = number}, low .. high; "none" and false where that is among `words` */
+    BPTT_KIND_NUMBER,    /* low .. high */
+    BPTT_KIND_SCALE, /* {word = number}, low .. high; a first word "none" (or false) or "same" stands alone; `min`: its enum */
 } bptt_kind;
 
 typedef struct bptt_field {
@@ -39,7 +40,7 @@ typedef struct bptt_field {
 
 /* Ended by a row whose name is NULL; a field stands after those that its default names. */
 extern const bptt_field bptt_fields[];
-enum { BPTT_FIELD_COUNT = 26 };
+enum { BPTT_FIELD_COUNT = 28 };
 
 /* The spec under way. */
 typedef struct bptt_reader {

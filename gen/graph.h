@@ -82,6 +82,7 @@ typedef struct bptt_node {
 typedef struct bptt_param {
     int node;
     int gradient;             /* adjoint node, -1 before derive */
+    double first;             /* what a vector starts at */
     char file[BPTT_FILE_MAX]; /* name in weight files */
     char twin[BPTT_FILE_MAX]; /* second bias there, "": none */
     int part, parts;          /* it is this one, from 0, of so many blocks of outputs of the tensor there: a gate */

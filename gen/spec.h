@@ -33,7 +33,14 @@ typedef enum {
 } bptt_schedule_kind;
 typedef enum { BPTT_UPDATE_CHUNK, BPTT_UPDATE_SEQUENCE } bptt_update_kind;
 typedef enum { BPTT_CLIP_NONE, BPTT_CLIP_NORM, BPTT_CLIP_VALUE } bptt_clip_kind;
-typedef enum { BPTT_INIT_UNIFORM, BPTT_INIT_NORMAL } bptt_init_kind;
+typedef enum {
+    BPTT_INIT_SAME,
+    BPTT_INIT_UNIFORM,
+    BPTT_INIT_NORMAL,
+    BPTT_INIT_XAVIER,
+    BPTT_INIT_ORTHOGONAL,
+    BPTT_INIT_IDENTITY
+} bptt_init_kind;
 
 /* Update rules, g = gradient after clipping, p = parameter, as PyTorch defines them:
  *   sgd       p -= rate g
@@ -70,9 +77,17 @@ typedef struct bptt_clip {
     double limit; /* NORM: all gradients scaled by limit / norm when norm > limit.  VALUE: each cut to [-limit, limit] */
 } bptt_clip;
 
+/* The first weights; biases start at 0, or at what the cell's equations say.
+ *   uniform      in [-scale, scale)
+ *   normal       standard deviation `scale`
+ *   xavier       uniform in [-b, b), b = scale sqrt(6 / (inputs + outputs)) of each matrix (Glorot and Bengio 2010)
+ *   orthogonal   orthonormal rows, or columns where these are fewer, times scale: normal numbers by Gram-Schmidt (Saxe et al. 2014)
+ *   identity     scale on the diagonal, else 0
+ *   same         init_recurrent: as init
+ */
 typedef struct bptt_init {
     bptt_init_kind kind;
-    double scale; /* UNIFORM: weights in [-scale, scale).  NORMAL: standard deviation.  Biases start at 0. */
+    double scale;
 } bptt_init;
 
 typedef struct bptt_spec {
@@ -102,6 +117,8 @@ typedef struct bptt_spec {
     int64_t accumulate;      /* so many chunks, or sequences, whose gradients are added up before an update */
     bptt_clip clip;
     bptt_init init;
+    bptt_init init_recurrent; /* of square matrices that are multiplied by a state */
+    double forget_bias;       /* what the biases of a forget gate start at, in cells that have one */
     uint64_t seed;
     bptt_unroll unroll;
     int64_t simd;      /* 32-bit lanes that the layout is padded and tiled for: 1, 4, 8, 16; 0 = this machine's */

@@ -97,7 +97,7 @@ const char *bptt_spec_word(const char *name, int value)
     for (const bptt_field *field = bptt_fields; field->name != NULL; field++) {
         if (strcmp(field->name, name) != 0 || field->words == NULL || field->kind == BPTT_KIND_LANES) { continue; }
         for (int i = 0; field->words[i] != NULL; i++) {
-            if (i == value) { return field->words[i]; }
+            if (i + (field->kind == BPTT_KIND_SCALE ? field->min : 0) == value) { return field->words[i]; }
         }
     }
     return NULL;

@@ -257,10 +257,15 @@ static int matrix(lua_State *L)
     return add_param(L, rows, check_size(L, 2), 3, 4);
 }
 
-/* vector(size, "name in files", "second name"), named likewise */
+/* vector(size, "name in files", "second name", what its elements start at); all but the first may be left out */
 static int vector(lua_State *L)
 {
-    return add_param(L, check_size(L, 1), 0, 2, 3);
+    bptt_graph *graph = graph_of(L);
+    const double first = luaL_optnumber(L, 4, 0);
+    luaL_argcheck(L, first >= -1e30 && first <= 1e30, 4, "a vector starts at a number from -1e30 to 1e30");
+    int pushed = add_param(L, check_size(L, 1), 0, 2, 3);
+    graph->params[graph->param_count - 1].first = first;
+    return pushed;
 }
 
 /* state(size) */
@@ -416,6 +421,8 @@ static void add_values(lua_State *L, bptt_graph *graph, const bptt_spec *spec)
     const bptt_output_activation g = spec->output_activation;
     add_function(L, graph, "criterion", operation, losses[spec->loss]);
     add_function(L, graph, "output_activation", g == BPTT_OUTPUT_IDENTITY ? identity : operation, outputs[g]);
+    lua_pushnumber(L, spec->forget_bias);
+    lua_setfield(L, -2, "forget_bias");
 }
 
 /* One text's surroundings: a layer's cell, or the output layer. */

@@ -24,7 +24,7 @@ struct generic {
     bptt_optimizer optimizer;
     bptt_schedule schedule;
     bptt_clip clip;
-    bptt_init init;
+    bptt_init init, init_recurrent;
     char name[BPTT_NAME_MAX], digest[BPTT_DIGEST_SIZE];
     size_t h, p, d; /* workspace, bytes from the start: states [K + 1][B][H], logits to dO [K][B][V], dA of two steps [2][B][H] */
 };
@@ -109,7 +109,7 @@ static void observe(const bptt_model *self, void *memory, double loss)
 
 static double draw_weight(const bptt_init *init, uint64_t *state)
 {
-    if (init->kind == BPTT_INIT_UNIFORM) { return init->scale * (2 * bptt_random_unit(state) - 1); }
+    if (init->kind != BPTT_INIT_NORMAL) { return init->scale * (2 * bptt_random_unit(state) - 1); }
     for (;;) { /* Marsaglia's polar method; the second value of the pair is dropped to keep no memory between draws */
         const double a = 2 * bptt_random_unit(state) - 1, b = 2 * bptt_random_unit(state) - 1, s = a * a + b * b;
         if (s > 0 && s < 1) { return init->scale * a * sqrt(-2 * log(s) / s); }
@@ -218,6 +218,7 @@ const bptt_model *bptt_generic_new(const bptt_spec *spec)
     net->schedule = spec->schedule;
     net->clip = spec->clip;
     net->init = spec->init;
+    net->init_recurrent = spec->init_recurrent.kind != BPTT_INIT_SAME ? spec->init_recurrent : spec->init;
     memcpy(net->name, spec->name, sizeof net->name);
     memcpy(net->digest, spec->digest, sizeof net->digest);
 

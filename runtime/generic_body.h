@@ -299,6 +299,46 @@ static double F(update)(const bptt_model *self, void *memory)
     return norm;
 }
 
+/* The vectors of w (`count`, `next` apart, of n elements `step` apart) become orthonormal, each in the order of its draw. */
+static void F(orthogonalize)(size_t count, size_t next, size_t n, size_t step, real *w, uint64_t *state)
+{
+    const bptt_init normal = {BPTT_INIT_NORMAL, 1};
+    for (size_t k = 0; k < count; k++) {
+        real *v = w + k * next;
+        double square = 0;
+        while (!(square > 0x1p-40)) {
+            for (size_t i = 0; i < n; i++) { v[i * step] = (real)draw_weight(&normal, state); }
+            for (size_t j = 0; j < 2 * k; j++) { /* twice is enough */
+                const real *other = w + j % k * next;
+                double along = 0;
+                for (size_t i = 0; i < n; i++) { along += (double)v[i * step] * (double)other[i * step]; }
+                for (size_t i = 0; i < n; i++) { v[i * step] = (real)((double)v[i * step] - along * (double)other[i * step]); }
+            }
+            square = 0;
+            for (size_t i = 0; i < n; i++) { square += (double)v[i * step] * (double)v[i * step]; }
+        }
+        for (size_t i = 0; i < n; i++) { v[i * step] = (real)((double)v[i * step] / sqrt(square)); }
+    }
+}
+
+/* The first weights of a matrix [rows][cols], which is zero. */
+static void F(first_weights)(const bptt_init *init, size_t rows, size_t cols, real *w, uint64_t *state)
+{
+    const bool wide = rows < cols;
+    bptt_init draw = *init;
+    if (init->kind == BPTT_INIT_IDENTITY) {
+        for (size_t i = 0; i < rows && i < cols; i++) { w[i * cols + i] = (real)init->scale; }
+        return;
+    }
+    if (init->kind == BPTT_INIT_ORTHOGONAL) {
+        F(orthogonalize)(wide ? rows : cols, wide ? cols : 1, wide ? cols : rows, wide ? 1 : cols, w, state);
+        for (size_t i = 0; i < rows * cols; i++) { w[i] = (real)(init->scale * (double)w[i]); }
+        return;
+    }
+    if (init->kind == BPTT_INIT_XAVIER) { draw.scale *= sqrt(6 / (double)(rows + cols)); }
+    for (size_t i = 0; i < rows * cols; i++) { w[i] = (real)draw_weight(&draw, state); }
+}
+
 static void F(init)(const bptt_model *self, void *memory, uint64_t seed)
 {
     const struct generic *net = generic_of(self);
@@ -309,9 +349,9 @@ static void F(init)(const bptt_model *self, void *memory, uint64_t seed)
     for (int which = 0; which < TENSORS; which++) {
         const bptt_tensor *tensor = &net->tensors[which];
         if (tensor->rank != 2) { continue; }
-        real *weight = F(tensor)(net, memory, self->param, which);
-        const size_t count = (size_t)tensor->rows * tensor->cols;
-        for (size_t i = 0; i < count; i++) { weight[i] = (real)draw_weight(&net->init, &seed); }
+        F(first_weights)
+        (which == W_HH ? &net->init_recurrent : &net->init, tensor->rows, tensor->cols,
+         F(tensor)(net, memory, self->param, which), &seed);
     }
 }
 

@@ -26,7 +26,10 @@ for _, field in ipairs {
   {"optimizer", rule(spec.optimizer)}, {"schedule", include("common.lua").scheduled and rule(spec.schedule) or nil},
   {"update", spec.update ~= "chunk" and spec.update or nil}, {"accumulate", spec.accumulate > 1 and spec.accumulate or nil},
   {"clip", spec.clip == "none" and "none" or "'{" .. spec.clip .. "=" .. real(spec.limit) .. "}'"},
-  {"init", "'{" .. spec.init .. "=" .. real(spec.init_scale) .. "}'"}, {"seed", spec.seed}, {"simd", simd}, {"unroll", unroll},
+  {"init", "'{" .. spec.init.kind .. "=" .. real(spec.init.scale) .. "}'"},
+  {"init_recurrent", spec.init_recurrent.kind ~= "same" and
+    "'{" .. spec.init_recurrent.kind .. "=" .. real(spec.init_recurrent.scale) .. "}'" or nil},
+  {"forget_bias", spec.forget_bias ~= 1 and real(spec.forget_bias) or nil}, {"seed", spec.seed}, {"simd", simd}, {"unroll", unroll},
   {"threads", threads > 1 and threads or nil}} do
   if field[2] ~= nil then command[#command + 1] = "--set " .. field[1] .. "=" .. tostring(field[2]) end
 end

@@ -20,7 +20,7 @@ typedef ${name}_real real;
 % end
 void *memcpy(void *to, const void *from, size_t n);
 void *memset(void *to, int byte, size_t n);
-% if spec.init == "normal" or unroll == "full" then
+% if H.inits.normal or H.inits.orthogonal or unroll == "full" then
 double log(double x);
 % end
 % local s = spec.schedule
@@ -345,6 +345,8 @@ void ${name}_reset(${name} *m)
 % end
 }
 
+% local draws = H.init or H.inits.uniform or H.inits.normal or H.inits.orthogonal
+% if draws then
 /* SplitMix64 (Steele, Lea, Flood 2014), as a number in [0, 1). */
 static double uniform(uint64_t *state)
 {
@@ -355,11 +357,13 @@ static double uniform(uint64_t *state)
     return (double)(int64_t)(z >> 11) * 0x1p-53;
 }
 
-/* A weight at the start: ${spec.init}, scale ${H.decimal(spec.init_scale)}. */
+% end
+% if H.init then
+/* A weight at the start: ${H.init.init}, scale ${H.decimal(H.init.init_scale)}. */
 static real first_weight(uint64_t *state)
 {
-% if spec.init == "uniform" then
-    return (real)(${hex(spec.init_scale)} * (2 * uniform(state) - 1));
+% if H.init.init == "uniform" then
+    return (real)(${hex(H.init.init_scale)} * (2 * uniform(state) - 1));
 % else
     double a = 0, s = 0;
     while (!(s > 0 && s < 1)) { /* Marsaglia's polar method */
@@ -367,7 +371,7 @@ static real first_weight(uint64_t *state)
         a = u;
         s = u * u + v * v;
     }
-    return (real)(${hex(spec.init_scale)} * a * sqrt(-2 * log(s) / s));
+    return (real)(${hex(H.init.init_scale)} * a * sqrt(-2 * log(s) / s));
 % end
 }
 
@@ -378,9 +382,82 @@ static void first_weights(real *w, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t str
     }
 }
 
+% else
+% if H.inits.normal or H.inits.orthogonal then
+/* A number of the standard normal distribution. */
+static double normal(uint64_t *state)
+{
+    double a = 0, s = 0;
+    while (!(s > 0 && s < 1)) { /* Marsaglia's polar method */
+        const double u = 2 * uniform(state) - 1, v = 2 * uniform(state) - 1;
+        a = u;
+        s = u * u + v * v;
+    }
+    return a * sqrt(-2 * log(s) / s);
+}
+
+% end
+% for _, f in ipairs {{"uniform", "in [-scale, scale)", "2 * uniform(state) - 1"}, {"normal", "of standard deviation `scale`", "normal(state)"}} do
+% if H.inits[f[1]] then
+/* Weights ${f[2]}. */
+static void ${f[1]}_weights(real *w, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t stride, double scale, uint64_t *state)
+{
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        for (ptrdiff_t j = 0; j < cols; j++) { w[i * stride + j] = (real)(scale * (${f[3]})); }
+    }
+}
+
+% end
+% end
+% if H.inits.identity then
+static void identity_weights(real *w, ptrdiff_t n, ptrdiff_t stride, double scale)
+{
+    for (ptrdiff_t i = 0; i < n; i++) { w[i * stride + i] = (real)scale; }
+}
+
+% end
+% if H.inits.orthogonal then
+/* Vectors of n numbers that lie `step` apart. */
+static double dot(const real *a, const real *b, ptrdiff_t n, ptrdiff_t step)
+{
+    double sum = 0;
+    for (ptrdiff_t i = 0; i < n; i++) { sum += (double)a[i * step] * (double)b[i * step]; }
+    return sum;
+}
+
+/* Orthonormal rows, or columns where these are fewer, times `scale`: normal numbers, each vector made orthogonal to those before
+ * it, twice, which is enough (Gram-Schmidt). */
+static void orthogonal_weights(real *w, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t stride, double scale, uint64_t *state)
+{
+    const ptrdiff_t count = rows < cols ? rows : cols, n = rows < cols ? cols : rows;
+    const ptrdiff_t next = rows < cols ? stride : 1, step = rows < cols ? 1 : stride;
+    for (ptrdiff_t k = 0; k < count; k++) {
+        real *const v = w + k * next;
+        double length = 0;
+        while (!(length > 0x1p-20)) {
+            for (ptrdiff_t i = 0; i < n; i++) { v[i * step] = (real)normal(state); }
+            for (ptrdiff_t j = 0; j < 2 * k; j++) {
+                const real *const other = w + j % k * next;
+                const double along = dot(v, other, n, step);
+                for (ptrdiff_t i = 0; i < n; i++) { v[i * step] = (real)((double)v[i * step] - along * (double)other[i * step]); }
+            }
+            length = sqrt(dot(v, v, n, step));
+        }
+        for (ptrdiff_t i = 0; i < n; i++) { v[i * step] = (real)((double)v[i * step] / length); }
+    }
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        for (ptrdiff_t j = 0; j < cols; j++) { w[i * stride + j] = (real)(scale * (double)w[i * stride + j]); }
+    }
+}
+
+% end
+% end
 void ${name}_init(${name} *m, uint64_t seed)
 {
     memset(m, 0, sizeof *m);
+% if not draws then
+    (void)seed;
+% end
     m->progress[1] = 1;
     m->progress[2] = 1;
 % if s.kind == "plateau" then
@@ -388,8 +465,12 @@ void ${name}_init(${name} *m, uint64_t seed)
     m->progress[BPTT_REDUCTION] = 1;
 % end
 % for _, p in ipairs(params) do
-% if p.rank == 2 then
+% if p.rank == 2 and H.init then
     first_weights(${plus("m->param", tostring(p.offset))}, ${p.rows}, ${p.cols}, ${p.stride}, &seed); /* ${p.name} */
+% elseif p.rank == 2 then
+    ${H.first_weights(p)}
+% elseif p.first ~= 0 then
+    for (ptrdiff_t j = 0; j < ${p.cols}; j++) { m->param[${p.offset} + j] = (real)${hex(p.first)}; } /* ${p.name}: ${H.decimal(p.first)} */
 % end
 % end
     ${name}_refresh(m);

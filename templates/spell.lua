@@ -32,6 +32,28 @@ if o.kind == "adamw" then
 end
 if decays then H.constants[#H.constants + 1] = number("weight_decay") end
 
+-- --- the first weights ------------------------------------------------------------------------------------------------------------
+
+-- Which functions draw them, and a matrix whose way of drawing all share, when that is a number of a distribution for each weight.
+H.inits = {}
+for _, p in ipairs(params) do
+  if p.rank == 2 then
+    H.inits[p.init == "xavier" and "uniform" or p.init] = true
+    if H.init == nil then H.init = (p.init == "uniform" or p.init == "normal") and p end
+    if H.init and (p.init ~= H.init.init or p.init_scale ~= H.init.init_scale) then H.init = false end
+  end
+end
+
+function H.first_weights(p)
+  local w, note = plus("m->param", tostring(p.offset)), string.format("/* %s: %s, %s */", p.name, p.init, H.decimal(p.init_scale))
+  if p.init == "identity" then
+    return string.format("identity_weights(%s, %d, %d, %s); %s", w, math.min(p.rows, p.cols), p.stride, hex(p.init_scale), note)
+  end
+  local scale = p.init == "xavier" and p.init_scale * math.sqrt(6 / (p.rows + p.cols)) or p.init_scale
+  return string.format("%s_weights(%s, %d, %d, %d, %s, &seed); %s", p.init == "xavier" and "uniform" or p.init, w, p.rows, p.cols,
+    p.stride, hex(scale), note)
+end
+
 -- --- names ---------------------------------------------------------------------------------------------------------------------
 
 -- What the emitted functions call something else, and the words of C.  A value or parameter of such a name, or of another's, gets a tail.

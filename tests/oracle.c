@@ -427,22 +427,68 @@ static double symmetric(uint64_t *state)
     return 2 * ldexp((double)(split_mix(state) >> 11), -53) - 1;
 }
 
+/* Marsaglia's polar method, one number of the pair. */
+static double gauss(uint64_t *state)
+{
+    for (;;) {
+        const double a = symmetric(state), b = symmetric(state), s = a * a + b * b;
+        if (s < 1 && s > 0) { return a * sqrt(-2 * log(s) / s); }
+    }
+}
+
+/* The rows of a random matrix, or its columns where these are fewer, by the textbook's Gram-Schmidt: from each vector its shares of
+ * the ones before are taken away; in long double, so once will do. */
+static void draw_orthogonal(size_t rows, size_t cols, double scale, uint64_t *state, double *w)
+{
+    const size_t count = rows < cols ? rows : cols, n = rows < cols ? cols : rows;
+    long double *q = calloc(count * n, sizeof *q), *v = calloc(n, sizeof *v);
+    if (q == NULL || v == NULL) { abort(); }
+    for (size_t k = 0; k < count; k++) {
+        long double square = 0;
+        for (size_t i = 0; i < n; i++) { v[i] = q[k * n + i] = (long double)gauss(state); }
+        for (size_t j = 0; j < k; j++) {
+            long double along = 0;
+            for (size_t i = 0; i < n; i++) { along += v[i] * q[j * n + i]; }
+            for (size_t i = 0; i < n; i++) { q[k * n + i] -= along * q[j * n + i]; }
+        }
+        for (size_t i = 0; i < n; i++) { square += q[k * n + i] * q[k * n + i]; }
+        for (size_t i = 0; i < n; i++) {
+            q[k * n + i] /= sqrtl(square);
+            w[rows < cols ? k * cols + i : i * cols + k] = scale * (double)q[k * n + i];
+        }
+    }
+    free(q);
+    free(v);
+}
+
 void oracle_init(const oracle_net *net, const bptt_spec *spec, uint64_t seed, double *params)
 {
     memset(params, 0, net->count * sizeof *params);
     for (size_t k = 0; k < ORACLE_TENSORS; k++) {
         const oracle_tensor *tensor = &net->tensors[k];
+        const bool own = strcmp(tensor->name, "W_hh") == 0 && spec->init_recurrent.kind != BPTT_INIT_SAME;
+        const bptt_init *init = own ? &spec->init_recurrent : &spec->init;
+        double *w = params + tensor->offset;
         if (tensor->name[0] != 'W') { continue; }
         for (size_t i = 0; i < tensor->rows * tensor->cols; i++) {
-            double a = symmetric(&seed), factor = 1;
-            while (spec->init.kind == BPTT_INIT_NORMAL) {
-                const double b = symmetric(&seed), s = a * a + b * b;
-                factor = sqrt(-2 * log(s) / s);
-                if (s < 1 && s > 0) { break; }
-                a = symmetric(&seed);
+            const bool diagonal = i / tensor->cols == i % tensor->cols;
+            switch (init->kind) {
+            case BPTT_INIT_NORMAL:
+                w[i] = init->scale * gauss(&seed);
+                break;
+            case BPTT_INIT_XAVIER:
+                w[i] = init->scale * sqrt(6.0 / (double)(tensor->rows + tensor->cols)) * symmetric(&seed);
+                break;
+            case BPTT_INIT_IDENTITY:
+                w[i] = diagonal ? init->scale : 0;
+                break;
+            case BPTT_INIT_ORTHOGONAL:
+                break;
+            default:
+                w[i] = init->scale * symmetric(&seed);
             }
-            params[tensor->offset + i] = spec->init.scale * a * factor;
         }
+        if (init->kind == BPTT_INIT_ORTHOGONAL) { draw_orthogonal(tensor->rows, tensor->cols, init->scale, &seed, w); }
     }
 }
 
@@ -948,11 +994,15 @@ void oracle_random_spec(uint64_t seed, unsigned i, bptt_spec *spec)
     const size_t rule = pick(&state, ORACLE_OPTIMIZERS + ORACLE_FORMS);
     spec->optimizer = rule < ORACLE_OPTIMIZERS ? oracle_optimizers[rule] : oracle_forms[rule - ORACLE_OPTIMIZERS];
     spec->clip = CLIPS[pick(&state, sizeof CLIPS / sizeof CLIPS[0])];
-    spec->init.kind = (bptt_init_kind)pick(&state, BPTT_INIT_NORMAL + 1);
+    spec->init.kind = (bptt_init_kind)(BPTT_INIT_UNIFORM + pick(&state, 2));
     spec->init.scale = (spec->init.kind == BPTT_INIT_NORMAL ? 0.7 : 1.2) / sqrt((double)spec->hidden);
     spec->seed = oracle_random(&state);
     spec->unroll = (bptt_unroll)pick(&state, BPTT_UNROLL_NONE + 1);
     spec->simd = (int64_t[]){0, 1, 4, 8, 16}[pick(&state, 5)];
+    if (pick(&state, 3) == 0) { spec->init = (bptt_init){(bptt_init_kind)(BPTT_INIT_XAVIER + pick(&state, 2)), 0.9}; }
+    if (pick(&state, 3) == 0) {
+        spec->init_recurrent = (bptt_init){(bptt_init_kind)(BPTT_INIT_UNIFORM + pick(&state, BPTT_INIT_IDENTITY)), 0.6};
+    }
     const size_t schedule = pick(&state, 2 * sizeof SCHEDULES / sizeof SCHEDULES[0]);
     if (schedule < sizeof SCHEDULES / sizeof SCHEDULES[0]) { spec->schedule = SCHEDULES[schedule]; }
 }

@@ -39,7 +39,7 @@ static const char *const cells[] = {
     PARAMS GATE("2") "V2 = matrix(hidden, hidden, 'V2')\ng = state(hidden)\ng = tanh(V2 * tanh(W2 * x + b2) + U2 * g)\n"
                      "h = tanh(W * x + U * h + b + g)\n",
     "W = matrix(hidden, input, 'W')\nU = matrix(7, 7, 'U')\nb = vector(7, 'b')\nA = matrix(7, hidden, 'A')\n"
-    "C = matrix(hidden, 7, 'C')\ns = state(7)\ns = tanh(A * tanh(W * x) + U * s + b)\nh = C * s\n",
+    "C = matrix(hidden, 7, 'C')\ns = state(7)\ns = tanh(A * tanh(W * x) + U * s + b)\noutput = C * s\n",
     PARAMS "s = state(hidden)\ns = tanh(U * h)\nh = tanh(W * x + b)\n",
 };
 enum { CELLS = sizeof cells / sizeof *cells };

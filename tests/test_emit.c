@@ -4,6 +4,7 @@
  * Runs in the tree's root.  Depends on Check, oracle.h (random specs) and scratch.h.
  */
 #include "../gen/compile.h"
+#include "../gen/emit.h"
 #include "../gen/fields.h"
 #include "../gen/template.h"
 #include "interpret.h"
@@ -244,6 +245,38 @@ START_TEST(full_has_no_loops)
 }
 END_TEST
 
+/* A vector starts at what its equation says, here the number that the spec has for forget gates; matrices from state to state start in
+ * their own way, those from elsewhere, or that are not square, do not. */
+START_TEST(first_values)
+{
+    static const char cell[] = "W_xh = matrix(hidden, input, 'W_xh')\nW_hh = matrix(hidden, hidden, 'W_hh')\n"
+                               "W_ha = matrix(hidden, hidden, 'W_ha')\n"
+                               "b_f = vector(hidden, 'b_f', nil, forget_bias)\nb_a = vector(hidden, 'b_a')\nh = state(hidden)\n"
+                               "f = sigmoid(W_xh * x + W_hh * h + b_f)\na = tanh(W_ha * f + b_a)\nh = a\n";
+    bptt_spec spec = parsed("return {name = 'net', hidden = 5, vocab = 5, T = 4, simd = 8, forget_bias = 2.5, "
+                            "init_recurrent = {identity = 0.5}}");
+    bptt_graph graph;
+    bptt_plan *plan = NULL;
+    bptt_unit unit = {0};
+    ck_assert_msg(bptt_trace_text(&spec, cell, "cell.lua", &graph, &error) == BPTT_OK, "%s", error.text);
+    ck_assert_msg(bptt_derive(&graph, &error) == BPTT_OK, "%s", error.text);
+    ck_assert_msg(bptt_plan_make(&spec, &graph, 8, SIZE_MAX, &plan, &error) == BPTT_OK, "%s", error.text);
+    ck_assert_msg(bptt_emit(plan, &unit, &error) == BPTT_OK, "%s", error.text);
+    static const char *const lines[] = {"uniform_weights(m->param, 5, 5, 8, ",
+                                        "identity_weights(m->param + 40, 5, 8, 0x1p-1); /* W_hh:",
+                                        "uniform_weights(m->param + 80, 5, 5, 8, ", "] = (real)0x1.4p+1; } /* b_f: 2.5 */\n"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        ck_assert_msg(strstr(unit.source, lines[i]) != NULL, "no %s", lines[i]);
+    }
+    ck_assert_ptr_null(strstr(unit.source, "/* b_a: "));
+    ck_assert_ptr_nonnull(strstr(unit.source, "--set init_recurrent='{identity=0.5}'"));
+    bptt_unit_free(&unit);
+    bptt_plan_free(plan);
+    bptt_graph_free(&graph);
+    bptt_spec_free(&spec);
+}
+END_TEST
+
 /* What the text itself calls things at its top level: nobody may give a model such a name. */
 static void check_taken(const char *line, const char *own)
 {
@@ -396,6 +429,7 @@ int main(void)
     tcase_add_test(texts, golden);
     tcase_add_loop_test(texts, same_bytes_again, 0, RANDOM_SPECS);
     tcase_add_loop_test(texts, full_has_no_loops, 0, 3);
+    tcase_add_test(texts, first_values);
     tcase_add_test(texts, names_are_taken);
     tcase_add_test(texts, nothing_private);
     tcase_add_test(texts, growth_with_time);

@@ -65,6 +65,9 @@ static const char *const models[] = {
     "hidden = 7, vocab = 9, T = 4, K = 3, update = 'sequence', threads = 2, batch = 2, unroll = 'time'",
     "hidden = 3, vocab = 4, T = 4, K = 3, accumulate = 2, update = 'sequence', reduction = 'sum', unroll = 'full'",
     "hidden = 90, vocab = 12, T = 4, K = 3, accumulate = 5, batch = 3, clip = {value = 1}, unroll = 'none'",
+    "hidden = 7, vocab = 9, T = 4, init = {xavier = 1}, init_recurrent = {orthogonal = 1}, unroll = 'time'",
+    "hidden = 4, vocab = 3, T = 4, init = {orthogonal = 0.5}, init_recurrent = {identity = 1}, dtype = 'f64', unroll = 'full'",
+    "hidden = 4, vocab = 3, T = 2, init = {identity = 1}, forget_bias = 0.5",
     "hidden = 2, vocab = 70000, T = 3, K = 2, batch = 2, activation = 'sigmoid', optimizer = 'momentum', clip = {value = 5}",
 };
 enum { MODELS = sizeof models / sizeof models[0] };
@@ -590,7 +593,9 @@ START_TEST(test_symbols)
                 check_symbol(type, symbol);
                 publics += type == 'T' || type == 'R';
             }
-            ck_assert_uint_eq(publics, 9); /* eight functions and the descriptor */
+            const unsigned more =
+                (strstr(models[i], "schedule") != NULL ? 1 : 0) + (strstr(models[i], "plateau") != NULL ? 1 : 0);
+            ck_assert_uint_eq(publics, 9 + more); /* eight functions and the descriptor; rate and observe */
         }
     }
 }

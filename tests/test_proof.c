@@ -354,6 +354,87 @@ START_TEST(test_plateau)
 }
 END_TEST
 
+/* --- the first weights -------------------------------------------------------------------------------------------------------------- */
+
+/* Element (row, col) of a tensor of the fixture's parameters. */
+static double weight(const struct fixture *f, const char *tensor, size_t row, size_t col)
+{
+    return f->net->params[oracle_index(f->net, tensor, row, col)];
+}
+
+/* How far the rows, or columns, of a matrix times its transpose are from scale^2 times the unit matrix. */
+static double off_orthogonal(const struct fixture *f, const char *tensor, size_t rows, size_t cols, double scale)
+{
+    const bool wide = rows < cols;
+    double worst = 0;
+    for (size_t a = 0; a < (wide ? rows : cols); a++) {
+        for (size_t b = 0; b <= a; b++) {
+            double sum = 0;
+            for (size_t i = 0; i < (wide ? cols : rows); i++) {
+                sum +=
+                    wide ? weight(f, tensor, a, i) * weight(f, tensor, b, i) : weight(f, tensor, i, a) * weight(f, tensor, i, b);
+            }
+            worst = fmax(worst, fabs(sum - (a == b ? scale * scale : 0)));
+        }
+    }
+    return worst;
+}
+
+START_TEST(test_first_weights)
+{
+    for (size_t i = 0; i < 4; i++) {
+        bptt_spec spec = small_spec();
+        spec.hidden = 40;
+        spec.vocab = i % 2 == 0 ? 70 : 20; /* more rows than columns, and the other way round */
+        spec.dtype = i < 2 ? BPTT_F32 : BPTT_F64;
+        spec.init = (bptt_init){BPTT_INIT_ORTHOGONAL, 2};
+        spec.init_recurrent = (bptt_init){BPTT_INIT_SAME, 0};
+        const size_t H = (size_t)spec.hidden, V = (size_t)spec.vocab;
+        const double tolerance = spec.dtype == BPTT_F32 ? 4e-6 : 1e-13; /* of 2 squared */
+        struct fixture f = open_on(&spec, both[_i]);
+        ck_assert_double_le(off_orthogonal(&f, "W_hh", H, H, 2), tolerance);
+        ck_assert_double_le(off_orthogonal(&f, "W_xh", V, H, 2), tolerance);
+        ck_assert_double_le(off_orthogonal(&f, "W_hy", H, V, 2), tolerance);
+        close_fixture(&f);
+
+        spec.init = (bptt_init){BPTT_INIT_XAVIER, 1};
+        spec.init_recurrent = (bptt_init){BPTT_INIT_IDENTITY, 0.75};
+        f = open_on(&spec, both[_i]);
+        const double bound = sqrt(6.0 / (double)(H + V));
+        double largest = 0, square = 0;
+        for (size_t v = 0; v < V; v++) {
+            for (size_t h = 0; h < H; h++) {
+                largest = fmax(largest, fabs(weight(&f, "W_xh", v, h)));
+                square += pow(weight(&f, "W_hy", h, v), 2);
+            }
+        }
+        ck_assert_double_le(largest, bound * (1 + 1e-7));
+        ck_assert_double_ge(largest, bound * 0.98);
+        ck_assert_double_eq_tol(square / (double)(H * V), bound * bound / 3, 0.1 * bound * bound);
+        for (size_t a = 0; a < H; a++) {
+            for (size_t b = 0; b < H; b++) { ck_assert_double_eq(weight(&f, "W_hh", a, b), a == b ? 0.75 : 0); }
+        }
+        close_fixture(&f);
+    }
+}
+END_TEST
+
+/* Every way for both fields, as the oracle draws them, in every unroll. */
+START_TEST(test_inits_follow_the_oracle)
+{
+    struct tally tally = {0};
+    for (int own = BPTT_INIT_SAME; own <= BPTT_INIT_IDENTITY; own++) {
+        bptt_spec spec = small_spec();
+        spec.init = (bptt_init){(bptt_init_kind)_i, 0.5};
+        spec.init_recurrent = (bptt_init){(bptt_init_kind)own, 0.7};
+        spec.unroll = unrolls[own % 3];
+        follow(&spec, BPTT_BACKEND_TCC, (unsigned)_i, &tally);
+        follow(&spec, BPTT_BACKEND_GENERIC, (unsigned)_i, &tally);
+    }
+    ck_assert_uint_eq(tally.programs, 12);
+}
+END_TEST
+
 /* --- gradients of several chunks -------------------------------------------------------------------------------------------------- */
 
 static size_t count_labels(const struct fixture *f, const uint32_t *y, size_t count)
@@ -895,6 +976,8 @@ int main(void)
     tcase_add_loop_test(tcase, test_forms_of_rules_follow_the_oracle, 0, ORACLE_FORMS);
     tcase_add_loop_test(tcase, test_accumulation, 0, 4);
     tcase_add_loop_test(tcase, test_sequence_is_the_untied_sum, 0, 3);
+    tcase_add_loop_test(tcase, test_first_weights, 0, 2);
+    tcase_add_loop_test(tcase, test_inits_follow_the_oracle, BPTT_INIT_UNIFORM, BPTT_INIT_IDENTITY + 1);
     tcase_add_test(tcase, test_schedule_values);
     tcase_add_test(tcase, test_constant_rate_is_the_specs);
     tcase_add_test(tcase, test_plateau);

@@ -153,6 +153,11 @@ static const struct {
     {WITH("schedule = 'plateau'"), "    schedule = {\"plateau\", factor = 0.1, patience = 10, threshold = 0.0001},\n"},
     {WITH("update = 'sequence'"), "    update = \"sequence\",\n"},
     {WITH("accumulate = 3"), "    accumulate = 3,\n"},
+    {WITH("init = {xavier = 1}"), "    init = {xavier = 1},\n"},
+    {WITH("init = {identity = 0.5}"), "    init = {identity = 0.5},\n"},
+    {WITH("init_recurrent = {uniform = 0.5}"), "    init_recurrent = {uniform = 0.5},\n"},
+    {WITH("init_recurrent = {identity = 1.0}"), "    init_recurrent = {identity = 1},\n"},
+    {WITH("forget_bias = -2"), "    forget_bias = -2,\n"},
     {WITH("clip = false"), "    clip = \"none\",\n"},
     {WITH("clip = 'none'"), "    clip = \"none\",\n"},
     {WITH("clip = {value = 1e-30}"), "    clip = {value = 1e-30},\n"},
@@ -211,7 +216,8 @@ START_TEST(shipped_specs)
         int alphabet_size;
     } specs[] = {{"specs/tiny.lua", 16, 16, 16, 1, 0},        {"specs/charrnn.lua", 128, 97, 64, 32, 97},
                  {"specs/words.lua", 1024, 10000, 20, 32, 0}, {"specs/mgu.lua", 128, 97, 64, 32, 97},
-                 {"specs/residual.lua", 128, 97, 64, 32, 97}, {"specs/peephole.lua", 128, 97, 64, 32, 97}};
+                 {"specs/residual.lua", 128, 97, 64, 32, 97}, {"specs/peephole.lua", 128, 97, 64, 32, 97},
+                 {"specs/irnn.lua", 128, 256, 64, 16, 0}};
     bptt_spec spec;
     ck_assert_msg(bptt_spec_load(specs[_i].path, NULL, 0, &spec, &error) == BPTT_OK, "%s", error.text);
     ck_assert_str_eq(spec.source, specs[_i].path);
@@ -228,8 +234,9 @@ END_TEST
 
 #define ALL_FIELDS                                                                                                               \
     "name, cell, activation, hidden, layers, vocab, inputs, outputs, T, K, batch, dtype, loss, output_activation, reduction, "   \
-    "carry, optimizer, schedule, update, accumulate, clip, init, seed, unroll, simd, threads"
+    "carry, optimizer, schedule, update, accumulate, clip, init, init_recurrent, forget_bias, seed, unroll, simd, threads"
 #define SIZES      "an integer from 1 to 65536, or a list of up to 8, one a layer"
+#define INITS      "{uniform = number}, {normal = number}, {xavier = number}, {orthogonal = number} or {identity = number}"
 #define OPTIMIZERS "\"sgd\", \"momentum\", \"adagrad\", \"rmsprop\", \"adam\" or \"adamw\""
 
 static const struct {
@@ -376,6 +383,13 @@ static const struct {
     {WITH("update = 'chunks'"), "s.lua:6: update = \"chunks\": expected \"chunk\" or \"sequence\""},
     {WITH("accumulate = 0"), "s.lua:6: accumulate = 0: expected an integer from 1 to 65536"},
     {WITH("acumulate = 2"), "s.lua:6: unknown field 'acumulate' (did you mean 'accumulate'?)"},
+    {WITH("init = {identty = 1}"), "s.lua:6: init = a table: expected " INITS},
+    {WITH("init = 'same'"), "s.lua:6: init = \"same\": expected " INITS},
+    {WITH("init_recurrent = 'none'"), "s.lua:6: init_recurrent = \"none\": expected \"same\", " INITS},
+    {WITH("init_recurrent = false"), "s.lua:6: init_recurrent = false: expected \"same\", " INITS},
+    {WITH("init_recurrent = {orthogonal = -1}"), "s.lua:6: init_recurrent.orthogonal = -1: expected a number from 0 to 1e+30"},
+    {WITH("forget_bias = '1'"), "s.lua:6: forget_bias = \"1\": expected a number from -1e+30 to 1e+30"},
+    {WITH("forget_bais = 1"), "s.lua:6: unknown field 'forget_bais' (did you mean 'forget_bias'?)"},
     {WITH("clip = 5"), "s.lua:6: clip = 5: expected \"none\", {norm = number} or {value = number}"},
     {WITH("clip = true"), "s.lua:6: clip = true: expected \"none\", {norm = number} or {value = number}"},
     {WITH("clip = {}"), "s.lua:6: clip = a table: expected \"none\", {norm = number} or {value = number}"},
@@ -384,8 +398,8 @@ static const struct {
     {WITH("clip = {norm = 1, value = 1}"), "s.lua:6: clip = a table: expected \"none\", {norm = number} or {value = number}"},
     {WITH("clip = {norm = -1}"), "s.lua:6: clip.norm = -1: expected a number from 1e-30 to 1e+30"},
     {WITH("clip = {norm = {}}"), "s.lua:6: clip.norm = a table: expected a number from 1e-30 to 1e+30"},
-    {WITH("init = 'none'"), "s.lua:6: init = \"none\": expected {uniform = number} or {normal = number}"},
-    {WITH("init = false"), "s.lua:6: init = false: expected {uniform = number} or {normal = number}"},
+    {WITH("init = 'none'"), "s.lua:6: init = \"none\": expected " INITS},
+    {WITH("init = false"), "s.lua:6: init = false: expected " INITS},
     {WITH("init = {normal = -1}"), "s.lua:6: init.normal = -1: expected a number from 0 to 1e+30"},
     /* Lua's own */
     {"return {\n name = }", "s.lua:2: unexpected symbol near '}'"},
@@ -676,7 +690,10 @@ static void draw_spec(bptt_spec *spec)
     spec->accumulate = 1 + (int64_t)draw(3);
     spec->clip = (bptt_clip){(bptt_clip_kind)draw(3), 0};
     if (spec->clip.kind != BPTT_CLIP_NONE) { spec->clip.limit = draw_number(1e-3, 1e9); }
-    spec->init = (bptt_init){(bptt_init_kind)draw(2), draw_number(0, 2)};
+    spec->init = (bptt_init){(bptt_init_kind)(1 + draw(5)), draw_number(0, 2)};
+    spec->init_recurrent = (bptt_init){(bptt_init_kind)draw(6), 0};
+    if (spec->init_recurrent.kind != BPTT_INIT_SAME) { spec->init_recurrent.scale = draw_number(0, 2); }
+    spec->forget_bias = draw(2) == 0 ? 1 : draw_number(-9, 9);
     spec->seed = draw(1u << 31) << draw(33);
     spec->unroll = (bptt_unroll)draw(4);
     spec->threads = spec->unroll == BPTT_UNROLL_FULL ? 1 : 1 + (int64_t)draw((uint64_t)spec->batch);
@@ -1200,7 +1217,7 @@ static void add_readings(Suite *suite)
     tcase_add_test(tcase, every_field);
     LOOP(tcase, reading, readings);
     tcase_add_test(tcase, random_is_the_same_each_time);
-    tcase_add_loop_test(tcase, shipped_specs, 0, 3);
+    tcase_add_loop_test(tcase, shipped_specs, 0, 7);
     LOOP(tcase, override_good, overrides_good);
     tcase_add_test(tcase, override_mends_the_file);
 }
