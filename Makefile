@@ -19,9 +19,9 @@ B = build
 
 # --- no need to change anything below ---------------------------------------------------------------------------------------------------
 
-PACKAGES = libtcc-dev liblua5.4-dev check pkg-config libcjson-dev libxxhash-dev
+PACKAGES = libtcc-dev liblua5.4-dev check pkg-config libcjson-dev libxxhash-dev zlib1g-dev
 LINT_PACKAGES = clang clang-format clang-tidy cppcheck valgrind
-modules = lua5.4 libcjson libxxhash
+modules = lua5.4 libcjson libxxhash zlib
 JOBS = -j$(shell nproc)
 pkg = $(shell pkg-config $(1) 2>/dev/null)
 

@@ -1,12 +1,12 @@
 /* checkpoint.c: a model's numbers to and from a safetensors file.  See checkpoint.h.
  *
- * Depends on safetensors.h and xxHash; names and shapes come from the model's tensor table alone.  A load checks everything
+ * Depends on safetensors.h, npz.h and xxHash; names and shapes come from the model's tensor table alone.  A load checks everything
  * first and writes everything then, and the writing cannot fail.  Refuses infinities and what is not a number in both
  * directions, so that no file is written that could not be read again.
  */
 #include "checkpoint.h"
 #include "../gen/compile.h"
-#include "safetensors.h"
+#include "npz.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -429,37 +429,25 @@ static bptt_status check_same_spec(const bptt_st_file *file, const bptt_spec *sp
 
 /* ---- saving ---- */
 
-/* The tensors of a file and the one piece of memory that holds their data. */
-typedef struct packed {
-    bptt_st_tensor *tensors;
-    size_t count;
-    unsigned char *pool;
-} packed;
-
-static void free_packed(packed *all)
-{
-    free(all->tensors);
-    free(all->pool);
-    *all = (packed){NULL, 0, NULL};
-}
-
 /* Copies the model's numbers into the order of the file and checks them.  A twin stays zero unless `twin_copies`. */
-static bptt_status pack_all(layout *from, const void *memory, bool twin_copies, packed *all, bptt_error *error)
+static bptt_status pack_all(layout *from, const void *memory, bool twin_copies, bptt_st_file *file, bptt_error *error)
 {
     size_t total = 0;
     for (size_t i = 0; i < from->slot_count; i++) { total += from->slots[i].needed.bytes; }
-    all->tensors = calloc(from->slot_count + 1, sizeof *all->tensors);
-    all->pool = calloc(total + 1, 1);
-    if (all->tensors == NULL || all->pool == NULL) {
+    *file = (bptt_st_file){.tensors = calloc(from->slot_count + 1, sizeof *file->tensors), .buffer = calloc(total + 1, 1)};
+    file->path = strdup(from->path);
+    if (file->tensors == NULL || file->buffer == NULL || file->path == NULL) {
         return bptt_fail(error, BPTT_FAILED, "%s: no memory for %zu bytes", from->path, total);
     }
-    unsigned char *data = all->pool;
     for (size_t i = 0; i < from->slot_count; i++) {
         slot *to = &from->slots[i];
-        to->data = data;
-        data += to->needed.bytes;
-        all->tensors[all->count] = to->needed;
-        all->tensors[all->count++].data = to->data;
+        to->data = file->buffer + file->length;
+        file->length += to->needed.bytes;
+        file->tensors[i] = to->needed;
+        file->tensors[i].data = to->data;
+        file->tensors[i].name = strdup(to->name);
+        file->count++;
+        if (file->tensors[i].name == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory", from->path); }
     }
     for (size_t i = 0; i < from->piece_count; i++) {
         const piece *at = &from->pieces[i];
@@ -475,7 +463,7 @@ bptt_status bptt_checkpoint_save(const char *path, const bptt_spec *spec, const 
                                  const bptt_cursor *cursor, bptt_error *error)
 {
     layout all = {.slots = NULL};
-    packed file = {NULL, 0, NULL};
+    bptt_st_file file = {.tensors = NULL};
     metadata about;
     bptt_status status = make_layout(path, model, model->param, true, &all, error);
     if (status == BPTT_OK) { status = pack_all(&all, memory, false, &file, error); }
@@ -485,7 +473,19 @@ bptt_status bptt_checkpoint_save(const char *path, const bptt_spec *spec, const 
         add_pair(&about, content_key, about.content);
         status = bptt_st_write(path, file.tensors, file.count, about.keys, about.values, about.count, error);
     }
-    free_packed(&file);
+    bptt_st_free(&file);
+    free_layout(&all);
+    return status;
+}
+
+bptt_status bptt_weights_pack(const char *path, const bptt_model *model, const void *memory, size_t block, int twin_copies,
+                              bptt_st_file *file, bptt_error *error)
+{
+    layout all = {.slots = NULL};
+    *file = (bptt_st_file){.tensors = NULL};
+    bptt_status status = make_layout(path, model, block, false, &all, error);
+    if (status == BPTT_OK) { status = pack_all(&all, memory, twin_copies != 0, file, error); }
+    if (status != BPTT_OK) { bptt_st_free(file); }
     free_layout(&all);
     return status;
 }
@@ -496,13 +496,11 @@ bptt_status bptt_weights_save(const char *path, const bptt_model *model, const v
     /* The pair by which PyTorch's loaders know their own. */
     static const char *const key = format_key;
     static const char *const value = "pt";
-    layout all = {.slots = NULL};
-    packed file = {NULL, 0, NULL};
-    bptt_status status = make_layout(path, model, block, false, &all, error);
-    if (status == BPTT_OK) { status = pack_all(&all, memory, twin_copies != 0, &file, error); }
-    if (status == BPTT_OK) { status = bptt_st_write(path, file.tensors, file.count, &key, &value, 1, error); }
-    free_packed(&file);
-    free_layout(&all);
+    bptt_st_file file;
+    bptt_status status = bptt_weights_pack(path, model, memory, block, twin_copies, &file, error);
+    if (status != BPTT_OK) { return status; }
+    status = bptt_st_write(path, file.tensors, file.count, &key, &value, 1, error);
+    bptt_st_free(&file);
     return status;
 }
 
@@ -606,17 +604,32 @@ bptt_status bptt_checkpoint_load(const char *path, const bptt_spec *spec, const 
     return status;
 }
 
-bptt_status bptt_weights_load(const char *path, const bptt_model *model, void *memory, bptt_error *error)
+bptt_status bptt_weights_take(const bptt_st_file *file, const bptt_model *model, void *memory, bptt_error *error)
 {
     layout all = {.slots = NULL};
-    bptt_st_file file;
-    bptt_status status = bptt_st_read(path, &file, error);
-    if (status != BPTT_OK) { return status; }
-    if (is_checkpoint(&file)) { status = check_content(&file, error); }
-    if (status == BPTT_OK) { status = make_layout(path, model, model->param, false, &all, error); }
-    if (status == BPTT_OK) { status = find_all(&file, &all, false, error); }
+    bptt_status status = make_layout(file->path, model, model->param, false, &all, error);
+    if (status == BPTT_OK) { status = find_all(file, &all, false, error); }
     if (status == BPTT_OK) { unpack_all(&all, model, memory); }
     free_layout(&all);
+    return status;
+}
+
+bptt_status bptt_weights_read(const char *path, bptt_st_file *file, bptt_error *error)
+{
+    if (bptt_npz_like(path)) { return bptt_npz_read(path, file, error); }
+    bptt_status status = bptt_st_read(path, file, error);
+    if (status != BPTT_OK) { return status; }
+    if (is_checkpoint(file)) { status = check_content(file, error); }
+    if (status != BPTT_OK) { bptt_st_free(file); }
+    return status;
+}
+
+bptt_status bptt_weights_load(const char *path, const bptt_model *model, void *memory, bptt_error *error)
+{
+    bptt_st_file file;
+    bptt_status status = bptt_weights_read(path, &file, error);
+    if (status != BPTT_OK) { return status; }
+    status = bptt_weights_take(&file, model, memory, error);
     bptt_st_free(&file);
     return status;
 }

@@ -8,6 +8,7 @@
 
 #include "../gen/spec.h"
 #include "../templates/abi.h"
+#include "safetensors.h"
 
 /* Where training stands: everything beside the model's own struct that an exact resume needs. */
 typedef struct bptt_cursor {
@@ -29,11 +30,18 @@ bptt_status bptt_checkpoint_spec(const char *path, bptt_spec *spec, bptt_error *
 bptt_status bptt_checkpoint_load(const char *path, const bptt_spec *spec, const bptt_model *model, void *memory,
                                  bptt_cursor *cursor, bptt_error *error);
 
-/* Parameters alone, from any safetensors file that has them (a checkpoint, or a PyTorch state_dict: two biases are summed); other
- * tensors in it are ignored.  Calls refresh.  F32 and F64 are converted to the model's reals. */
+/* Parameters alone, from any file that has them (a checkpoint, a PyTorch state_dict as safetensors or npz: two biases are summed);
+ * other tensors in it are ignored.  Calls refresh.  F32 and F64 are converted to the model's reals. */
 bptt_status bptt_weights_load(const char *path, const bptt_model *model, void *memory, bptt_error *error);
-/* A parameter-shaped block (byte offset `block` in the struct: model->param or model->grad) as safetensors in PyTorch's names and
- * shapes.  `twin_copies`: the second bias is a copy (gradients), else zeros (weights). */
+/* Its two halves: the file, which is checked by itself and freed with bptt_st_free; and from its tensors to the model. */
+bptt_status bptt_weights_read(const char *path, bptt_st_file *file, bptt_error *error);
+bptt_status bptt_weights_take(const bptt_st_file *file, const bptt_model *model, void *memory, bptt_error *error);
+/* A parameter-shaped block (byte offset `block` in the struct: model->param or model->grad) as tensors with PyTorch's names and
+ * shapes; `path` is for messages.  `twin_copies`: the second bias is a copy (gradients), else zeros (weights).  On success free
+ * with bptt_st_free. */
+bptt_status bptt_weights_pack(const char *path, const bptt_model *model, const void *memory, size_t block, int twin_copies,
+                              bptt_st_file *file, bptt_error *error);
+/* The same to a safetensors file. */
 bptt_status bptt_weights_save(const char *path, const bptt_model *model, const void *memory, size_t block, int twin_copies,
                               bptt_error *error);
 

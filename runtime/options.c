@@ -2,6 +2,7 @@
 #include "options.h"
 
 #include "bench.h"
+#include "export.h"
 #include "safetensors.h"
 #include "tuning.h"
 
@@ -17,7 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { GEN, TRAIN, EVAL, SAMPLE, INSPECT, GRAD, CHECK, DIAGNOSE, BENCH, TUNE, HELP, VERSION, COMMANDS };
+enum { GEN, TRAIN, EVAL, SAMPLE, INSPECT, GRAD, CHECK, DIAGNOSE, BENCH, TUNE, EXPORT, IMPORT, HELP, VERSION, COMMANDS };
 
 static const bptt_command commands[COMMANDS] = {
     [GEN] =
@@ -112,18 +113,31 @@ static const bptt_command commands[COMMANDS] = {
          "gen, train and bench use it with --tuned.  A tile changes the order of sums: the last bits of a result may\n"
          "depend on it, so resume a training as it was begun, with --tuned or without.\n",
          bptt_command_tune},
+    [EXPORT] =
+        {"export", "CKPT", "write a checkpoint's weights for other programs",
+         "Names and shapes are PyTorch's: rnn.weight_ih_l0, ..., out.weight, out.bias; the numbers are the checkpoint's to the\n"
+         "bit.  A gate's one bias is written as bias_ih, its bias_hh is 0; a GRU's candidate has both.  safetensors and npz\n"
+         "(numpy.load) are what bptt import reads.  c-header has an array for each tensor and, for programs that have\n"
+         "included NAME.h before it, NAME_load(NAME *m), which fills the model that bptt gen emits.\n",
+         bptt_command_export},
+    [IMPORT] = {"import", "FILE", "make a checkpoint from weights of another program",
+                "FILE is a safetensors or npz file of a PyTorch state_dict (nn.RNN, nn.GRU or nn.LSTM, then nn.Linear), or a\n"
+                "checkpoint of another spec.  A layer's two biases are added up.  Modules that are not called rnn and out are\n"
+                "recognised when just one fits; --map says which is which.  The new checkpoint is at step 0: moments and state\n"
+                "are as at the start of a training, and train --resume takes it with any data.\n",
+                bptt_command_import},
     [HELP] = {"help", "[COMMAND]", "this, one command's help, or the fields of a spec (bptt help spec)", "", bptt_command_help},
     [VERSION] = {"--version", NULL, "print the version", "", bptt_command_version},
 };
 
 #define C(command) (1u << (command))
-#define WITH_SPEC  (C(GEN) | C(TRAIN) | C(INSPECT) | C(GRAD) | C(CHECK) | C(DIAGNOSE) | C(BENCH) | C(TUNE))
+#define WITH_SPEC  (C(GEN) | C(TRAIN) | C(INSPECT) | C(GRAD) | C(CHECK) | C(DIAGNOSE) | C(BENCH) | C(TUNE) | C(IMPORT))
 #define WITH_DATA  (C(TRAIN) | C(EVAL) | C(GRAD) | C(DIAGNOSE))
 #define WITH_MODEL (C(TRAIN) | C(EVAL) | C(SAMPLE) | C(GRAD))
 #define FIELD(f)   offsetof(bptt_options, f)
 #define MOST       HUGE_VAL /* no limit but the type's */
 
-typedef enum { FLAG, TEXT, WHOLE, REAL, WORD, SET, SEED, UNKNOWN } option_kind;
+typedef enum { FLAG, TEXT, WHOLE, REAL, WORD, SET, SEED, MAP, UNKNOWN } option_kind;
 
 typedef struct option {
     const char *name;  /* "--out" */
@@ -154,6 +168,12 @@ static const option options_table[] = {
      .group = 0},
     {"--out", "DIR", TEXT, C(GEN), FIELD(out), "folder to write to", .brief = "-o", .group = 'o'},
     {"--out", "FILE", TEXT, C(GRAD), FIELD(out), "gradients, a safetensors file to write", .brief = "-o", .required = C(GRAD)},
+    {"--to", "FORMAT", WORD, C(EXPORT), FIELD(to), "what to write", .words = bptt_export_words, .required = C(EXPORT)},
+    {"--out", "FILE", TEXT, C(EXPORT), FIELD(out), "file to write (default: NAME_weights.safetensors, .npz or .h here)",
+     .brief = "-o"},
+    {"--spec", "SPEC", TEXT, C(IMPORT), FIELD(spec), "the network that the weights are of", .required = C(IMPORT)},
+    {"--out", "CKPT", TEXT, C(IMPORT), FIELD(out), "checkpoint to write", .brief = "-o", .required = C(IMPORT)},
+    {"--map", "FROM=TO", MAP, C(IMPORT), 0, "read the module (or tensor) FROM of the file as TO: --map fc=out", .group = 0},
     {"--dump", "STAGE", TEXT, C(GEN), FIELD(dump), "print spec, graph, adjoint or plan instead", .group = 'o'},
     {"--steps", "N", WHOLE, C(TRAIN), FIELD(steps), "train until update N", .group = 'l', .minimum = 1, .maximum = MOST},
     {"--epochs", "N", WHOLE, C(TRAIN), FIELD(epochs), "or until the data was read N times", .group = 'l', .minimum = 1,
@@ -302,15 +322,14 @@ static bptt_status read_unknown(const char *text, bptt_options *options, bptt_er
     return BPTT_OK;
 }
 
-/* The array has room: one place for each word of the command line. */
-static bptt_status read_override(const char *text, bool seed, bptt_options *options, bptt_error *error)
+/* LEFT=RIGHT, neither of them empty but RIGHT when `blank`. */
+static bptt_status read_pair(const option *o, const char *text, bool blank, bptt_override *pair, bptt_error *error)
 {
     const char *equals = strchr(text, '=');
-    if (!seed && (equals == NULL || equals == text)) {
-        return bptt_fail(error, BPTT_USAGE, "--set takes KEY=VALUE, not '%s'", text);
+    if (equals == NULL || equals == text || (!blank && equals[1] == '\0')) {
+        return bptt_fail(error, BPTT_USAGE, "%s takes %s, not '%s'", o->name, o->value, text);
     }
-    options->overrides[options->override_count++] =
-        seed ? (bptt_override){"seed", 4, text} : (bptt_override){text, (size_t)(equals - text), equals + 1};
+    *pair = (bptt_override){text, (size_t)(equals - text), equals + 1};
     return BPTT_OK;
 }
 
@@ -331,10 +350,14 @@ static bptt_status read_value(const option *o, const char *text, bptt_options *o
         return read_real(o, text, field, error);
     case WORD:
         return read_word(o, text, field, error);
+    /* The arrays have room: one place for each word of the command line. */
     case SET:
-        return read_override(text, false, options, error);
+        return read_pair(o, text, true, &options->overrides[options->override_count++], error);
     case SEED:
-        return read_override(text, true, options, error);
+        options->overrides[options->override_count++] = (bptt_override){"seed", 4, text};
+        return BPTT_OK;
+    case MAP:
+        return read_pair(o, text, false, &options->maps[options->map_count++], error);
     case UNKNOWN:
         return read_unknown(text, options, error);
     }
@@ -384,7 +407,7 @@ static bool same_file(const char *a, const char *b)
 static bptt_status check_files(const bptt_options *options, bptt_error *error)
 {
     const char *const outputs[] = {options->out, options->log};
-    const char *const inputs[] = {options->operand, options->data, options->valid, options->weights};
+    const char *const inputs[] = {options->operand, options->data, options->valid, options->weights, options->spec};
     const size_t count = sizeof inputs / sizeof *inputs;
     for (size_t o = 0; o < 2; o++) {
         const char *word = o == 0 ? "--out" : "--log";
@@ -457,7 +480,10 @@ bptt_status bptt_options_parse(int argc, char **argv, bptt_options *options, bpt
     options->command = is_help(argv[1]) ? &commands[HELP] : find_command(argv[1], error);
     if (options->command == NULL) { return BPTT_USAGE; }
     options->overrides = calloc((size_t)argc, sizeof *options->overrides);
-    if (options->overrides == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for the command line"); }
+    options->maps = calloc((size_t)argc, sizeof *options->maps);
+    if (options->overrides == NULL || options->maps == NULL) {
+        return bptt_fail(error, BPTT_FAILED, "no memory for the command line");
+    }
     bptt_status status = defaults(options, error);
     return status != BPTT_OK ? status : parse_words(argc, argv, options, error);
 }
@@ -465,6 +491,7 @@ bptt_status bptt_options_parse(int argc, char **argv, bptt_options *options, bpt
 void bptt_options_free(bptt_options *options)
 {
     free(options->overrides);
+    free(options->maps);
     *options = (bptt_options){0};
 }
 
@@ -477,10 +504,9 @@ bptt_data_options bptt_options_data(const bptt_options *options)
 
 bptt_status bptt_options_spec(const bptt_options *options, bptt_spec *spec, bptt_error *error)
 {
-    if (bptt_st_like(options->operand)) {
-        return bptt_fail(error, BPTT_FAILED, "%s: is a checkpoint; expected a spec", options->operand);
-    }
-    bptt_status status = bptt_spec_load(options->operand, options->overrides, options->override_count, spec, error);
+    const char *path = options->spec != NULL ? options->spec : options->operand;
+    if (bptt_st_like(path)) { return bptt_fail(error, BPTT_FAILED, "%s: is a checkpoint; expected a spec", path); }
+    bptt_status status = bptt_spec_load(path, options->overrides, options->override_count, spec, error);
     return status == BPTT_OK && options->tuned ? bptt_tuning_load(spec, error) : status;
 }
 

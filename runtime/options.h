@@ -18,6 +18,10 @@ typedef struct bptt_options {
     const char *data, *valid, *weights, *out, *resume, *log, *prime, *dump;
     bptt_override *overrides; /* --set key=value in order, and --seed of commands that take a spec; owned */
     size_t override_count;
+    bptt_override *maps; /* --map from=to in order; owned */
+    size_t map_count;
+    const char *spec; /* --spec */
+    int to;           /* a bptt_export_format */
     int backend;             /* a bptt_backend */
     int tokens;              /* 0, 1, 2: u8, u16, u32 */
     bptt_unknown unknown;    /* --unknown */
@@ -53,7 +57,8 @@ struct bptt_command {
 };
 
 bptt_run bptt_command_gen, bptt_command_train, bptt_command_eval, bptt_command_sample, bptt_command_inspect, bptt_command_grad,
-    bptt_command_check, bptt_command_diagnose, bptt_command_bench, bptt_command_tune, bptt_command_help, bptt_command_version;
+    bptt_command_check, bptt_command_diagnose, bptt_command_bench, bptt_command_tune, bptt_command_export, bptt_command_import,
+    bptt_command_help, bptt_command_version;
 
 /* Parses argv.  `--help`, `-h` and `--version` become the command help.  Errors: BPTT_USAGE; options->command is set as soon as it
  * is known, so that the message can name it.  Free in every case. */
@@ -62,7 +67,7 @@ void bptt_options_free(bptt_options *options);
 
 /* What data.h wants to know. */
 bptt_data_options bptt_options_data(const bptt_options *options);
-/* The operand as a spec: loads it with the overrides, and with its tuning for --tuned. */
+/* The operand (or --spec) as a spec: loads it with the overrides, and with its tuning for --tuned. */
 bptt_status bptt_options_spec(const bptt_options *options, bptt_spec *spec, bptt_error *error);
 
 #endif

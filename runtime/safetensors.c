@@ -40,8 +40,7 @@ const char *bptt_st_dtype_word(bptt_st_dtype dtype)
     return dtypes[dtype].word;
 }
 
-/* shape x dtype in bytes; false when that does not fit a size_t. */
-static bool tensor_bytes(const bptt_st_tensor *tensor, size_t *bytes)
+bool bptt_st_size(const bptt_st_tensor *tensor, size_t *bytes)
 {
     *bytes = dtypes[tensor->dtype].bytes;
     for (unsigned i = 0; i < tensor->rank; i++) {
@@ -86,6 +85,11 @@ static bptt_status check_names(const char *path, const bptt_st_tensor *tensors, 
     if (twice != NULL) { status = bptt_fail(error, BPTT_FAILED, "%s: metadata '%.100s' occurs twice", path, twice); }
     free(names);
     return status;
+}
+
+bptt_status bptt_st_check_names(const bptt_st_file *file, bptt_error *error)
+{
+    return check_names(file->path, file->tensors, file->count, (const char *const *)file->keys, file->metadata_count, error);
 }
 
 /* ---- reading ---- */
@@ -169,7 +173,7 @@ static bptt_status read_type(const bptt_st_file *file, const cJSON *dtype, const
             return fail_tensor(file, tensor->name, "shape is not made of whole numbers from 0 to 2^53", error);
         }
     }
-    return tensor_bytes(tensor, &tensor->bytes) ? BPTT_OK : fail_tensor(file, tensor->name, "shape overflows", error);
+    return bptt_st_size(tensor, &tensor->bytes) ? BPTT_OK : fail_tensor(file, tensor->name, "shape overflows", error);
 }
 
 /* Reads where the tensor's bytes lie, which must be inside the data and as many as its type says. */
@@ -303,8 +307,7 @@ static bptt_status read_entries(bptt_st_file *file, const cJSON *root, size_t da
                                  : read_tensor(file, entry, data_start, &file->tensors[file->count++], error);
         if (status != BPTT_OK) { return status; }
     }
-    bptt_status status =
-        check_names(file->path, file->tensors, file->count, (const char *const *)file->keys, file->metadata_count, error);
+    bptt_status status = bptt_st_check_names(file, error);
     return status == BPTT_OK ? check_tiling(file, data_start, error) : status;
 }
 
@@ -420,7 +423,7 @@ static bptt_status check_tensors(const char *path, const bptt_st_tensor *tensors
     size_t total = 0;
     for (size_t i = 0; i < count; i++) {
         size_t bytes = 0;
-        if (tensors[i].rank > RANK_MAX || !tensor_bytes(&tensors[i], &bytes) || bytes != tensors[i].bytes ||
+        if (tensors[i].rank > RANK_MAX || !bptt_st_size(&tensors[i], &bytes) || bytes != tensors[i].bytes ||
             __builtin_add_overflow(total, bytes, &total) || total >= exact_max) {
             return bptt_fail(error, BPTT_FAILED, "%s: tensor '%.100s': shape and size do not agree", path, tensors[i].name);
         }

@@ -42,6 +42,10 @@ bptt_status bptt_st_read(const char *path, bptt_st_file *file, bptt_error *error
 void bptt_st_free(bptt_st_file *file);
 /* Whether the file begins as a safetensors file does: the length of a JSON header, then '{'.  No text has zeros there. */
 bool bptt_st_like(const char *path);
+/* shape x dtype in bytes; false when that does not fit a size_t. */
+bool bptt_st_size(const bptt_st_tensor *tensor, size_t *bytes);
+/* Refuses names that are empty, kept by the format or there twice. */
+bptt_status bptt_st_check_names(const bptt_st_file *file, bptt_error *error);
 const bptt_st_tensor *bptt_st_find(const bptt_st_file *file, const char *name); /* NULL: not there */
 const char *bptt_st_metadata(const bptt_st_file *file, const char *key);        /* NULL: not there */
 

@@ -60,6 +60,10 @@ bptt_status bptt_trainer_resume(bptt_trainer *trainer, const char *path, bptt_er
     bptt_cursor cursor;
     bptt_status status = bptt_checkpoint_load(path, trainer->spec, trainer->program->model, trainer->memory, &cursor, error);
     if (status != BPTT_OK) { return status; }
+    if (cursor.step == 0 && cursor.data_digest[0] == '\0') { /* imported: trained on nothing yet */
+        cursor.tokens = trainer->cursor.tokens;
+        memcpy(cursor.data_digest, trainer->cursor.data_digest, sizeof cursor.data_digest);
+    }
     if (cursor.tokens != trainer->cursor.tokens || strcmp(cursor.data_digest, trainer->cursor.data_digest) != 0) {
         return bptt_fail(error, BPTT_FAILED,
                          "%s: was trained on other data (%" PRIu64 " tokens, digest %s) than this (%" PRIu64
