@@ -6,6 +6,7 @@
 #   make golden     rewrites tests/golden after a change that was meant      make check-slow   exp, tanh of every float
 #   make counts     rewrites tests/counts.txt after a change of speed that was meant; make counts-check compares
 #   make lint       clang-format, clang-tidy, cppcheck           make asan, make valgrind   the tests under them
+#   make check-torch     trains every cell beside PyTorch, from the same weights, and compares every step
 #   make bench-peers, make bench-plot   ours beside oneDNN, OpenBLAS, PyTorch, numpy     make echo   the flags in effect
 
 # --- settings ------------------------------------------------------------------------------------------------------------------------
@@ -162,6 +163,13 @@ RUN = $(suites) tests/readme.sh
 check-slow: $B/tests/slow_ulp
 	$B/tests/slow_ulp
 
+# against PyTorch; Debian's python3, which its packages are for
+TORCH_PACKAGES = python3-torch python3-numpy
+check-torch:
+	$(call install-packages,$(PACKAGES) $(TORCH_PACKAGES))
+	@$(MAKE) --no-print-directory -s $(JOBS) all
+	@/usr/bin/python3 -B tests/torch/compare.py $B/bptt
+
 golden: $B/tests/test_emit
 	BPTT_UPDATE_GOLDEN=1 $B/tests/test_emit
 
@@ -180,7 +188,7 @@ asan:
 # valgrind knows no AVX-512, which code compiled for this machine may use, so the suites that run such code stay out
 valgrind: tests
 	@$(MAKE) --no-print-directory -s UNDER="valgrind -q --error-exitcode=9 --leak-check=full --trace-children=no" \
-	    RUN="$(foreach s,file data safetensors checkpoint graph emit,$B/tests/test_$s)" run-tests
+	    RUN="$(foreach s,file data safetensors npz checkpoint graph emit,$B/tests/test_$s)" run-tests
 
 ours = $(wildcard gen/*.[ch] runtime/*.[ch] tests/*.[ch] tests/bench/*.[ch])
 
@@ -194,7 +202,7 @@ lint:
 
 # --- the comparison with others: tests/bench/peers.c -----------------------------------------------------------------------------------------
 
-PEER_PACKAGES = libdnnl-dev libopenblas-dev python3-torch python3-numpy
+PEER_PACKAGES = libdnnl-dev libopenblas-dev $(TORCH_PACKAGES)
 PEERS = $B/bench/peers --rows "$(ROWS)" --systems "$(SYSTEMS)" --seconds $(or $(SECONDS),1) --text $(TEXT) --out $B/bench
 
 # what the peers' C is given as well as the libraries: this machine's vectors, and glibc's vector tanh and exp by `omp simd`
@@ -215,7 +223,7 @@ bench-plot:
 	@gnuplot -e "folder='$B/bench'" tests/bench/plot.gp
 	@ls $B/bench/*.svg $B/bench/*.png
 
-.PHONY: all setup demo install clean echo check tests run-tests check-slow golden counts counts-check asan valgrind lint bench-peers bench-plot
+.PHONY: all setup demo install clean echo check tests run-tests check-slow check-torch golden counts counts-check asan valgrind lint bench-peers bench-plot
 .PRECIOUS: $B/kernels_%.c $B/%.o
 .DELETE_ON_ERROR:
 
