@@ -160,7 +160,8 @@ static bptt_status place_module(import *i, const char *module, size_t length, bp
                          (int)given_length, given, (int)length, module);
     }
     char *from = strndup(given, given_length);
-    bptt_status status = from != NULL ? BPTT_OK : bptt_fail(error, BPTT_FAILED, "%s: no memory", i->file.path);
+    if (from == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory", i->file.path); }
+    bptt_status status = BPTT_OK;
     for (size_t t = 0; status == BPTT_OK && t < i->file.count; t++) {
         if (!in_module(i->file.tensors[t].name, from, given_length)) { continue; }
         status = rename_tensor(&i->file, &i->file.tensors[t], given_length, module, length, error);

@@ -34,13 +34,13 @@ static uint32_t get(const unsigned char *bytes, size_t count)
 
 /* ---- the archive ---- */
 
-/* One line of the directory, and where the packed bytes lie. */
+/* One line of the directory. */
 typedef struct entry {
     const unsigned char *name;
     size_t name_length;
     uint32_t method, crc;
     size_t packed, unpacked;
-    const unsigned char *bytes;
+    size_t start; /* of the packed bytes */
 } entry;
 
 typedef struct archive {
@@ -54,13 +54,15 @@ typedef struct archive {
 
 static bptt_status fail(const archive *from, const char *what, bptt_error *error)
 {
-    return bptt_fail(error, BPTT_FAILED, "%s: %s", from->path, what);
+    (void)bptt_fail(error, BPTT_FAILED, "%s: %s", from->path, what);
+    return BPTT_FAILED; /* said here, for tools that read this file alone */
 }
 
 static bptt_status fail_entry(const archive *from, const entry *at, const char *what, bptt_error *error)
 {
-    return bptt_fail(error, BPTT_FAILED, "%s: '%.*s': %s", from->path, at->name_length < 100 ? (int)at->name_length : 100,
-                     at->name, what);
+    const int shown = at->name_length < 100 ? (int)at->name_length : 100;
+    (void)bptt_fail(error, BPTT_FAILED, "%s: '%.*s': %s", from->path, shown, at->name, what);
+    return BPTT_FAILED;
 }
 
 static bptt_status find_directory(archive *from, bptt_error *error)
@@ -119,7 +121,7 @@ static bptt_status find_bytes(const archive *from, entry *at, size_t offset, bpt
         return fail_entry(from, at, "its head does not agree with the archive's directory", error);
     }
     if (at->packed > limit - offset - skipped) { return fail_entry(from, at, "truncated", error); }
-    at->bytes = head + skipped;
+    at->start = offset + skipped;
     return BPTT_OK;
 }
 
@@ -172,9 +174,9 @@ static bptt_status read_directory(archive *from, size_t *total, bptt_error *erro
     return BPTT_OK;
 }
 
-static bool inflate_all(const entry *at, unsigned char *to)
+static bool inflate_all(const archive *from, const entry *at, unsigned char *to)
 {
-    z_stream stream = {.next_in = (unsigned char *)(uintptr_t)at->bytes, .avail_in = (uInt)at->packed};
+    z_stream stream = {.next_in = (unsigned char *)(uintptr_t)(from->bytes + at->start), .avail_in = (uInt)at->packed};
     stream.next_out = to;
     stream.avail_out = (uInt)at->unpacked;
     if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) { return false; }
@@ -187,8 +189,8 @@ static bool inflate_all(const entry *at, unsigned char *to)
 static bptt_status unpack(const archive *from, const entry *at, unsigned char *to, bptt_error *error)
 {
     if (at->method == STORED) {
-        memcpy(to, at->bytes, at->unpacked);
-    } else if (!inflate_all(at, to)) {
+        memcpy(to, from->bytes + at->start, at->unpacked);
+    } else if (!inflate_all(from, at, to)) {
         return fail_entry(from, at, "cannot be unpacked (damaged?)", error);
     }
     if (crc32_z(crc32_z(0, NULL, 0), to, at->unpacked) == at->crc) { return BPTT_OK; }

@@ -20,8 +20,8 @@ typedef struct bptt_options {
     size_t override_count;
     bptt_override *maps; /* --map from=to in order; owned */
     size_t map_count;
-    const char *spec; /* --spec */
-    int to;           /* a bptt_export_format */
+    const char *spec;        /* --spec */
+    int to;                  /* a bptt_export_format */
     int backend;             /* a bptt_backend */
     int tokens;              /* 0, 1, 2: u8, u16, u32 */
     bptt_unknown unknown;    /* --unknown */
