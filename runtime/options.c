@@ -159,7 +159,7 @@ static const char *const token_words[] = {"u8", "u16", "u32", NULL};
 /* The last entries of a row are named; `.group = 0` is a row that has none to name. */
 static const option options_table[] = {
     {"--data", "FILE", TEXT, WITH_DATA, FIELD(data), "the tokens", .required = WITH_DATA},
-    {"--weights", "FILE", TEXT, C(GRAD), FIELD(weights), "parameters, a safetensors file", .required = C(GRAD)},
+    {"--weights", "FILE", TEXT, C(GRAD), FIELD(weights), "parameters, a safetensors or npz file", .required = C(GRAD)},
     {"--weights", "CKPT", TEXT, C(DIAGNOSE), FIELD(weights), "parameters, a safetensors file (default: drawn from the seed)",
      .group = 0},
     {"--sequences", "N", WHOLE, C(DIAGNOSE), FIELD(sequences), "sequences to look at, fewer when the file is short", .minimum = 1,
