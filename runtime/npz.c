@@ -361,7 +361,7 @@ bool bptt_npz_like(const char *path)
 /* ---- writing ---- */
 
 /* Failures of a stream of memory stay with it and are asked for at the end. */
-static void put(FILE *to, uint32_t value, size_t count)
+static void put(FILE *to, uint64_t value, size_t count)
 {
     for (size_t i = 0; i < count; i++) { (void)fputc((int)(value >> 8 * i & 0xff), to); }
 }
