@@ -1,6 +1,7 @@
 # plot.gp: `make bench-plot`: draws what `make bench-peers` wrote.  gnuplot -e "folder='build/bench'" tests/bench/plot.gp
 #
-# peers.csv (a line for each row and system) becomes speed.svg and .png; with machine.csv also roofline.svg and .png.
+# peers.csv (a line for each row and system) becomes speed.svg and .png; with machine.csv also roofline.svg and .png.  They show cell
+# rnn; the rows of other cells, if there are any, become gates.svg and .png.
 
 set datafile separator ","
 set datafile missing NaN   # so that a line of another system does not cut a curve
@@ -27,8 +28,8 @@ set tics nomirror out scale 0.5 textcolor rgb "#303030"
 set grid xtics ytics lc rgb "#e4e4e4" lw 1 lt 1
 set logscale xy
 
-# `value` on a line of system number s whose batch is from `least` to `most`, else nothing; V apart, since it changes the picture
-pick(s, value) = (strcol(6) eq word(systems, s) && column(5) >= least && column(5) <= most) ? value : NaN
+# `value` on a line of cell rnn and system number s whose batch is from `least` to `most`, else nothing; V apart, since it changes the picture
+pick(s, value) = (strcol(12) eq "rnn" && strcol(6) eq word(systems, s) && column(5) >= least && column(5) <= most) ? value : NaN
 few(value) = column(3) < 1000 ? value : NaN
 
 # numbers of the systems that ran
@@ -107,4 +108,45 @@ do for [format in "svg png"] {
          peers using (pick(1, intensity(0))):(column(8) * (strcol(1) eq "words" ? 0.8 : 1.16)):1 with labels \
              textcolor rgb "#08519c" font ",10" notitle
     unset output
+}
+
+# --- cells with gates: a group of bars for each row ---
+
+gated = system(sprintf("awk -F, 'NR > 1 && $12 != \"rnn\" && !seen[$1]++ { print $1 }' '%s'", peers))
+place(name) = sum [i = 1:words(gated)] (word(gated, i) eq name ? i : 0)
+shown = ""   # systems with such rows
+do for [s = 1:words(systems)] {
+    lines = system(sprintf("awk -F, '$12 != \"rnn\" && $6 == \"%s\"' '%s' | wc -l", word(systems, s), peers))
+    if (int(lines) > 0) { shown = shown." ".s }
+}
+bar = words(shown) > 0 ? 0.8 / words(shown) : 1
+offset(s) = bar * (sum [i = 1:words(shown)] (word(shown, i) + 0 == s ? i - 0.5 : 0)) - 0.4
+
+if (words(gated) > 0) {
+    unset logscale
+    set style fill solid 0.85 noborder
+    do for [format in "svg png"] {
+        if (format eq "png") {
+            set terminal pngcairo size 1100,520 font "DejaVu Sans,12" background rgb "white"
+        } else {
+            set terminal svg size 1100,520 font "DejaVu Sans,14" background rgb "white"
+        }
+        set output folder."/gates.".format
+        set title "gru and lstm, whole training steps (V = 65, T = 64; x32: B = 32, else B = 1)"
+        unset xlabel
+        set ylabel "GFLOP/s"
+        set xrange [0.4:words(gated) + 0.6]
+        set yrange [0:1.05 * peak]
+        set xtics ("" 0) noenhanced
+        do for [i = 1:words(gated)] { set xtics add (word(gated, i) i) }
+        set ytics autofreq
+        set lmargin at screen 0.08
+        set rmargin at screen 0.80
+        set bmargin at screen 0.10
+        set key at screen 0.81, 0.90 left top reverse Left samplen 2 spacing 1.4 noenhanced
+        plot peak with lines lc rgb "#b00000" dt 2 lw 1.5 title sprintf("peak, %.0f GFLOP/s", peak), \
+             for [s in shown] peers using (strcol(12) ne "rnn" && strcol(6) eq word(systems, s + 0) ? \
+                 place(strcol(1)) + offset(s + 0) : NaN):8:(0.92 * bar) with boxes lt (s + 0) title word(titles, s + 0)
+        unset output
+    }
 }
