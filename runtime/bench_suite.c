@@ -1,7 +1,7 @@
 /* bench_suite.c: the specs that `bptt bench` runs by default, by name.  See bench.h.
  *
- * First cell rnn, from a net of a few vectors to one that fits no cache, batch 1 and more; then the cells with gates.  tests/bench
- * compares the same rows with other systems.  Depends on spec.h.
+ * First cell rnn, from a net of a few vectors to one that fits no cache, batch 1 and more; then the cells with gates.
+ * tests/bench compares these rows with other systems.  Depends on spec.h.
  */
 #include "bench.h"
 

@@ -1,8 +1,9 @@
 """What the Python peers share: the task, and the conversation with peers.c, all of it over stdin and stdout.
 
-First comes a line "cell G H V T B chunks rate epsilon limit", then W_xh [V][G H], W_hh [H][G H], W_hy [H][V] as float32 and x, y
-[chunks][T][B] as uint32; the G gates of a row are side by side in PyTorch's order.  The answer is "ready".  Then each line "n" asks for n steps and is answered by "seconds loss": the
-processor time of these steps and the loss of the last one.  The end of stdin ends the peer.
+First comes a line "cell G H V T B chunks rate epsilon limit", then W_xh [V][G H], W_hh [H][G H], W_hy [H][V] as float32 and x,
+y [chunks][T][B] as uint32; the G gates of a row are side by side in PyTorch's order.  The answer is "ready".  Then each line
+"n" asks for n steps and is answered by "seconds loss": the processor time of these steps and the loss of the last one.  The
+end of stdin ends the peer.
 """
 
 import sys

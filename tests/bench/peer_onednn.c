@@ -1,5 +1,4 @@
-/* peer_onednn.c: oneDNN's primitives vanilla_rnn, lbr_gru and lstm, forward training and backward, with its products for the output
- * layer.
+/* peer_onednn.c: oneDNN's vanilla_rnn, lbr_gru and lstm, forward training and backward, with its products for the output layer.
  *
  * lbr_gru ("linear before reset") is PyTorch's gru, second bias of the candidate and all, with gates in the order z, r, n.
  * The primitive takes its input as a dense row, but a token is a row of W_xh.  There are two honest ways round that:

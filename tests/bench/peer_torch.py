@@ -1,7 +1,7 @@
 """PyTorch: nn.RNN (nn.GRU, nn.LSTM), nn.Linear, cross entropy, Adagrad, clip_grad_norm_, one thread.  A peer of peers.c.
 
-The recurrent layer takes its input as a dense row, but a token is a row of W_xh.  For a small vocabulary the row is one-hot; for a large one
-it comes from nn.Embedding with sparse gradients, through an identity that is not trained.
+The recurrent layer takes its input as a dense row, but a token is a row of W_xh.  For a small vocabulary the row is one-hot; for
+a large one it comes from nn.Embedding with sparse gradients, through an identity that is not trained.
 
 The second bias of a gate is the same bias again, so it is not trained; but that of GRU's candidate is another.
 """

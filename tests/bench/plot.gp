@@ -1,13 +1,14 @@
 # plot.gp: `make bench-plot`: draws what `make bench-peers` wrote.  gnuplot -e "folder='build/bench'" tests/bench/plot.gp
 #
-# peers.csv (a line for each row and system) becomes speed.svg and .png; with machine.csv also roofline.svg and .png.  They show cell
-# rnn; the rows of other cells, if there are any, become gates.svg and .png.
+# peers.csv (a line for each row and system) becomes speed.svg and .png; with machine.csv also roofline.svg and .png.  They show
+# cell rnn; the rows of other cells, if there are any, become gates.svg and .png.
 
 set datafile separator ","
 set datafile missing NaN   # so that a line of another system does not cut a curve
 peers = folder."/peers.csv"
 figure(what) = real("0".system(sprintf("awk -F, '$1 == \"%s\" { print $2 }' %s/machine.csv", what, folder)))
 peak = figure("peak")
+top = 1.7 * peak   # of an axis
 
 # --- systems, in the order of the key ---
 
@@ -53,7 +54,7 @@ do for [format in "svg png"] {
     set xlabel "hidden units H"
     set xtics (16, 32, 64, 128, 256, 512, 1024)
     set ytics (0.1, 1, 10, 100)
-    set yrange [0.05:200]
+    set yrange [0.05:top]
     do for [panel = 1:2] {
         least = panel == 1 ? 1 : 2
         most = panel == 1 ? 1 : 1e9
@@ -94,7 +95,7 @@ do for [format in "svg png"] {
     set xlabel "FLOP per byte"
     set ylabel "GFLOP/s"
     set xrange [0.4:200]
-    set yrange [1:200]
+    set yrange [1:top]
     set xtics (0.5, 1, 2, 5, 10, 20, 50, 100, 200)
     set ytics (1, 2, 5, 10, 20, 50, 100)
     set lmargin at screen 0.08
@@ -127,9 +128,9 @@ if (words(gated) > 0) {
     set style fill solid 0.85 noborder
     do for [format in "svg png"] {
         if (format eq "png") {
-            set terminal pngcairo size 1100,520 font "DejaVu Sans,12" background rgb "white"
+            set terminal pngcairo size 1200,520 font "DejaVu Sans,12" background rgb "white"
         } else {
-            set terminal svg size 1100,520 font "DejaVu Sans,14" background rgb "white"
+            set terminal svg size 1200,520 font "DejaVu Sans,14" background rgb "white"
         }
         set output folder."/gates.".format
         set title "gru and lstm, whole training steps (V = 65, T = 64; x32: B = 32, else B = 1)"
@@ -141,9 +142,9 @@ if (words(gated) > 0) {
         do for [i = 1:words(gated)] { set xtics add (word(gated, i) i) }
         set ytics autofreq
         set lmargin at screen 0.08
-        set rmargin at screen 0.80
+        set rmargin at screen 0.77
         set bmargin at screen 0.10
-        set key at screen 0.81, 0.90 left top reverse Left samplen 2 spacing 1.4 noenhanced
+        set key at screen 0.78, 0.90 left top reverse Left samplen 2 spacing 1.4 noenhanced
         plot peak with lines lc rgb "#b00000" dt 2 lw 1.5 title sprintf("peak, %.0f GFLOP/s", peak), \
              for [s in shown] peers using (strcol(12) ne "rnn" && strcol(6) eq word(systems, s + 0) ? \
                  place(strcol(1)) + offset(s + 0) : NaN):8:(0.92 * bar) with boxes lt (s + 0) title word(titles, s + 0)
