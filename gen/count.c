@@ -70,10 +70,20 @@ static double parameter_reals(const bptt_plan *plan, const bptt_action *action, 
     return action->turned ? (double)action->depth * (double)tensor->turned_stride : (double)tensor->rows * width;
 }
 
+/* The steps that have a loss, as a share of all. */
+static double share_with_loss(const bptt_spec *spec)
+{
+    int64_t stretches[BPTT_MAX_STRETCHES][2], steps = 0;
+    const int count = bptt_spec_loss_steps(spec, stretches);
+    for (int i = 0; i < count; i++) { steps += stretches[i][1] - stretches[i][0]; }
+    return (double)steps / (double)spec->T;
+}
+
 static void count_action(bptt_plan *plan, const bptt_action *action)
 {
     bptt_ref places[3 + 3 * BPTT_MAX_ELEMENTS];
-    const double steps = (double)plan->spec->K - (action->into_previous ? 1 : 0);
+    const double share = action->region == BPTT_REGION_HEAD ? share_with_loss(plan->spec) : 1;
+    const double steps = share * (double)plan->spec->K - (action->into_previous ? 1 : 0);
     const double all = steps * (double)plan->spec->batch, rows = (double)bptt_call_rows(plan, action);
     const int count = places_of(action, places);
     double reals = parameter_reals(plan, action, rows);

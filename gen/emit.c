@@ -84,6 +84,7 @@ static void push_action(lua_State *L, const bptt_action *action)
     set_integer(L, "level", action->level);
     set_string(L, "fill", fills[action->fill]);
     set_string(L, "loss", bptt_op_name(action->loss));
+    set_number(L, "smoothing", action->smoothing);
     set_string(L, "cut", cuts[action->cut]);
     set_integer(L, "unit", action->unit);
     set_string(L, "name", action->name);
@@ -145,6 +146,7 @@ static void push_params(lua_State *L, const bptt_plan *plan)
         set_integer(L, "stride", tensor->stride);
         set_integer(L, "offset", (int64_t)tensor->offset);
         set_boolean(L, "leads", tensor->leader == p); /* of the matrix that it is columns of */
+        set_boolean(L, "table", param->table);
         set_boolean(L, "sparse", tensor->sparse);
         set_boolean(L, "turned", tensor->turned);
         set_integer(L, "turned_stride", tensor->turned_stride);
@@ -204,6 +206,24 @@ static void push_scale(lua_State *L, const char *name, const bptt_init *init)
     lua_setfield(L, -2, name);
 }
 
+/* The stretches of steps that have a loss, first and last + 1; nothing when all have. */
+static void push_steps(lua_State *L, const bptt_spec *spec)
+{
+    int64_t stretches[BPTT_MAX_STRETCHES][2];
+    const int count = bptt_spec_loss_steps(spec, stretches);
+    if (spec->loss_at.kind == BPTT_STEPS_ALL) { return; }
+    lua_newtable(L);
+    for (int i = 0; i < count; i++) {
+        lua_newtable(L);
+        lua_pushinteger(L, stretches[i][0]);
+        lua_rawseti(L, -2, 1);
+        lua_pushinteger(L, stretches[i][1]);
+        lua_rawseti(L, -2, 2);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_setfield(L, -2, "loss_steps");
+}
+
 static void push_spec(lua_State *L, const bptt_spec *spec)
 {
     lua_newtable(L);
@@ -212,9 +232,13 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     set_integer(L, "hidden", spec->hidden);
     set_integer(L, "vocab", spec->vocab);
     set_integer(L, "inputs", spec->inputs);
+    set_integer(L, "embedding", spec->embedding);
     set_integer(L, "targets", spec->outputs);
+    set_boolean(L, "tie", spec->tie);
+    set_number(L, "smoothing", spec->smoothing);
     set_boolean(L, "tokens", bptt_spec_tokens(spec));
     set_boolean(L, "labels", bptt_spec_labels(spec));
+    push_steps(L, spec);
     set_string(L, "loss", bptt_spec_word("loss", (int)spec->loss));
     set_string(L, "output_activation", bptt_spec_word("output_activation", (int)spec->output_activation));
     lua_pushlstring(L, (const char *)spec->alphabet, (size_t)spec->alphabet_size);

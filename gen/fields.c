@@ -31,6 +31,8 @@ const bptt_field bptt_fields[] = {
     {"vocab", BPTT_KIND_VOCAB, AT(vocab), 2, INT32_MAX, .fallback = "0", .later = true,
      .help = "token ids, V; without inputs x is a token, without outputs the target is one"},
     {"inputs", BPTT_KIND_INTEGER, AT(inputs), 0, 65536, .fallback = "0", .later = true, .help = "reals of an input, D"},
+    {"embedding", BPTT_KIND_INTEGER, AT(embedding), 0, 65536, .fallback = "0", .later = true,
+     .help = "reals of the row that a token becomes, E"},
     {"outputs", BPTT_KIND_INTEGER, AT(outputs), 0, 65536, .fallback = "0", .later = true, .help = "reals of a target, Q"},
     {"T", BPTT_KIND_INTEGER, AT(T), 1, 65536, .help = "time steps of a sequence"},
     {"K", BPTT_KIND_INTEGER, AT(K), 1, 65536, .fallback = "T", .help = "truncation horizon, steps of a chunk, at most T"},
@@ -40,6 +42,12 @@ const bptt_field bptt_fields[] = {
      .fallback = "outputs > 0 and \"squared_error\" or \"cross_entropy\"", .help = "loss of a step"},
     {"output_activation", BPTT_KIND_CHOICE, AT(output_activation), .words = WORDS("identity", "sigmoid", "tanh"),
      .fallback = "\"identity\"", .later = true, .help = "g in the squared error (g(o_t) - d_t)^2"},
+    {"loss_at", BPTT_KIND_STEPS, AT(loss_at), .words = WORDS("all", "last"), .fallback = "\"all\"", .later = true,
+     .help = "steps of a sequence that have an output and a loss"},
+    {"tie", BPTT_KIND_BOOLEAN, AT(tie), .fallback = "false", .later = true,
+     .help = "the output layer's matrix is the embedding's"},
+    {"smoothing", BPTT_KIND_NUMBER, AT(smoothing), .low = 0, .high = 0.999999, .fallback = "0", .later = true,
+     .help = "share of a label that is spread over all of them"},
     {"reduction", BPTT_KIND_CHOICE, AT(reduction), .words = WORDS("mean", "sum"), .fallback = "\"mean\"",
      .help = "how the losses of a chunk become one"},
     {"carry", BPTT_KIND_BOOLEAN, AT(carry), .fallback = "true", .help = "the state goes on from sequence to sequence"},
@@ -486,6 +494,33 @@ static void expect_integer(const bptt_field *field, char *text, size_t size)
     bptt_append(text, size, "an integer from %lld to %lld", (long long)field->min, (long long)field->max);
 }
 
+static bptt_status read_number(bptt_reader *r, lua_State *L, int index)
+{
+    double value = 0;
+    if (!number_at(L, index, r->field->low, r->field->high, &value)) { return unexpected(r, L, index); }
+    memcpy(slot(r->field, r->spec), &value, sizeof value);
+    return BPTT_OK;
+}
+
+static void write_number(double number, FILE *out)
+{
+    char text[64];
+    format_number(number, text, sizeof text);
+    (void)fputs(text, out);
+}
+
+static void write_real(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    double value;
+    memcpy(&value, const_slot(field, spec), sizeof value);
+    write_number(value, out);
+}
+
+static void expect_number(const bptt_field *field, char *text, size_t size)
+{
+    bptt_append(text, size, "a number from %g to %g", field->low, field->high);
+}
+
 static bptt_status read_boolean(bptt_reader *r, lua_State *L, int index)
 {
     if (!lua_isboolean(L, index)) { return unexpected(r, L, index); }
@@ -590,6 +625,66 @@ static void expect_vocab(const bptt_field *field, char *text, size_t size)
 {
     expect_integer(field, text, size);
     bptt_append(text, size, ", or a string of 2 to 256 distinct bytes");
+}
+
+/* Step `step` after all before it; false: too many stretches. */
+static bool add_step(bptt_steps *steps, int64_t step)
+{
+    if (steps->count > 0 && steps->stretches[steps->count - 1].last + 1 == step) {
+        steps->stretches[steps->count - 1].last++;
+        return true;
+    }
+    if (steps->count == BPTT_MAX_STRETCHES) { return false; }
+    steps->stretches[steps->count].first = steps->stretches[steps->count].last = (int32_t)step;
+    steps->count++;
+    return true;
+}
+
+static bptt_status read_steps(bptt_reader *r, lua_State *L, int index)
+{
+    enum { LONGEST = 65536 };
+    bptt_steps steps = {.kind = BPTT_STEPS_LIST};
+    const int word = bptt_word_at(L, index, r->field->words);
+    const lua_Unsigned length = lua_istable(L, index) ? lua_rawlen(L, index) : 0;
+    if (word < 0 && (length == 0 || length > LONGEST)) { return unexpected(r, L, index); }
+    if (word >= 0) { steps.kind = word == 0 ? BPTT_STEPS_ALL : BPTT_STEPS_LAST; }
+    int64_t before = 0, step = 0;
+    for (lua_Integer i = 1; word < 0 && i <= (lua_Integer)length; i++) {
+        (void)lua_rawgeti(L, index, i);
+        if (!integer_at(L, lua_gettop(L), &step) || step <= before || step > LONGEST) {
+            char part[32];
+            (void)snprintf(part, sizeof part, "[%lld]", (long long)i);
+            return expected(r, L, lua_gettop(L), part, "a step, from 1 and rising");
+        }
+        if (!add_step(&steps, step)) {
+            return bptt_reader_fail(r, NULL, "loss_at: expected at most %d stretches of steps", BPTT_MAX_STRETCHES);
+        }
+        before = step;
+        lua_pop(L, 1);
+    }
+    memcpy(slot(r->field, r->spec), &steps, sizeof steps);
+    return BPTT_OK;
+}
+
+static void write_steps(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    const bptt_steps *steps = const_slot(field, spec);
+    if (steps->kind != BPTT_STEPS_LIST) {
+        (void)fprintf(out, "\"%s\"", field->words[steps->kind]);
+        return;
+    }
+    for (int i = 0; i < steps->count; i++) {
+        for (int32_t step = steps->stretches[i].first; step <= steps->stretches[i].last; step++) {
+            (void)fprintf(out, "%s%d", i == 0 && step == steps->stretches[i].first ? "{" : ", ", (int)step);
+        }
+    }
+    (void)fputc('}', out);
+}
+
+static void expect_steps(const bptt_field *field, char *text, size_t size)
+{
+    append_words(field->words, text, size);
+    bptt_append(text, size, ", or a list of steps, like {1, 2, 5}");
 }
 
 /* A rule as it is read: its family and its kind. */
@@ -736,13 +831,6 @@ static bptt_status read_rule(bptt_reader *r, lua_State *L, int index)
     return BPTT_OK;
 }
 
-static void write_number(double number, FILE *out)
-{
-    char text[64];
-    format_number(number, text, sizeof text);
-    (void)fputs(text, out);
-}
-
 static void write_rule(const bptt_field *field, const bptt_spec *spec, FILE *out)
 {
     const struct family *family = &families[field->kind];
@@ -783,26 +871,6 @@ const char *bptt_spec_rate(const bptt_spec *spec, const char *name, int i, doubl
         }
     }
     return NULL;
-}
-
-static bptt_status read_number(bptt_reader *r, lua_State *L, int index)
-{
-    double number = 0;
-    if (!number_at(L, index, r->field->low, r->field->high, &number)) { return unexpected(r, L, index); }
-    memcpy(slot(r->field, r->spec), &number, sizeof number);
-    return BPTT_OK;
-}
-
-static void write_number_field(const bptt_field *field, const bptt_spec *spec, FILE *out)
-{
-    double number;
-    memcpy(&number, const_slot(field, spec), sizeof number);
-    write_number(number, out);
-}
-
-static void expect_number(const bptt_field *field, char *text, size_t size)
-{
-    bptt_append(text, size, "a number from %g to %g", field->low, field->high);
 }
 
 /* Pushes key and value of a table's only entry; false: it has none or several. */
@@ -879,9 +947,10 @@ static const struct kind {
     [BPTT_KIND_SIZES] = {read_sizes, write_sizes, expect_sizes},
     [BPTT_KIND_BOOLEAN] = {read_boolean, write_boolean, expect_boolean},
     [BPTT_KIND_VOCAB] = {read_vocab, write_vocab, expect_vocab},
+    [BPTT_KIND_STEPS] = {read_steps, write_steps, expect_steps},
     [BPTT_KIND_OPTIMIZER] = {read_rule, write_rule, expect_rule},
     [BPTT_KIND_SCHEDULE] = {read_rule, write_rule, expect_rule},
-    [BPTT_KIND_NUMBER] = {read_number, write_number_field, expect_number},
+    [BPTT_KIND_NUMBER] = {read_number, write_real, expect_number},
     [BPTT_KIND_SCALE] = {read_scale, write_scale, expect_scale},
 };
 

@@ -19,6 +19,7 @@ typedef enum {
     BPTT_KIND_SIZES,     /* an integer, or a list of them, one a layer */
     BPTT_KIND_BOOLEAN,   /**/
     BPTT_KIND_VOCAB,     /* an integer, 0: none, or an alphabet */
+    BPTT_KIND_STEPS,     /* one of `words`, or a list of integers, from 1 to T */
     BPTT_KIND_OPTIMIZER, /* one of `words`, or {word, name = number, ...}: a rule with its rates */
     BPTT_KIND_SCHEDULE,  /* the same */
     BPTT_KIND_NUMBER,    /* low .. high */
@@ -40,7 +41,7 @@ typedef struct bptt_field {
 
 /* Ended by a row whose name is NULL; a field stands after those that its default names. */
 extern const bptt_field bptt_fields[];
-enum { BPTT_FIELD_COUNT = 28 };
+enum { BPTT_FIELD_COUNT = 32 };
 
 /* The spec under way. */
 typedef struct bptt_reader {

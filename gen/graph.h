@@ -50,7 +50,7 @@ enum { BPTT_MAX_NODES = 8192, BPTT_MAX_PARAMS = 256, BPTT_MAX_STATES = 32, BPTT_
     X(SOFTMAX_ADJOINT, "softmax_adjoint", ROW, 2)                            /* v (u - u'v), v = softmax */                      \
     X(SLICE, "slice", ROW, 1)                                                /* rows of u from number c on, counted from 0 */    \
     X(PLACE, "place", ROW, 1)                                                /* u behind c zeros, and zeros behind it */         \
-    X(CROSS_ENTROPY, "cross_entropy", LOSS, 2)                               /* -log softmax(u)[y] */                            \
+    X(CROSS_ENTROPY, "cross_entropy", LOSS, 2)                               /* -log softmax(u)[y], smoothed */                  \
     X(CROSS_ENTROPY_ADJOINT, "cross_entropy_adjoint", LOSS, 2)               /* softmax(u) - onehot(y) */                        \
     X(SQUARED_ERROR, "squared_error", LOSS, 2)                               /* sum of (u - d) (u - d) */                        \
     X(SQUARED_ERROR_ADJOINT, "squared_error_adjoint", LOSS, 2)               /* 2 (u - d) */                                     \
@@ -86,6 +86,7 @@ typedef struct bptt_param {
     char file[BPTT_FILE_MAX]; /* name in weight files */
     char twin[BPTT_FILE_MAX]; /* second bias there, "": none */
     int part, parts;          /* it is this one, from 0, of so many blocks of outputs of the tensor there: a gate */
+    bool table;               /* files hold [inputs][outputs], as of an embedding */
 } bptt_param;
 
 typedef struct bptt_state {
@@ -101,6 +102,7 @@ typedef struct bptt_graph {
     int count, capacity;
     int forward; /* nodes [0, forward) are the forward step, the rest its adjoint */
     int loss;
+    double smoothing; /* of the labels of a cross entropy */
     bptt_param params[BPTT_MAX_PARAMS];
     int param_count;
     bptt_state states[BPTT_MAX_STATES];

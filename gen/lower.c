@@ -569,6 +569,7 @@ static bptt_status lower_loss(lowering *l, int n)
     bptt_action *action = add_action(l, BPTT_LOSS, head, n);
     if (action == NULL) { return BPTT_FAILED; }
     action->loss = node->op;
+    action->smoothing = logits ? l->graph->smoothing : 0;
     action->in = ref_of(l, node->a);
     if (!logits) { action->out = gradient_of_loss(l, n); } /* softmax works in place */
     action->cols = node_at(l, node->a)->rows;
@@ -605,7 +606,9 @@ static bptt_status lower_gradient(lowering *l, int p, int n, int phase, bool *fi
     action->depth = -1;
     action->adjoint = ref_of(l, matrix ? node->a : n);
     if (matrix && !scatter) { action->in = ref_of(l, node->b); }
-    action->fill = *first ? BPTT_FILL_ZERO : BPTT_FILL_ADD;
+    /* where not every step has a loss, HEAD may have no rows: then the gradient is cleared beforehand */
+    const bool cleared = phase == bptt_phase(l->plan, BPTT_REGION_HEAD, 0) && l->plan->spec->loss_at.kind != BPTT_STEPS_ALL;
+    action->fill = *first && !cleared ? BPTT_FILL_ZERO : BPTT_FILL_ADD;
     *first = false;
     action->flop = (matrix && !scatter ? 2.0 * (double)param->cols : 1.0) * (double)param->rows;
     char label[2][64];

@@ -105,6 +105,7 @@ typedef struct bptt_action {
     bool turned;        /* reads the [outputs][inputs] copy of the matrix */
     bool alternates;    /* in STEP and BACK: every second step sums from the last term to the first */
     bptt_op loss;       /* of BPTT_LOSS */
+    double smoothing;   /* the same */
     bptt_fill fill;
     int bias; /* param, for FILL_BIAS; -1: none */
     bptt_ref out, in, adjoint;

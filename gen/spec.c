@@ -307,7 +307,7 @@ static bptt_status match_overrides(bptt_reader *r, const bptt_override *override
 
 bool bptt_spec_tokens(const bptt_spec *spec)
 {
-    return spec->inputs == 0;
+    return spec->inputs == 0 || spec->embedding > 0;
 }
 
 bool bptt_spec_labels(const bptt_spec *spec)
@@ -315,9 +315,21 @@ bool bptt_spec_labels(const bptt_spec *spec)
     return spec->outputs == 0;
 }
 
+int bptt_spec_loss_steps(const bptt_spec *spec, int64_t stretches[BPTT_MAX_STRETCHES][2])
+{
+    const bptt_steps *at = &spec->loss_at;
+    stretches[0][0] = at->kind == BPTT_STEPS_LAST ? spec->T - 1 : 0;
+    stretches[0][1] = spec->T;
+    for (int i = 0; at->kind == BPTT_STEPS_LIST && i < at->count; i++) {
+        stretches[i][0] = at->stretches[i].first - 1;
+        stretches[i][1] = at->stretches[i].last;
+    }
+    return at->kind == BPTT_STEPS_LIST ? at->count : 1;
+}
+
 int64_t bptt_spec_input_size(const bptt_spec *spec)
 {
-    return spec->inputs > 0 ? spec->inputs : spec->vocab;
+    return spec->inputs + spec->embedding > 0 ? spec->inputs + spec->embedding : spec->vocab;
 }
 
 int64_t bptt_spec_output_size(const bptt_spec *spec)
@@ -378,7 +390,9 @@ static bptt_status check_layers(bptt_reader *r)
 static bptt_status check_data(bptt_reader *r)
 {
     static const char *const vocab[] = {"vocab", "inputs", "outputs", NULL}, *const loss[] = {"loss", "outputs", NULL},
-                             *const activation[] = {"output_activation", "loss", NULL};
+                             *const activation[] = {"output_activation", "loss", NULL},
+                             *const tie[] = {"tie", "embedding", "hidden", NULL},
+                             *const smoothing[] = {"smoothing", "loss", NULL};
     const bptt_spec *spec = r->spec;
     const char *word = bptt_spec_word("loss", (int)spec->loss);
     if (spec->vocab == 0 && (bptt_spec_tokens(spec) || bptt_spec_labels(spec))) {
@@ -390,6 +404,17 @@ static bptt_status check_data(bptt_reader *r)
     if (spec->vocab > 0 && !bptt_spec_tokens(spec) && !bptt_spec_labels(spec)) {
         blame(r, vocab);
         return bptt_reader_fail(r, NULL, "vocab with inputs and outputs, which are reals: nothing is a token; expected no vocab");
+    }
+    if (spec->tie && (spec->embedding != spec->hidden || !bptt_spec_labels(spec))) {
+        blame(r, tie);
+        return bptt_reader_fail(r, NULL, "tie = true with embedding = %lld, hidden = %lld: one matrix for both needs %s",
+                                (long long)spec->embedding, (long long)spec->hidden,
+                                bptt_spec_labels(spec) ? "embedding = hidden" : "labels, no outputs");
+    }
+    if (spec->smoothing > 0 && spec->loss != BPTT_CROSS_ENTROPY) {
+        blame(r, smoothing);
+        return bptt_reader_fail(r, NULL, "smoothing with loss = \"%s\": expected \"cross_entropy\", whose labels it smooths",
+                                word);
     }
     if ((spec->loss == BPTT_CROSS_ENTROPY) != bptt_spec_labels(spec)) {
         blame(r, loss);
@@ -411,11 +436,15 @@ static bptt_status check_together(bptt_reader *r)
 {
     static const char *const horizon[] = {"K", "T", NULL};
     static const char *const parts[] = {"threads", "batch", NULL};
+    static const char *const steps[] = {"loss_at", "T", NULL};
     static const char *const spelled[] = {"threads", "unroll", NULL};
     static const char *const products[][4] = {
-        {"batch", "T", NULL},           {"hidden", "hidden", NULL},     {"hidden", "vocab", NULL},
-        {"T", "batch", "hidden", NULL}, {"T", "batch", "vocab", NULL},  {"hidden", "inputs", NULL},
-        {"hidden", "outputs", NULL},    {"T", "batch", "inputs", NULL}, {"T", "batch", "outputs", NULL},
+        {"batch", "T", NULL},           {"hidden", "hidden", NULL},
+        {"hidden", "vocab", NULL},      {"T", "batch", "hidden", NULL},
+        {"T", "batch", "vocab", NULL},  {"hidden", "inputs", NULL},
+        {"hidden", "outputs", NULL},    {"hidden", "embedding", NULL},
+        {"embedding", "vocab", NULL},   {"T", "batch", "embedding", NULL},
+        {"T", "batch", "inputs", NULL}, {"T", "batch", "outputs", NULL},
     };
     bptt_status status = check_layers(r);
     if (status != BPTT_OK) { return status; }
@@ -423,6 +452,12 @@ static bptt_status check_together(bptt_reader *r)
         blame(r, horizon);
         return bptt_reader_fail(r, NULL, "K = %lld is more than T = %lld, expected K from 1 to T", (long long)r->spec->K,
                                 (long long)r->spec->T);
+    }
+    int64_t stretches[BPTT_MAX_STRETCHES][2];
+    const int64_t end = stretches[bptt_spec_loss_steps(r->spec, stretches) - 1][1];
+    if (end > r->spec->T) {
+        blame(r, steps);
+        return bptt_reader_fail(r, NULL, "loss_at: step %lld is beyond T = %lld", (long long)end, (long long)r->spec->T);
     }
     if (r->spec->threads > r->spec->batch) {
         blame(r, parts);

@@ -90,6 +90,17 @@ typedef struct bptt_init {
     double scale;
 } bptt_init;
 
+enum { BPTT_MAX_STRETCHES = 64 };
+
+/* Steps of a sequence, in stretches of consecutive ones. */
+typedef struct bptt_steps {
+    enum { BPTT_STEPS_ALL, BPTT_STEPS_LAST, BPTT_STEPS_LIST } kind;
+    int count; /* of stretches, when it is a list */
+    struct {
+        int32_t first, last; /* from 1 */
+    } stretches[BPTT_MAX_STRETCHES];
+} bptt_steps;
+
 typedef struct bptt_spec {
     char name[BPTT_NAME_MAX]; /* a C identifier, prefix of everything emitted */
     bptt_cell cell;           /* unless there are equations */
@@ -102,6 +113,7 @@ typedef struct bptt_spec {
     int size_count;                 /* 0: every layer has `hidden` */
     int64_t vocab;                  /* V, token ids 0 .. V-1; 0: no tokens */
     int64_t inputs;                 /* D, reals of an input; 0: none */
+    int64_t embedding;              /* E, a token becomes a row of so many reals; 0: it stays a one-hot vector */
     int64_t outputs;                /* Q, reals of a target; 0: targets are labels, tokens */
     int64_t T;                      /* steps of a sequence */
     int64_t K;                      /* truncation horizon, steps of a chunk, 1 <= K <= T */
@@ -109,6 +121,9 @@ typedef struct bptt_spec {
     bptt_dtype dtype;
     bptt_loss loss;
     bptt_output_activation output_activation; /* g in the squared error of g(o) */
+    bptt_steps loss_at;                       /* where there is an output and a loss */
+    bool tie;                                 /* the embedding's table is the output layer's matrix too */
+    double smoothing;                         /* of labels: their share that is spread over all of them, 0 <= smoothing < 1 */
     bptt_reduction reduction;
     bool carry; /* the state goes on from sequence to sequence */
     bptt_optimizer optimizer;
@@ -151,6 +166,8 @@ int64_t bptt_spec_width(const bptt_spec *spec, int64_t layer);
 /* What a step of a sequence is given: a token or not, a label or not; beside these inputs and outputs say. */
 bool bptt_spec_tokens(const bptt_spec *spec);
 bool bptt_spec_labels(const bptt_spec *spec);
+/* The stretches of steps with a loss, of T: first and last + 1, from 0.  Returns how many, 1 to BPTT_MAX_STRETCHES. */
+int bptt_spec_loss_steps(const bptt_spec *spec, int64_t stretches[BPTT_MAX_STRETCHES][2]);
 /* Sizes of x, as the cell sees it, and of o. */
 int64_t bptt_spec_input_size(const bptt_spec *spec);
 int64_t bptt_spec_output_size(const bptt_spec *spec);

@@ -47,7 +47,7 @@ static int apply(lua_State *L, bptt_op op, int a, int b)
 {
     const bptt_node *nodes = graph_of(L)->nodes;
     bptt_error error = {""};
-    if (op != BPTT_OP_MATVEC && (nodes[a].cols > 0 || (b >= 0 && nodes[b].cols > 0))) {
+    if (op != BPTT_OP_MATVEC && op != BPTT_OP_MATVEC_T && (nodes[a].cols > 0 || (b >= 0 && nodes[b].cols > 0))) {
         return luaL_error(L, "%s takes vectors, not a matrix", bptt_op_name(op));
     }
     int node = bptt_graph_apply(graph_of(L), op, a, b, &error);
@@ -191,7 +191,9 @@ static lua_Integer check_size(lua_State *L, int index)
     return size;
 }
 
-/* The layer whose cell is traced, from 0; -1: the output layer. */
+enum { OUTPUT_LAYER = -1, INPUT_LAYER = -2 };
+
+/* The layer whose cell is traced, from 0, or one of the two. */
 static int layer_of(lua_State *L)
 {
     lua_getfield(L, LUA_REGISTRYINDEX, "bptt layer");
@@ -255,6 +257,15 @@ static int matrix(lua_State *L)
 {
     lua_Integer rows = check_size(L, 1);
     return add_param(L, rows, check_size(L, 2), 3, 4);
+}
+
+/* table(inputs, outputs, "name in files"): a matrix that files hold as an embedding, [inputs][outputs] */
+static int table(lua_State *L)
+{
+    lua_Integer inputs = check_size(L, 1);
+    int results = add_param(L, check_size(L, 2), inputs, 3, 4);
+    graph_of(L)->params[graph_of(L)->param_count - 1].table = true;
+    return results;
 }
 
 /* vector(size, "name in files", "second name", what its elements start at); all but the first may be left out */
@@ -423,16 +434,23 @@ static void add_values(lua_State *L, bptt_graph *graph, const bptt_spec *spec)
     add_function(L, graph, "output_activation", g == BPTT_OUTPUT_IDENTITY ? identity : operation, outputs[g]);
     lua_pushnumber(L, spec->forget_bias);
     lua_setfield(L, -2, "forget_bias");
+    lua_pushboolean(L, spec->tie);
+    lua_setfield(L, -2, "tie");
+    if (spec->embedding > 0) {
+        add_function(L, graph, "table", table, BPTT_OP_PARAM);
+        add_function(L, graph, "transposed", operation, BPTT_OP_MATVEC_T);
+    }
 }
 
-/* One text's surroundings: a layer's cell, or the output layer. */
+/* One text's surroundings: the input layer, a layer's cell, or the output layer. */
 typedef struct surroundings {
     bptt_graph *graph;
     const bptt_spec *spec;
-    int layer;     /* -1: the output layer */
-    int64_t width; /* `hidden` */
-    int in;        /* node that comes from below: x of a cell, top of the output layer */
-    int target;    /* of the output layer */
+    int layer;               /* from 0, or one of the two */
+    int64_t width;           /* `hidden` */
+    int in;                  /* node that comes from below: x of a cell, top of the output layer */
+    int target;              /* of the output layer */
+    int token, reals, table; /* what an embedding is made from, and its matrix; -1: none */
 } surroundings;
 
 static void offer_node(lua_State *L, const char *name, int node)
@@ -452,7 +470,15 @@ static void add_surroundings(lua_State *L, const surroundings *s)
         add_size(L, "hidden", s->width);
         add_size(L, "input", s->graph->nodes[s->in].rows);
         offer_node(L, "x", s->in);
+    } else if (s->layer == INPUT_LAYER) {
+        add_size(L, "vocab", s->spec->vocab);
+        add_size(L, "embedding", s->spec->embedding);
+        lua_pushboolean(L, s->reals >= 0);
+        lua_setfield(L, 3, "both");
+        offer_node(L, "token", s->token);
+        if (s->reals >= 0) { offer_node(L, "v", s->reals); }
     } else {
+        if (s->table >= 0) { offer_node(L, "E", s->table); }
         add_size(L, "inputs", s->graph->nodes[s->in].rows);
         add_size(L, "outputs", bptt_spec_output_size(s->spec));
         offer_node(L, "top", s->in);
@@ -569,21 +595,39 @@ static bptt_status finish(lua_State *L, bptt_graph *graph, bptt_error *error)
     return check_names(graph, error);
 }
 
+static int add_input(bptt_graph *graph, bptt_op op, int64_t rows, const char *name, bptt_error *error)
+{
+    bptt_node node = {.op = op, .a = -1, .b = -1, .rows = rows, .symbol = -1};
+    (void)snprintf(node.name, sizeof node.name, "%s", name);
+    return bptt_graph_add(graph, &node, error);
+}
+
+/* What a step is given: a token, reals or both, and a label or reals that are wanted. */
 static bptt_status add_leaves(const bptt_spec *spec, bptt_graph *graph, surroundings *s, bptt_error *error)
 {
-    const bool tokens = bptt_spec_tokens(spec), labels = bptt_spec_labels(spec);
-    const bptt_node x = {.op = tokens ? BPTT_OP_INPUT : BPTT_OP_INPUT_REAL,
-                         .a = -1,
-                         .b = -1,
-                         .rows = bptt_spec_input_size(spec),
-                         .symbol = -1,
-                         .name = "x"};
-    bptt_node target = {
-        .op = labels ? BPTT_OP_TARGET : BPTT_OP_TARGET_REAL, .a = -1, .b = -1, .rows = bptt_spec_output_size(spec), .symbol = -1};
-    target.name[0] = labels ? 'y' : 'd';
-    s->in = bptt_graph_add(graph, &x, error);
-    s->target = s->in < 0 ? -1 : bptt_graph_add(graph, &target, error);
+    const bool tokens = bptt_spec_tokens(spec), labels = bptt_spec_labels(spec), both = tokens && spec->inputs > 0;
+    s->token = s->reals = -1;
+    if (tokens) { s->token = add_input(graph, BPTT_OP_INPUT, spec->vocab, spec->embedding > 0 ? "token" : "x", error); }
+    if (tokens && s->token < 0) { return BPTT_FAILED; }
+    if (spec->inputs > 0) { s->reals = add_input(graph, BPTT_OP_INPUT_REAL, spec->inputs, both ? "v" : "x", error); }
+    if (spec->inputs > 0 && s->reals < 0) { return BPTT_FAILED; }
+    s->in = tokens ? s->token : s->reals;
+    s->target =
+        add_input(graph, labels ? BPTT_OP_TARGET : BPTT_OP_TARGET_REAL, bptt_spec_output_size(spec), labels ? "y" : "d", error);
     return s->target < 0 ? BPTT_FAILED : BPTT_OK;
+}
+
+/* The layer of the embedding, if there is one: what it calls x goes on. */
+static bptt_status run_input(bptt_sandbox *sandbox, surroundings *s, bptt_error *error)
+{
+    s->layer = INPUT_LAYER;
+    s->table = -1;
+    if (s->spec->embedding == 0) { return BPTT_OK; }
+    bptt_status status = run(sandbox, s, bptt_embedded("cells/input.lua"), "input.lua", error);
+    if (status != BPTT_OK) { return status; }
+    s->in = node_named(bptt_sandbox_state(sandbox), "x");
+    s->table = node_named(bptt_sandbox_state(sandbox), "E");
+    return BPTT_OK;
 }
 
 /* What goes on from a layer: the value named output, or else its first state. */
@@ -611,7 +655,7 @@ static bptt_status run_cells(bptt_sandbox *sandbox, surroundings *s, const char 
         if (status == BPTT_OK) { status = find_output(bptt_sandbox_state(sandbox), s, first_state, error); }
         if (status != BPTT_OK) { return status; }
     }
-    s->layer = -1;
+    s->layer = OUTPUT_LAYER;
     return BPTT_OK;
 }
 
@@ -619,10 +663,12 @@ bptt_status bptt_trace_text(const bptt_spec *spec, const char *cell, const char 
 {
     memset(graph, 0, sizeof *graph);
     graph->source = source;
+    graph->smoothing = spec->smoothing;
     bptt_sandbox *sandbox = bptt_sandbox_new();
     if (sandbox == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory to trace %s", source); }
     surroundings s = {.graph = graph, .spec = spec};
     bptt_status status = add_leaves(spec, graph, &s, error);
+    if (status == BPTT_OK) { status = run_input(sandbox, &s, error); }
     if (status == BPTT_OK) { status = run_cells(sandbox, &s, cell, error); }
     if (status == BPTT_OK) { status = run(sandbox, &s, bptt_embedded("cells/output.lua"), "output.lua", error); }
     if (status == BPTT_OK) { status = finish(bptt_sandbox_state(sandbox), graph, error); }

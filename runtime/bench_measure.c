@@ -9,6 +9,7 @@
 #include "backend.h"
 #include "generate.h"
 #include "machine.h"
+#include "rows.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -30,14 +31,14 @@ typedef struct contest {
     const bptt_spec *spec;
     contender contenders[BPTT_TIMINGS];
     size_t count;
-    uint32_t *x, *y; /* one chunk */
+    bptt_rows rows; /* one chunk */
 } contest;
 
 /* A chunk with an update of its own, even where a spec adds up the gradients of several. */
 static void one_step(const contest *c, contender *one)
 {
     const bptt_model *model = one->program.model;
-    one->loss = model->gradient(model, one->memory, &(bptt_rows){.x = c->x, .y = c->y}, 0);
+    one->loss = model->gradient(model, one->memory, &c->rows, 0);
     one->norm = model->update(model, one->memory);
 }
 
@@ -68,19 +69,6 @@ static bptt_status open_all(contest *c, bptt_timing *timings, bptt_error *error)
         bptt_status status = open_contender(c, place, error);
         if (status != BPTT_OK && place == BPTT_TIMED_TCC) { return status; }
         if (status != BPTT_OK) { timings[place].missing = *error; }
-    }
-    return BPTT_OK;
-}
-
-static bptt_status make_tokens(contest *c, uint64_t seed, bptt_error *error)
-{
-    const size_t count = (size_t)(c->spec->K * c->spec->batch);
-    c->x = malloc(count * sizeof *c->x);
-    c->y = malloc(count * sizeof *c->y);
-    if (c->x == NULL || c->y == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for %zu tokens", count); }
-    for (size_t i = 0; i < count; i++) {
-        c->x[i] = (uint32_t)(bptt_random(&seed) % (uint64_t)c->spec->vocab);
-        c->y[i] = (uint32_t)(bptt_random(&seed) % (uint64_t)c->spec->vocab);
     }
     return BPTT_OK;
 }
@@ -174,7 +162,7 @@ bptt_status bptt_bench_measure(bptt_bench *bench, uint64_t seed, double seconds,
     contest c = {.spec = &bench->spec};
     memset(bench->timings, 0, sizeof bench->timings);
     bptt_status status = count_work(bench, error);
-    if (status == BPTT_OK) { status = make_tokens(&c, seed, error); }
+    if (status == BPTT_OK) { status = bptt_rows_draw(c.spec, (size_t)c.spec->K, seed, &c.rows, error); }
     if (status == BPTT_OK) { status = open_all(&c, bench->timings, error); }
     if (status == BPTT_OK) { status = compare(&c, error); }
     if (status == BPTT_OK) { bench->cores = time_all(&c, seconds); }
@@ -184,7 +172,6 @@ bptt_status bptt_bench_measure(bptt_bench *bench, uint64_t seed, double seconds,
         free(one->memory);
         bptt_program_close(&one->program);
     }
-    free(c.x);
-    free(c.y);
+    bptt_rows_free(&c.rows);
     return status;
 }

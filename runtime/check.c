@@ -12,6 +12,7 @@
 #include "json.h"
 #include "machine.h"
 #include "options.h"
+#include "rows.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -34,7 +35,8 @@ typedef struct check_row {
 typedef struct check {
     bptt_spec spec;
     runner reference; /* generic loops in double */
-    uint32_t *x, *y;  /* a sequence */
+    bptt_rows wide;   /* a sequence, reals in double */
+    bptt_rows own;    /* the same numbers in the spec's dtype */
     check_row rows[MOST_ROWS];
     size_t count;
     uint64_t random;
@@ -155,8 +157,8 @@ static double scale_of(const runner *r, size_t block, const bptt_tensor *t)
 /* --- comparisons ------------------------------------------------------------------------------------------------------------------------- */
 
 /* Central difference of the reference's loss by one parameter, from its present state, which is left as it was. */
-static double difference(const check *c, const bptt_tensor *t, uint32_t i, uint32_t j, const uint32_t *x, const uint32_t *y,
-                         uint32_t chunk, void *state, size_t state_bytes)
+static double difference(const check *c, const bptt_tensor *t, uint32_t i, uint32_t j, const bptt_rows *rows, uint32_t chunk,
+                         void *state, size_t state_bytes)
 {
     const double step = c->spec.activation == BPTT_RELU ? 1e-7 : 1e-5; /* relu: few kinks within reach */
     const bptt_model *m = c->reference.program.model;
@@ -165,7 +167,7 @@ static double difference(const check *c, const bptt_tensor *t, uint32_t i, uint3
     for (int side = 0; side < 2; side++) {
         set(&c->reference, m->param, t, i, j, middle + (side == 0 ? step : -step));
         m->refresh(m, c->reference.memory);
-        loss[side] = m->loss(m, c->reference.memory, &(bptt_rows){.x = x, .y = y}, chunk);
+        loss[side] = m->loss(m, c->reference.memory, rows, chunk);
         memcpy((char *)c->reference.memory + m->state, state, state_bytes);
     }
     set(&c->reference, m->param, t, i, j, middle);
@@ -174,8 +176,8 @@ static double difference(const check *c, const bptt_tensor *t, uint32_t i, uint3
 }
 
 /* Some elements of every tensor, chosen at random among those of tokens that occur. */
-static bptt_status compare_differences(check *c, const runner *r, const uint32_t *x, const uint32_t *y, uint32_t chunk,
-                                       size_t tokens, bptt_error *error)
+static bptt_status compare_differences(check *c, const runner *r, const bptt_rows *rows, uint32_t chunk, size_t tokens,
+                                       bptt_error *error)
 {
     const bptt_model *m = c->reference.program.model, *generated = r->program.model;
     const size_t state_bytes = bptt_state_bytes(m);
@@ -187,10 +189,10 @@ static bptt_status compare_differences(check *c, const runner *r, const uint32_t
         const double scale = fmax(scale_of(r, generated->grad, g), 1e-3);
         double worst = 0;
         for (int k = 0; k < ELEMENTS; k++) {
-            /* Of W_xh only rows of tokens that occur can differ from 0; they come first, now and then another. */
+            /* Of what is read by token only rows of tokens that occur can differ from 0; they come first, now and then another. */
             uint32_t i = draw(c, t->rows), j = draw(c, t->cols);
-            if (strcmp(t->name, "W_xh") == 0 && k % 4 != 0) { i = x[draw(c, tokens)]; }
-            const double expected = difference(c, t, i, j, x, y, chunk, state, state_bytes);
+            if (rows->x != NULL && t->rows == m->vocab && k % 4 != 0) { i = rows->x[draw(c, tokens)]; }
+            const double expected = difference(c, t, i, j, rows, chunk, state, state_bytes);
             const double off = fabs(get(r, generated->grad, g, i, j) - expected) / scale;
             if (!(off <= worst)) { worst = off; }
         }
@@ -226,7 +228,7 @@ static void compare_gradients(check *c, const runner *r, const char *label, doub
 static bptt_status follow(check *c, const runner *r, const char *label, double tolerance, bool differences, bptt_error *error)
 {
     const bptt_model *m = c->reference.program.model, *generated = r->program.model;
-    const uint32_t *x = c->x, *y = c->y;
+    const bool wide = r->spec.dtype == BPTT_F64;
     char what[96];
     (void)snprintf(what, sizeof what, "loss: %s against generic f64", label);
     m->init(m, c->reference.memory, c->spec.seed);
@@ -234,17 +236,18 @@ static bptt_status follow(check *c, const runner *r, const char *label, double t
         const size_t steps = chunk + 1 < m->chunks ? m->horizon : m->steps - (size_t)chunk * m->horizon,
                      tokens = steps * m->batch;
         copy_model(r, &c->reference);
-        const double loss = generated->gradient(generated, r->memory, &(bptt_rows){.x = x, .y = y}, chunk);
+        const size_t row = (size_t)chunk * m->horizon * m->batch;
+        const bptt_rows rows = bptt_rows_from(&c->reference.spec, &c->wide, row);
+        const bptt_rows own = wide ? rows : bptt_rows_from(&c->spec, &c->own, row);
+        const double loss = generated->gradient(generated, r->memory, &own, chunk);
         /* the first and the last chunk are differenced: the last one may be shorter */
         if (differences && (chunk == 0 || chunk + 1 == m->chunks)) {
-            bptt_status status = compare_differences(c, r, x, y, chunk, tokens, error);
+            bptt_status status = compare_differences(c, r, &rows, chunk, tokens, error);
             if (status != BPTT_OK) { return status; }
         }
-        const double expected = m->gradient(m, c->reference.memory, &(bptt_rows){.x = x, .y = y}, chunk);
+        const double expected = m->gradient(m, c->reference.memory, &rows, chunk);
         add_row(c, what, fabs(loss - expected) / (1e-3 + fabs(expected)), tolerance);
         compare_gradients(c, r, label, tolerance);
-        x += tokens;
-        y += tokens;
     }
     return BPTT_OK;
 }
@@ -253,11 +256,13 @@ static bptt_status follow(check *c, const runner *r, const char *label, double t
 static void compare_start(check *c, const runner *r)
 {
     const bptt_model *m = r->program.model;
+    const size_t labels = bptt_rows_labels(&c->reference.spec, &c->wide, 0, (size_t)m->horizon * m->batch);
+    if (!bptt_spec_labels(&c->spec) || c->spec.loss_at.kind != BPTT_STEPS_ALL) { return; }
     memset((char *)r->memory + m->param, 0, m->block * m->real_size);
     m->refresh(m, r->memory);
     m->reset(m, r->memory);
-    double loss = m->loss(m, r->memory, &(bptt_rows){.x = c->x, .y = c->y}, 0);
-    if (c->spec.reduction == BPTT_SUM) { loss /= (double)m->horizon * m->batch; }
+    double loss = m->loss(m, r->memory, &c->wide, 0);
+    if (c->spec.reduction == BPTT_SUM) { loss /= (double)labels; }
     add_row(c, "zero weights: loss against ln V", fabs(loss - log((double)m->vocab)) / log((double)m->vocab), 1e-12);
 }
 
@@ -328,16 +333,10 @@ static void print_json(const check *c, size_t failed)
 
 static bptt_status prepare(check *c, uint64_t seed, bptt_error *error)
 {
-    const size_t tokens = (size_t)c->spec.T * (size_t)c->spec.batch;
     c->random = seed;
-    c->x = malloc(tokens * sizeof *c->x);
-    c->y = malloc(tokens * sizeof *c->y);
-    if (c->x == NULL || c->y == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for %zu tokens", tokens); }
-    for (size_t i = 0; i < tokens; i++) {
-        c->x[i] = draw(c, (uint64_t)c->spec.vocab);
-        c->y[i] = draw(c, (uint64_t)c->spec.vocab);
-    }
-    return open_runner(&c->reference, &c->spec, BPTT_F64, BPTT_UNROLL_AUTO, BPTT_BACKEND_GENERIC, error);
+    bptt_status status = open_runner(&c->reference, &c->spec, BPTT_F64, BPTT_UNROLL_AUTO, BPTT_BACKEND_GENERIC, error);
+    if (status == BPTT_OK) { status = bptt_rows_draw(&c->reference.spec, (size_t)c->spec.T, seed, &c->wide, error); }
+    return status == BPTT_OK ? bptt_rows_draw(&c->spec, (size_t)c->spec.T, seed, &c->own, error) : status;
 }
 
 bptt_status bptt_command_check(const bptt_options *options, bptt_error *error)
@@ -358,8 +357,8 @@ bptt_status bptt_command_check(const bptt_options *options, bptt_error *error)
         if (c->reference.spec.text != NULL) { close_runner(&c->reference); }
         bptt_spec_free(&c->spec);
     }
-    free(c->x);
-    free(c->y);
+    bptt_rows_free(&c->wide);
+    bptt_rows_free(&c->own);
     free(c);
     if (status == BPTT_OK && failed > 0) { return bptt_fail(error, BPTT_FAILED, "%zu comparisons do not match", failed); }
     return status;

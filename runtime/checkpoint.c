@@ -102,7 +102,8 @@ static bptt_status join_slot(layout *all, const piece *at, const char *prefix, c
 static bptt_status add_piece(layout *all, const char *prefix, piece made, const char *twin, bptt_error *error)
 {
     made.slot[0] = made.slot[1] = NONE;
-    bptt_status status = join_slot(all, &made, prefix, made.turned ? made.tensor->file : made.tensor->name, &made.slot[0], error);
+    bptt_status status =
+        join_slot(all, &made, prefix, made.tensor->file != NULL ? made.tensor->file : made.tensor->name, &made.slot[0], error);
     if (status == BPTT_OK && twin != NULL) { status = join_slot(all, &made, prefix, twin, &made.slot[1], error); }
     all->pieces[all->piece_count++] = made;
     return status;
@@ -116,7 +117,8 @@ static bptt_status add_block(layout *all, const bptt_model *model, const char *p
     bptt_status status = BPTT_OK;
     for (size_t i = 0; status == BPTT_OK && i < model->tensor_count; i++) {
         const bptt_tensor *tensor = &model->tensors[i];
-        const piece made = {.tensor = tensor, .base = base, .real_size = model->real_size, .turned = true, .finite = finite};
+        const piece made = {
+            .tensor = tensor, .base = base, .real_size = model->real_size, .turned = tensor->table == 0, .finite = finite};
         status = add_piece(all, prefix, made, twins ? tensor->twin : NULL, error);
     }
     for (size_t i = first; status == BPTT_OK && twins && i < all->slot_count; i++) {
@@ -139,7 +141,9 @@ static bptt_status add_training(layout *all, const bptt_model *model, bptt_error
     for (size_t i = 0; status == BPTT_OK && i < model->moment_count && i < 2; i++) {
         status = add_block(all, model, prefixes[i], model->moment[i], false, false, error);
     }
-    if (status == BPTT_OK && model->accumulate > 0) { status = add_block(all, model, "gradient.", model->grad, true, false, error); }
+    if (status == BPTT_OK && model->accumulate > 0) {
+        status = add_block(all, model, "gradient.", model->grad, true, false, error);
+    }
     for (size_t i = 0; status == BPTT_OK && i < model->state_count; i++) {
         const piece state = {.tensor = &model->states[i], .base = model->state, .real_size = model->real_size};
         status = add_piece(all, "state.", state, NULL, error);

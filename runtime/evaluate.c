@@ -88,22 +88,24 @@ bptt_status bptt_evaluate(bptt_companion *companion, const bptt_data *data, cons
 {
     const bptt_model *model = companion->program.model;
     bptt_feed feed;
-    bptt_status status = bptt_feed_open(&feed, model, data, what, error);
+    bptt_status status = bptt_feed_open(&feed, &companion->spec, data, what, error);
     if (status != BPTT_OK) { return status; }
     model->reset(model, companion->memory);
     double sum = 0.0;
     uint64_t tokens = 0;
-    for (size_t labels = bptt_feed_next(&feed); labels > 0 && isfinite(sum); labels = bptt_feed_next(&feed)) {
+    while (isfinite(sum) && bptt_feed_next(&feed)) {
         double loss = model->loss(model, companion->memory, &feed.rows, feed.chunk);
-        sum += bptt_loss_sum(&companion->spec, loss, labels);
-        tokens += labels;
+        sum += bptt_loss_sum(&companion->spec, loss, feed.labels);
+        tokens += feed.labels;
     }
     bptt_feed_close(&feed);
     if (!isfinite(sum)) {
         return bptt_fail(error, BPTT_FAILED, "%s: the loss is not finite within the first %" PRIu64 " tokens", what, tokens);
     }
+    if (tokens == 0) { return bptt_fail(error, BPTT_FAILED, "%s: has nothing to predict where the spec has a loss", what); }
     double loss = sum / (double)tokens;
     *evaluation = (bptt_evaluation){.tokens = tokens, .loss = loss, .bits = bptt_bits(loss), .perplexity = exp(loss)};
+    evaluation->text = bptt_spec_labels(&companion->spec);
     return BPTT_OK;
 }
 
@@ -111,6 +113,7 @@ void bptt_evaluation_json(const bptt_evaluation *evaluation, bptt_json *json)
 {
     bptt_json_whole(json, "tokens", evaluation->tokens);
     bptt_json_real(json, "loss", evaluation->loss);
+    if (!evaluation->text) { return; }
     bptt_json_real(json, "bits_per_character", evaluation->bits);
     bptt_json_real(json, "perplexity", evaluation->perplexity);
 }
@@ -119,6 +122,10 @@ void bptt_evaluation_json(const bptt_evaluation *evaluation, bptt_json *json)
 
 static void print_evaluation(const bptt_evaluation *evaluation, bool as_json)
 {
+    if (!as_json && !evaluation->text) {
+        printf("numbers             %" PRIu64 "\nloss                %.9g per number\n", evaluation->tokens, evaluation->loss);
+        return;
+    }
     if (!as_json) {
         printf("tokens              %" PRIu64 "\nloss                %.9g nats per token\n"
                "bits per character  %.6f\nperplexity          %.6g\n",

@@ -25,9 +25,10 @@ void bptt_companion_copy(bptt_companion *companion, const bptt_model *model, con
 void bptt_companion_close(bptt_companion *companion);
 
 typedef struct bptt_evaluation {
-    uint64_t tokens;         /* predictions */
-    double loss;             /* nats per token */
+    uint64_t tokens;         /* predictions: labels, or numbers of targets */
+    double loss;             /* nats per token; per number the squared error, or nats */
     double bits, perplexity; /* the same, as bits per token and as exp(loss) */
+    bool text;               /* the loss is of labels */
 } bptt_evaluation;
 
 double bptt_bits(double loss); /* nats to bits */

@@ -1,33 +1,105 @@
 /* feed.c: streams cut into sequences of T and chunks of K.  See feed.h. */
 #include "feed.h"
 
-#include <stdlib.h>
+#include <math.h>
 
-bptt_status bptt_feed_open(bptt_feed *feed, const bptt_model *model, const bptt_data *data, const char *what, bptt_error *error)
+/* Sequences of the file are sequences of T steps, each from a state of zero. */
+static bptt_status open_sequences(bptt_feed *feed, const char *what, bptt_error *error)
 {
-    *feed = (bptt_feed){.steps = model->steps, .horizon = model->horizon, .chunks = model->chunks};
-    bptt_status status = bptt_stream_open(&feed->stream, data->tokens, data->count, model->batch, what, error);
-    if (status != BPTT_OK) { return status; }
-    /* Two 32-bit factors: the product fits a size_t. */
-    size_t tokens = (size_t)model->horizon * model->batch;
-    feed->x = calloc(tokens, sizeof *feed->x);
-    feed->y = calloc(tokens, sizeof *feed->y);
-    if (feed->x == NULL || feed->y == NULL) {
-        bptt_feed_close(feed);
-        return bptt_fail(error, BPTT_FAILED, "no memory for a chunk of %zu tokens", tokens);
+    const bptt_spec *spec = feed->spec;
+    const bptt_data *data = feed->data;
+    const size_t length = data->length - data->forecast;
+    if (spec->carry) {
+        return bptt_fail(error, BPTT_FAILED, "%s: has sequences that each begin anew; expected carry = false", what);
     }
-    feed->rows = (bptt_rows){.x = feed->x, .y = feed->y};
+    if (length > (size_t)spec->T) {
+        return bptt_fail(error, BPTT_FAILED, "%s: has sequences of %zu steps; expected at most T = %lld", what, length,
+                         (long long)spec->T);
+    }
+    bptt_stream_open_sequences(&feed->stream, data->count / data->length, length, (size_t)spec->T, (size_t)spec->batch);
     return BPTT_OK;
 }
 
-size_t bptt_feed_next(bptt_feed *feed)
+bptt_status bptt_feed_open(bptt_feed *feed, const bptt_spec *spec, const bptt_data *data, const char *what, bptt_error *error)
 {
-    size_t rest = feed->steps - feed->next * feed->horizon;
-    size_t labels = bptt_stream_next(&feed->stream, rest < feed->horizon ? rest : feed->horizon, feed->x, feed->y);
-    if (labels == 0) { return 0; }
+    const size_t batch = (size_t)spec->batch;
+    *feed = (bptt_feed){.spec = spec, .data = data, .chunks = (uint32_t)((spec->T + spec->K - 1) / spec->K)};
+    bptt_status status = data->length > 0 ? open_sequences(feed, what, error)
+                         : data->tokens != NULL
+                             ? bptt_stream_open(&feed->stream, data->tokens, data->count, batch, what, error)
+                             : bptt_stream_open_rows(&feed->stream, bptt_data_predictions(data), batch, what, error);
+    return status == BPTT_OK ? bptt_rows_new(spec, (size_t)spec->K, &feed->rows, error) : status;
+}
+
+/* The row of the data, or NULL: none, to row `at` of the chunk.  Returns the labels that count. */
+static size_t give_row(bptt_feed *feed, const double *row, size_t at)
+{
+    const bptt_spec *spec = feed->spec;
+    const size_t D = (size_t)spec->inputs, Q = (size_t)spec->outputs, columns = feed->data->columns;
+    const size_t first = bptt_spec_tokens(spec) ? 1 : 0;
+    size_t labels = 0;
+    if (first > 0) { ((uint32_t *)(uintptr_t)feed->rows.x)[at] = row != NULL ? (uint32_t)row[0] : 0; }
+    for (size_t i = 0; i < D; i++) { bptt_rows_put(spec, feed->rows.v, at * D + i, row != NULL ? row[first + i] : 0); }
+    if (bptt_spec_labels(spec)) {
+        const bool counts = row != NULL && !isnan(row[first + D]);
+        ((uint32_t *)(uintptr_t)feed->rows.y)[at] = counts ? (uint32_t)row[first + D] : BPTT_NO_LABEL;
+        labels += counts;
+    }
+    const double *targets = row == NULL ? NULL : feed->data->forecast ? row + columns + first : row + first + D;
+    for (size_t i = 0; i < Q; i++) {
+        const double target = targets != NULL ? targets[i] : (double)NAN;
+        bptt_rows_put(spec, feed->rows.d, at * Q + i, target);
+        labels += isnan(target) ? 0 : 1;
+    }
+    return labels;
+}
+
+static size_t next_rows(bptt_feed *feed, size_t steps)
+{
+    const bptt_data *data = feed->data;
+    const size_t B = feed->stream.batch, longest = bptt_stream_steps(&feed->stream);
+    size_t labels = 0;
+    for (size_t i = 0; i < steps * B; i++) {
+        size_t prediction = 0;
+        const bool inside = bptt_stream_at(&feed->stream, i % B, feed->stream.position + i / B, &prediction);
+        /* a sequence of the file that is forecast has one row more than predictions */
+        const size_t row =
+            data->length > 0 ? prediction / feed->stream.length * data->length + prediction % feed->stream.length : prediction;
+        labels += give_row(feed, inside ? data->reals + row * data->columns : NULL, i);
+    }
+    feed->stream.position = steps < longest - feed->stream.position ? feed->stream.position + steps : longest;
+    return labels;
+}
+
+/* Labels of the rows at steps that have a loss; the model does not look at the others. */
+static size_t count_labels(const bptt_feed *feed, size_t steps)
+{
+    int64_t stretches[BPTT_MAX_STRETCHES][2];
+    const bptt_spec *spec = feed->spec;
+    const int count = bptt_spec_loss_steps(spec, stretches);
+    const int64_t before = (int64_t)feed->next * spec->K;
+    size_t labels = 0;
+    for (int s = 0; s < count; s++) {
+        const int64_t from = stretches[s][0] - before, to = stretches[s][1] - before;
+        for (int64_t t = from > 0 ? from : 0; t < to && t < (int64_t)steps; t++) {
+            labels += bptt_rows_labels(spec, &feed->rows, (size_t)(t * spec->batch), (size_t)spec->batch);
+        }
+    }
+    return labels;
+}
+
+bool bptt_feed_next(bptt_feed *feed)
+{
+    const size_t rest = (size_t)(feed->spec->T - (int64_t)feed->next * feed->spec->K), K = (size_t)feed->spec->K;
+    const size_t steps = rest < K ? rest : K;
+    if (bptt_feed_done(feed)) { return false; }
+    feed->labels = feed->data->tokens != NULL ? bptt_stream_next(&feed->stream, steps, (uint32_t *)(uintptr_t)feed->rows.x,
+                                                                 (uint32_t *)(uintptr_t)feed->rows.y)
+                                              : next_rows(feed, steps);
+    if (feed->spec->loss_at.kind != BPTT_STEPS_ALL) { feed->labels = count_labels(feed, steps); }
     feed->chunk = feed->next;
     feed->next = (feed->next + 1) % feed->chunks;
-    return labels;
+    return true;
 }
 
 bool bptt_feed_done(const bptt_feed *feed)
@@ -37,8 +109,17 @@ bool bptt_feed_done(const bptt_feed *feed)
 
 uint64_t bptt_feed_tokens(const bptt_feed *feed)
 {
+    const bptt_stream *stream = &feed->stream;
+    if (bptt_feed_done(feed)) { return stream->predictions; }
     /* Stream lengths differ by at most one, so before the last step all of them are whole. */
-    return bptt_feed_done(feed) ? feed->stream.predictions : feed->stream.position * feed->stream.batch;
+    if (stream->sequences == 0) { return stream->position * stream->batch; }
+    uint64_t tokens = 0;
+    for (size_t b = 0; b < stream->batch; b++) { /* before the last sequences are begun, all are there */
+        const size_t group = stream->position / stream->steps, step = stream->position % stream->steps;
+        const bool last = group * stream->batch + b < stream->sequences;
+        tokens += group * stream->length + (!last ? 0 : step < stream->length ? step : stream->length);
+    }
+    return tokens;
 }
 
 void bptt_feed_rewind(bptt_feed *feed)
@@ -49,8 +130,7 @@ void bptt_feed_rewind(bptt_feed *feed)
 
 void bptt_feed_close(bptt_feed *feed)
 {
-    free(feed->x);
-    free(feed->y);
+    bptt_rows_free(&feed->rows);
     *feed = (bptt_feed){0};
 }
 

@@ -13,11 +13,19 @@
 #include <string.h>
 #include <tgmath.h>
 
-enum { W_XH, W_HH, B_H, W_HY, B_Y, TENSORS };
+enum { E, W_XH, W_HH, B_H, W_HY, B_Y, TENSORS }; /* E: embedding; tied with it, W_HY is not there */
 
 struct generic {
-    bptt_model model; /* first: a bptt_model of ours is cast back */
-    bptt_tensor tensors[TENSORS], state;
+    bptt_model model;                    /* first: a bptt_model of ours is cast back */
+    bptt_tensor tensors[TENSORS], state; /* those that are there */
+    int at[TENSORS];                     /* where each is in tensors; -1: not there */
+    size_t input, output;                /* reals of x, or V where it is a token; of o */
+    bptt_loss loss;
+    bptt_output_activation g;
+    double smoothing;
+    bool tie;
+    int stretch_count; /* of steps with a loss */
+    int64_t stretches[BPTT_MAX_STRETCHES][2];
     bptt_activation activation;
     bptt_reduction reduction;
     bool carry;
@@ -26,7 +34,8 @@ struct generic {
     bptt_clip clip;
     bptt_init init, init_recurrent;
     char name[BPTT_NAME_MAX], digest[BPTT_DIGEST_SIZE];
-    size_t h, p, d; /* workspace, bytes from the start: states [K + 1][B][H], logits to dO [K][B][V], dA of two steps [2][B][H] */
+    size_t h, p,
+        d; /* workspace, bytes from the start: states [K + 1][B][H], logits to dO [K][B][V or Q], dA of two steps [2][B][H] */
 };
 
 static const struct generic *generic_of(const bptt_model *self)
@@ -45,14 +54,6 @@ static size_t chunk_steps(const struct generic *net, uint32_t chunk)
     return rest < horizon ? rest : horizon;
 }
 
-/* Labels that count. */
-static size_t count_labels(const struct generic *net, size_t count, const uint32_t *y)
-{
-    size_t labels = 0;
-    for (size_t i = 0; i < count; i++) { labels += y[i] < net->model.vocab; }
-    return labels;
-}
-
 /* Whether the gradient of a chunk is the first since the last update; counts it, and its labels, when gradients are added up. */
 static bool begin_gradient(const struct generic *net, double *progress, uint32_t chunk, size_t labels)
 {
@@ -63,12 +64,14 @@ static bool begin_gradient(const struct generic *net, double *progress, uint32_t
     return first;
 }
 
-/* What each label's loss counts for. */
-static double loss_weight(const struct generic *net, size_t count, const uint32_t *y)
+/* Whether step t of a chunk has a loss. */
+static bool has_loss(const struct generic *net, uint32_t chunk, size_t t)
 {
-    if (net->reduction == BPTT_SUM) { return 1; }
-    const size_t labels = count_labels(net, count, y);
-    return labels > 0 ? 1 / (double)labels : 0;
+    const int64_t step = (int64_t)chunk * net->model.horizon + (int64_t)t;
+    for (int i = 0; i < net->stretch_count; i++) {
+        if (step >= net->stretches[i][0] && step < net->stretches[i][1]) { return true; }
+    }
+    return false;
 }
 
 /* The schedules of spec.h. */
@@ -139,8 +142,14 @@ static bool set_size(uint32_t *field, int64_t size)
 static bool set_sizes(struct generic *net, const bptt_spec *spec)
 {
     bptt_model *model = &net->model;
-    if (!set_size(&model->hidden, spec->hidden) || !set_size(&model->vocab, spec->vocab) || !set_size(&model->steps, spec->T) ||
-        !set_size(&model->horizon, spec->K) || !set_size(&model->batch, spec->batch)) {
+    model->vocab = (uint32_t)spec->vocab; /* these are at most INT32_MAX */
+    model->inputs = (uint32_t)spec->inputs;
+    model->targets = (uint32_t)spec->outputs;
+    net->input = (size_t)bptt_spec_input_size(spec);
+    net->output = (size_t)bptt_spec_output_size(spec);
+    net->stretch_count = bptt_spec_loss_steps(spec, net->stretches);
+    if (!set_size(&model->hidden, spec->hidden) || !set_size(&model->steps, spec->T) || !set_size(&model->horizon, spec->K) ||
+        !set_size(&model->batch, spec->batch)) {
         return false;
     }
     model->chunks = (uint32_t)((spec->T + spec->K - 1) / spec->K);
@@ -148,20 +157,30 @@ static bool set_sizes(struct generic *net, const bptt_spec *spec)
 }
 
 /* The tensor table and the size of its block. */
-static bool set_tensors(struct generic *net)
+static bool set_tensors(struct generic *net, uint32_t embedding)
 {
-    const uint32_t H = net->model.hidden, V = net->model.vocab;
+    const uint32_t H = net->model.hidden, input = (uint32_t)net->input, output = (uint32_t)net->output;
     const bptt_tensor tensors[TENSORS] = {
-        [W_XH] = {.name = "W_xh", .file = "rnn.weight_ih_l0", .rank = 2, .rows = V, .cols = H, .parts = 1},
+        [E] = {.name = "E",
+               .file = "embedding.weight",
+               .rank = 2,
+               .rows = net->model.vocab,
+               .cols = embedding,
+               .parts = 1,
+               .table = 1},
+        [W_XH] = {.name = "W_xh", .file = "rnn.weight_ih_l0", .rank = 2, .rows = input, .cols = H, .parts = 1},
         [W_HH] = {.name = "W_hh", .file = "rnn.weight_hh_l0", .rank = 2, .rows = H, .cols = H, .parts = 1},
         [B_H] = {.name = "b_h", .file = "rnn.bias_ih_l0", .twin = "rnn.bias_hh_l0", .rank = 1, .rows = 1, .cols = H, .parts = 1},
-        [W_HY] = {.name = "W_hy", .file = "out.weight", .rank = 2, .rows = H, .cols = V, .parts = 1},
-        [B_Y] = {.name = "b_y", .file = "out.bias", .rank = 1, .rows = 1, .cols = V, .parts = 1},
+        [W_HY] = {.name = "W_hy", .file = "out.weight", .rank = 2, .rows = H, .cols = output, .parts = 1},
+        [B_Y] = {.name = "b_y", .file = "out.bias", .rank = 1, .rows = 1, .cols = output, .parts = 1},
     };
-    memcpy(net->tensors, tensors, sizeof tensors);
     size_t end = 0;
     for (int i = 0; i < TENSORS; i++) {
-        bptt_tensor *tensor = &net->tensors[i];
+        const bool there = i == E ? embedding > 0 : i == W_HY ? !net->tie : true;
+        net->at[i] = there ? (int)net->model.tensor_count++ : -1;
+        if (!there) { continue; }
+        bptt_tensor *tensor = &net->tensors[net->at[i]];
+        *tensor = tensors[i];
         size_t count;
         tensor->stride = tensor->cols;
         tensor->offset = end;
@@ -186,7 +205,7 @@ static bool add_section(size_t *end, size_t *offset, size_t a, size_t b, size_t 
 static bool set_layout(struct generic *net)
 {
     bptt_model *model = &net->model;
-    const size_t H = model->hidden, V = model->vocab, K = model->horizon, B = model->batch, size = model->real_size;
+    const size_t H = model->hidden, K = model->horizon, B = model->batch, size = model->real_size;
     size_t *end = &model->bytes;
     bool fits =
         add_section(end, &model->param, model->block, 1, 1, size) && add_section(end, &model->grad, model->block, 1, 1, size);
@@ -195,13 +214,14 @@ static bool set_layout(struct generic *net)
     }
     return fits && add_section(end, &model->state, B, H, 1, size) &&
            add_section(end, &model->progress, BPTT_PROGRESS, 1, 1, sizeof(double)) &&
-           add_section(end, &net->h, K + 1, B, H, size) && add_section(end, &net->p, K, B, V, size) &&
+           add_section(end, &net->h, K + 1, B, H, size) && add_section(end, &net->p, K * B, net->output, 1, size) &&
            add_section(end, &net->d, 2, B, H, size);
 }
 
 bool bptt_generic_has(const bptt_spec *spec)
 {
-    return spec->cell == BPTT_CELL_RNN && spec->equations == NULL && spec->layers <= 1;
+    return spec->cell == BPTT_CELL_RNN && spec->equations == NULL && spec->layers <= 1 &&
+           (spec->embedding == 0 || spec->inputs == 0);
 }
 
 const bptt_model *bptt_generic_new(const bptt_spec *spec)
@@ -213,6 +233,10 @@ const bptt_model *bptt_generic_new(const bptt_spec *spec)
     if (net == NULL) { return NULL; }
     net->activation = spec->activation;
     net->reduction = spec->reduction;
+    net->loss = spec->loss;
+    net->g = spec->output_activation;
+    net->smoothing = spec->smoothing;
+    net->tie = spec->tie;
     net->carry = spec->carry;
     net->optimizer = spec->optimizer;
     net->schedule = spec->schedule;
@@ -227,7 +251,6 @@ const bptt_model *bptt_generic_new(const bptt_spec *spec)
     model->real_size = spec->dtype == BPTT_F64 ? sizeof(double) : sizeof(float);
     model->name = net->name;
     model->digest = net->digest;
-    model->tensor_count = TENSORS;
     model->state_count = 1;
     model->moment_count = moments[spec->optimizer.kind];
     if (bptt_accumulates(spec)) { model->accumulate = (uint32_t)spec->accumulate; }
@@ -237,7 +260,7 @@ const bptt_model *bptt_generic_new(const bptt_spec *spec)
     if (spec->schedule.kind == BPTT_SCHEDULE_PLATEAU) { model->observe = observe; }
     model->tensors = net->tensors;
     model->states = &net->state;
-    if (!set_sizes(net, spec) || !set_tensors(net) || !set_layout(net)) {
+    if (!set_sizes(net, spec) || !set_tensors(net, (uint32_t)spec->embedding) || !set_layout(net)) {
         free(net);
         return NULL;
     }

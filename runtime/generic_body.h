@@ -12,7 +12,7 @@ static real *F(at)(const void *memory, size_t bytes)
 /* Tensor `which` of the parameter-shaped block that begins `block` bytes into the memory. */
 static real *F(tensor)(const struct generic *net, const void *memory, size_t block, int which)
 {
-    return F(at)(memory, block) + net->tensors[which].offset;
+    return F(at)(memory, block) + net->tensors[net->at[which]].offset;
 }
 
 /* y[n] += a x[n] */
@@ -96,104 +96,227 @@ static void F(activate_backward)(bptt_activation activation, size_t n, const rea
     }
 }
 
-/* One step of all streams: h[B][H] from the tokens and the state before, then the logits o[B][V]. */
-static void F(step)(const struct generic *net, const void *memory, const uint32_t *x, const real *before, real *h, real *o)
+/* h[B][H] += W_xh x of the rows from `row` on; an embedding's rows are x. */
+static void F(input)(const struct generic *net, const void *memory, const bptt_rows *rows, size_t row, real *h)
 {
-    const size_t B = net->model.batch, H = net->model.hidden, V = net->model.vocab, param = net->model.param;
-    const real *W_xh = F(tensor)(net, memory, param, W_XH), *b_h = F(tensor)(net, memory, param, B_H);
-    for (size_t b = 0; b < B; b++) {
-        const real *row = W_xh + x[b] * H;
-        for (size_t j = 0; j < H; j++) { h[b * H + j] = b_h[j] + row[j]; }
+    const size_t B = net->model.batch, H = net->model.hidden, D = net->model.inputs, param = net->model.param;
+    const real *W_xh = F(tensor)(net, memory, param, W_XH);
+    if (D > 0) { F(multiply)(B, D, H, (const real *)rows->v + row * D, W_xh, h); }
+    for (size_t b = 0; b < B && D == 0; b++) {
+        const size_t x = rows->x[row + b];
+        if (net->at[E] < 0) {
+            F(axpy)(H, 1, W_xh + x * H, h + b * H);
+        } else {
+            F(multiply)(1, net->input, H, F(tensor)(net, memory, param, E) + x * net->input, W_xh, h + b * H);
+        }
     }
-    F(multiply)(B, H, H, before, F(tensor)(net, memory, param, W_HH), h);
-    F(activate)(net->activation, B * H, h);
-    for (size_t b = 0; b < B; b++) { memcpy(o + b * V, F(tensor)(net, memory, param, B_Y), V * sizeof(real)); }
-    F(multiply)(B, H, V, h, F(tensor)(net, memory, param, W_HY), o);
 }
 
-/* o[V] becomes softmax(o).  Returns the loss -log p[y], or 0 when y >= V. */
-static double F(softmax)(size_t V, real *o, uint32_t y)
+/* One step of all streams: h[B][H] from the rows from `row` on and the state before, then the logits o[B][O]. */
+static void F(step)(const struct generic *net, const void *memory, const bptt_rows *rows, size_t row, const real *before, real *h,
+                    real *o)
+{
+    const size_t B = net->model.batch, H = net->model.hidden, O = net->output, param = net->model.param;
+    for (size_t b = 0; b < B; b++) { memcpy(h + b * H, F(tensor)(net, memory, param, B_H), H * sizeof(real)); }
+    F(input)(net, memory, rows, row, h);
+    F(multiply)(B, H, H, before, F(tensor)(net, memory, param, W_HH), h);
+    F(activate)(net->activation, B * H, h);
+    for (size_t b = 0; b < B; b++) { memcpy(o + b * O, F(tensor)(net, memory, param, B_Y), O * sizeof(real)); }
+    if (net->tie) {
+        F(multiply_transposed)(B, O, H, h, F(tensor)(net, memory, param, E), o);
+    } else {
+        F(multiply)(B, H, O, h, F(tensor)(net, memory, param, W_HY), o);
+    }
+}
+
+/* o[V] becomes softmax(o).  Returns the loss -log p[y], smoothed, or 0 when y >= V. */
+static double F(softmax)(const struct generic *net, size_t V, real *o, uint32_t y)
 {
     real max = o[0], sum = 0;
     for (size_t v = 1; v < V; v++) { max = o[v] > max ? o[v] : max; }
     const real label = y < V ? o[y] : 0;
+    double depth = 0; /* of all logits below the largest */
+    for (size_t v = 0; v < V && net->smoothing > 0; v++) { depth += (double)(max - o[v]); }
     for (size_t v = 0; v < V; v++) {
         o[v] = exp(o[v] - max);
         sum += o[v];
     }
     for (size_t v = 0; v < V; v++) { o[v] /= sum; }
-    return y < V ? (double)(log(sum) + max - label) : 0;
+    if (y >= V) { return 0; }
+    if (!(net->smoothing > 0)) { return (double)(log(sum) + max - label); }
+    return (double)log(sum) + (1 - net->smoothing) * (double)(max - label) + net->smoothing / (double)V * depth;
+}
+
+/* o[Q] becomes g(o), or sigmoid(o) for a binary cross entropy.  Returns the loss; a target that is not a number has none. */
+static double F(real_loss)(const struct generic *net, size_t Q, real *o, const real *d)
+{
+    double loss = 0;
+    for (size_t i = 0; i < Q; i++) {
+        const double target = d != NULL ? (double)d[i] : (double)NAN, logit = (double)o[i];
+        const bool binary = net->loss == BPTT_BINARY_CROSS_ENTROPY;
+        if (binary || net->g == BPTT_OUTPUT_SIGMOID) {
+            o[i] = 1 / (1 + exp(-o[i]));
+        } else if (net->g == BPTT_OUTPUT_TANH) {
+            o[i] = tanh(o[i]);
+        }
+        if (isnan(target)) { continue; }
+        const double error = (double)o[i] - target;
+        loss += binary ? (logit > 0 ? logit : 0) - target * logit + log1p(exp(-fabs(logit))) : error * error;
+    }
+    return loss;
+}
+
+/* o[B][O] becomes the outputs; returns their loss at the rows from `row` on; rows NULL: there is none. */
+static double F(step_loss)(const struct generic *net, const bptt_rows *rows, size_t row, real *o)
+{
+    const size_t B = net->model.batch, O = net->output;
+    double loss = 0;
+    for (size_t b = 0; b < B; b++) {
+        if (net->loss == BPTT_CROSS_ENTROPY) {
+            loss += F(softmax)(net, O, o + b * O, rows != NULL ? rows->y[row + b] : UINT32_MAX);
+        } else {
+            loss += F(real_loss)(net, O, o + b * O, rows != NULL ? (const real *)rows->d + (row + b) * O : NULL);
+        }
+    }
+    return loss;
+}
+
+/* Labels, or numbers of targets, that count. */
+static size_t F(count_losses)(const struct generic *net, const bptt_rows *rows, uint32_t chunk)
+{
+    const size_t B = net->model.batch, Q = net->model.targets, steps = chunk_steps(net, chunk);
+    size_t count = 0;
+    for (size_t i = 0; i < steps * B; i++) {
+        if (!has_loss(net, chunk, i / B)) { continue; }
+        if (Q == 0) { count += rows->y[i] < net->model.vocab; }
+        for (size_t j = 0; j < Q; j++) { count += isnan(((const real *)rows->d)[i * Q + j]) ? 0 : 1; }
+    }
+    return count;
+}
+
+/* What the loss of each counts for. */
+static double F(loss_weight)(const struct generic *net, const bptt_rows *rows, uint32_t chunk)
+{
+    if (net->reduction == BPTT_SUM) { return 1; }
+    const size_t count = F(count_losses)(net, rows, chunk);
+    return count > 0 ? 1 / (double)count : 0;
 }
 
 /* Runs the chunk forward: workspace h[0 .. steps] and p[0 .. steps - 1] are filled, the state advances.  Returns the summed loss. */
-static double F(forward)(const struct generic *net, void *memory, const uint32_t *x, const uint32_t *y, uint32_t chunk)
+static double F(forward)(const struct generic *net, void *memory, const bptt_rows *rows, uint32_t chunk)
 {
-    const size_t B = net->model.batch, H = net->model.hidden, V = net->model.vocab, steps = chunk_steps(net, chunk);
+    const size_t B = net->model.batch, H = net->model.hidden, O = net->output, steps = chunk_steps(net, chunk);
     real *state = F(at)(memory, net->model.state), *h = F(at)(memory, net->h), *p = F(at)(memory, net->p);
     if (chunk == 0 && !net->carry) { memset(state, 0, B * H * sizeof(real)); }
     memcpy(h, state, B * H * sizeof(real));
     double loss = 0;
     for (size_t t = 0; t < steps; t++) {
-        F(step)(net, memory, x + t * B, h + t * B * H, h + (t + 1) * B * H, p + t * B * V);
-        for (size_t b = 0; b < B; b++) { loss += F(softmax)(V, p + (t * B + b) * V, y[t * B + b]); }
+        F(step)(net, memory, rows, t * B, h + t * B * H, h + (t + 1) * B * H, p + t * B * O);
+        if (has_loss(net, chunk, t)) { loss += F(step_loss)(net, rows, t * B, p + t * B * O); }
     }
     memcpy(state, h + steps * B * H, B * H * sizeof(real));
     return loss;
 }
 
-/* One step of the backward sweep: from dO[B][V] and dA[B][H] of the step after (`after`), adds to the gradients, leaves this
- * step's dA in `d`. */
-static void F(step_backward)(const struct generic *net, void *memory, const uint32_t *x, const real *h, const real *dO,
-                             const real *after, real *d)
+/* The gradients of what made x: from dA[B][H]. */
+static void F(input_backward)(const struct generic *net, void *memory, const bptt_rows *rows, size_t row, const real *d)
 {
-    const size_t B = net->model.batch, H = net->model.hidden, V = net->model.vocab;
+    const size_t B = net->model.batch, H = net->model.hidden, D = net->model.inputs, size = net->input;
     const size_t param = net->model.param, grad = net->model.grad;
-    const real *before = h - B * H;
-    real *dW_xh = F(tensor)(net, memory, grad, W_XH), *db_h = F(tensor)(net, memory, grad, B_H);
-    real *db_y = F(tensor)(net, memory, grad, B_Y);
-
-    memset(d, 0, B * H * sizeof(real));
-    F(multiply_transposed)(B, H, V, dO, F(tensor)(net, memory, param, W_HY), d);
-    F(multiply_transposed)(B, H, H, after, F(tensor)(net, memory, param, W_HH), d);
-    F(activate_backward)(net->activation, B * H, h, d);
-
-    F(multiply_outer)(B, H, V, h, dO, F(tensor)(net, memory, grad, W_HY));
-    F(multiply_outer)(B, H, H, before, d, F(tensor)(net, memory, grad, W_HH));
-    for (size_t b = 0; b < B; b++) {
-        F(axpy)(H, 1, d + b * H, dW_xh + x[b] * H);
-        F(axpy)(H, 1, d + b * H, db_h);
-        F(axpy)(V, 1, dO + b * V, db_y);
+    real *dW_xh = F(tensor)(net, memory, grad, W_XH);
+    if (D > 0) { F(multiply_outer)(B, D, H, (const real *)rows->v + row * D, d, dW_xh); }
+    for (size_t b = 0; b < B && D == 0; b++) {
+        const size_t x = rows->x[row + b];
+        if (net->at[E] < 0) {
+            F(axpy)(H, 1, d + b * H, dW_xh + x * H);
+            continue;
+        }
+        F(multiply_outer)(1, size, H, F(tensor)(net, memory, param, E) + x * size, d + b * H, dW_xh);
+        F(multiply_transposed)
+        (1, size, H, d + b * H, F(tensor)(net, memory, param, W_XH), F(tensor)(net, memory, grad, E) + x * size);
     }
 }
 
-/* p becomes dO = (p - y) * weight, and 0 where there is no label. */
-static void F(loss_backward)(size_t rows, size_t V, const uint32_t *y, real weight, real *p)
+/* One step of the backward sweep: from dO[B][O] and dA[B][H] of the step after (`after`), adds to the gradients, leaves this
+ * step's dA in `d`. */
+static void F(step_backward)(const struct generic *net, void *memory, const bptt_rows *rows, size_t row, const real *h,
+                             const real *dO, const real *after, real *d)
 {
-    for (size_t r = 0; r < rows; r++, p += V) {
-        if (y[r] >= V) {
-            memset(p, 0, V * sizeof(real));
-            continue;
+    const size_t B = net->model.batch, H = net->model.hidden, O = net->output;
+    const size_t param = net->model.param, grad = net->model.grad;
+    const real *before = h - B * H;
+    real *db_h = F(tensor)(net, memory, grad, B_H), *db_y = F(tensor)(net, memory, grad, B_Y);
+
+    memset(d, 0, B * H * sizeof(real));
+    if (net->tie) {
+        F(multiply)(B, O, H, dO, F(tensor)(net, memory, param, E), d);
+        F(multiply_outer)(B, O, H, dO, h, F(tensor)(net, memory, grad, E));
+    } else {
+        F(multiply_transposed)(B, H, O, dO, F(tensor)(net, memory, param, W_HY), d);
+        F(multiply_outer)(B, H, O, h, dO, F(tensor)(net, memory, grad, W_HY));
+    }
+    F(multiply_transposed)(B, H, H, after, F(tensor)(net, memory, param, W_HH), d);
+    F(activate_backward)(net->activation, B * H, h, d);
+
+    F(multiply_outer)(B, H, H, before, d, F(tensor)(net, memory, grad, W_HH));
+    F(input_backward)(net, memory, rows, row, d);
+    for (size_t b = 0; b < B; b++) {
+        F(axpy)(H, 1, d + b * H, db_h);
+        F(axpy)(O, 1, dO + b * O, db_y);
+    }
+}
+
+/* Outputs p[V] become dO = (p - y) * weight, and 0 where there is no label. */
+static void F(label_backward)(const struct generic *net, size_t V, uint32_t y, real weight, real *p)
+{
+    const real even = (real)(net->smoothing / (double)V);
+    if (y >= V) {
+        memset(p, 0, V * sizeof(real));
+        return;
+    }
+    p[y] -= (real)(1 - net->smoothing);
+    for (size_t v = 0; v < V; v++) { p[v] = (p[v] - even) * weight; }
+}
+
+/* Outputs p[Q] become the gradient by the logits, and 0 where there is no target. */
+static void F(target_backward)(const struct generic *net, size_t Q, const real *d, real weight, real *p)
+{
+    const bool binary = net->loss == BPTT_BINARY_CROSS_ENTROPY;
+    for (size_t i = 0; i < Q; i++) {
+        const real slope = net->g == BPTT_OUTPUT_SIGMOID ? p[i] * (1 - p[i]) : net->g == BPTT_OUTPUT_TANH ? 1 - p[i] * p[i] : 1;
+        const real error = isnan(d[i]) ? 0 : p[i] - d[i];
+        p[i] = weight * (binary ? error : 2 * error * slope);
+    }
+}
+
+static void F(loss_backward)(const struct generic *net, const bptt_rows *rows, uint32_t chunk, real weight, real *p)
+{
+    const size_t B = net->model.batch, O = net->output, count = chunk_steps(net, chunk) * B;
+    for (size_t r = 0; r < count; r++, p += O) {
+        if (!has_loss(net, chunk, r / B)) {
+            memset(p, 0, O * sizeof(real));
+        } else if (net->loss == BPTT_CROSS_ENTROPY) {
+            F(label_backward)(net, O, rows->y[r], weight, p);
+        } else {
+            F(target_backward)(net, O, (const real *)rows->d + r * O, weight, p);
         }
-        p[y[r]] -= 1;
-        for (size_t v = 0; v < V; v++) { p[v] *= weight; }
     }
 }
 
 static double F(gradient)(const bptt_model *self, void *memory, const bptt_rows *rows, uint32_t chunk)
 {
     const struct generic *net = generic_of(self);
-    const uint32_t *x = rows->x, *y = rows->y;
-    const size_t B = self->batch, H = self->hidden, V = self->vocab, steps = chunk_steps(net, chunk);
-    const double weight = loss_weight(net, steps * B, y), loss = F(forward)(net, memory, x, y, chunk);
+    const size_t B = self->batch, H = self->hidden, steps = chunk_steps(net, chunk);
+    const double weight = F(loss_weight)(net, rows, chunk), loss = F(forward)(net, memory, rows, chunk);
     real *h = F(at)(memory, net->h), *dO = F(at)(memory, net->p);
     real *d = F(at)(memory, net->d), *after = d + B * H;
 
-    const bool first = begin_gradient(net, progress_of(self, memory), chunk, count_labels(net, steps * B, y));
+    const bool first = begin_gradient(net, progress_of(self, memory), chunk, F(count_losses)(net, rows, chunk));
     if (first) { memset(F(at)(memory, self->grad), 0, self->block * sizeof(real)); }
     memset(after, 0, B * H * sizeof(real)); /* nothing comes back from beyond the chunk: the truncation */
-    F(loss_backward)(steps * B, V, y, self->accumulate > 0 ? 1 : (real)weight, dO);
+    F(loss_backward)(net, rows, chunk, self->accumulate > 0 ? 1 : (real)weight, dO);
     for (size_t t = steps; t-- > 0;) {
-        F(step_backward)(net, memory, x + t * B, h + (t + 1) * B * H, dO + t * B * V, after, d);
+        F(step_backward)(net, memory, rows, t * B, h + (t + 1) * B * H, dO + t * B * net->output, after, d);
         real *swap = after;
         after = d;
         d = swap;
@@ -204,17 +327,17 @@ static double F(gradient)(const bptt_model *self, void *memory, const bptt_rows 
 static double F(loss)(const bptt_model *self, void *memory, const bptt_rows *rows, uint32_t chunk)
 {
     const struct generic *net = generic_of(self);
-    return F(forward)(net, memory, rows->x, rows->y, chunk) * loss_weight(net, chunk_steps(net, chunk) * self->batch, rows->y);
+    return F(forward)(net, memory, rows, chunk) * F(loss_weight)(net, rows, chunk);
 }
 
 static void F(predict)(const bptt_model *self, void *memory, const bptt_rows *rows, void *outputs)
 {
     const struct generic *net = generic_of(self);
-    const size_t B = self->batch, H = self->hidden, V = self->vocab;
-    real *state = F(at)(memory, self->state), *h = F(at)(memory, net->h), *p = outputs;
-    F(step)(net, memory, rows->x, state, h, p);
+    const size_t B = self->batch, H = self->hidden;
+    real *state = F(at)(memory, self->state), *h = F(at)(memory, net->h);
+    F(step)(net, memory, rows, 0, state, h, outputs);
     memcpy(state, h, B * H * sizeof(real));
-    for (size_t b = 0; b < B; b++) { (void)F(softmax)(V, p + b * V, UINT32_MAX); }
+    (void)F(step_loss)(net, NULL, 0, outputs);
 }
 
 /* Clips g[n], whose 2-norm is `norm`, in place. */
@@ -347,11 +470,11 @@ static void F(init)(const bptt_model *self, void *memory, uint64_t seed)
     progress[BPTT_POWER1] = progress[BPTT_POWER2] = progress[BPTT_REDUCTION] = 1;
     progress[BPTT_BEST] = DBL_MAX;
     for (int which = 0; which < TENSORS; which++) {
-        const bptt_tensor *tensor = &net->tensors[which];
-        if (tensor->rank != 2) { continue; }
+        if (net->at[which] < 0 || net->tensors[net->at[which]].rank != 2) { continue; }
+        const bptt_tensor *tensor = &net->tensors[net->at[which]];
         F(first_weights)
-        (which == W_HH ? &net->init_recurrent : &net->init, tensor->rows, tensor->cols,
-         F(tensor)(net, memory, self->param, which), &seed);
+        (which == W_HH ? &net->init_recurrent : &net->init, tensor->rows, tensor->cols, F(at)(memory, self->param) + tensor->offset,
+         &seed);
     }
 }
 

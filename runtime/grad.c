@@ -12,14 +12,14 @@
 #include <string.h>
 
 /* With 9 or 17 digits a float or a double reads back as it was. */
-static bptt_status first_chunk(const bptt_options *options, const bptt_model *model, void *memory, const bptt_data *data,
-                               bptt_error *error)
+static bptt_status first_chunk(const bptt_options *options, const bptt_spec *spec, const bptt_model *model, void *memory,
+                               const bptt_data *data, bptt_error *error)
 {
     model->init(model, memory, 0);
     bptt_status status = bptt_weights_load(options->weights, model, memory, error);
     if (status != BPTT_OK) { return status; }
     bptt_feed feed;
-    status = bptt_feed_open(&feed, model, data, options->data, error);
+    status = bptt_feed_open(&feed, spec, data, options->data, error);
     if (status != BPTT_OK) { return status; }
     (void)bptt_feed_next(&feed);
     double loss = model->gradient(model, memory, &feed.rows, feed.chunk);
@@ -39,7 +39,7 @@ static bptt_status with_model(const bptt_options *options, const bptt_spec *spec
     if (memory == NULL) {
         status = bptt_fail(error, BPTT_FAILED, "no memory for a model of %zu bytes", program.model->bytes);
     } else {
-        status = first_chunk(options, program.model, memory, data, error);
+        status = first_chunk(options, spec, program.model, memory, data, error);
     }
     free(memory);
     bptt_program_close(&program);

@@ -96,8 +96,9 @@ static void print_tensors(const bptt_model *model)
         char part[24] = "";
         const size_t length = strlen(tensor->file);
         if (tensor->parts > 1) { (void)snprintf(part, sizeof part, "[%u/%u]", tensor->part + 1, tensor->parts); }
-        printf("%-8s %s%-*s  [%u", tensor->name, tensor->file, length < 28 ? (int)(28 - length) : 0, part, tensor->cols);
-        if (tensor->rank == 2) { printf(", %u", tensor->rows); }
+        printf("%-8s %s%-*s  [%u", tensor->name, tensor->file, length < 28 ? (int)(28 - length) : 0, part,
+               tensor->table ? tensor->rows : tensor->cols);
+        if (tensor->rank == 2) { printf(", %u", tensor->table ? tensor->cols : tensor->rows); }
         printf("]\n");
     }
 }
@@ -164,8 +165,8 @@ static void json_tensors(bptt_json *json, const bptt_model *model)
         bptt_json_whole(json, "part", tensor->part + 1);
         bptt_json_whole(json, "parts", tensor->parts);
         bptt_json_open(json, "shape", '[');
-        bptt_json_whole(json, NULL, tensor->cols);
-        if (tensor->rank == 2) { bptt_json_whole(json, NULL, tensor->rows); }
+        bptt_json_whole(json, NULL, tensor->table ? tensor->rows : tensor->cols);
+        if (tensor->rank == 2) { bptt_json_whole(json, NULL, tensor->table ? tensor->cols : tensor->rows); }
         bptt_json_close(json, ']');
         bptt_json_close(json, '}');
     }

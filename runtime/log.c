@@ -47,8 +47,10 @@ static bptt_status write_line(bptt_log *log, bptt_error *error)
 {
     if (log->labels == 0) { return BPTT_OK; }
     double loss = log->loss_sum / (double)log->labels;
-    int written = fprintf(log->file, "%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.6f,%.9g,%.9g,%.9g,%.9g,%.9g\n", log->step, log->epoch,
-                          log->tokens, log->seconds, loss, bptt_bits(loss), log->grad_norm, log->clipped_norm, log->rate);
+    char bits[32] = "";
+    if (log->text) { (void)snprintf(bits, sizeof bits, "%.9g", bptt_bits(loss)); }
+    int written = fprintf(log->file, "%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.6f,%.9g,%s,%.9g,%.9g,%.9g\n", log->step, log->epoch,
+                          log->tokens, log->seconds, loss, bits, log->grad_norm, log->clipped_norm, log->rate);
     log->labels = 0;
     log->loss_sum = 0.0;
     return written < 0 ? fail(log, error) : BPTT_OK;
@@ -64,6 +66,7 @@ bptt_status bptt_log_step(bptt_log *log, const bptt_trainer *trainer, const bptt
     log->tokens = bptt_trainer_tokens(trainer);
     log->seconds = seconds;
     log->grad_norm = step->grad_norm;
+    log->text = bptt_spec_labels(trainer->spec);
     log->rate = step->rate;
     log->clipped_norm = bptt_trainer_clipped(trainer, step->grad_norm);
     if (log->step % log->every != 0) { return BPTT_OK; }

@@ -12,6 +12,7 @@ typedef struct bptt_log {
     const char *path;
     uint64_t every;                              /* a line for each step that is a multiple of it */
     uint64_t labels;                             /* since the last line; 0: nothing is open */
+    bool text;                                   /* the loss is of labels, so there are bits */
     double loss_sum;                             /* the same */
     uint64_t step, epoch, tokens;                /* of the last step */
     double clipped_norm;                         /* the same, after clipping */

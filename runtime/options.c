@@ -155,10 +155,11 @@ typedef struct option {
 } option;
 
 static const char *const token_words[] = {"u8", "u16", "u32", NULL};
+static const char *const real_words[] = {"auto", "csv", "npy", "f32", NULL};
 
 /* The last entries of a row are named; `.group = 0` is a row that has none to name. */
 static const option options_table[] = {
-    {"--data", "FILE", TEXT, WITH_DATA, FIELD(data), "the tokens", .required = WITH_DATA},
+    {"--data", "FILE", TEXT, WITH_DATA, FIELD(data), "the tokens, or rows of numbers", .required = WITH_DATA},
     {"--weights", "FILE", TEXT, C(GRAD), FIELD(weights), "parameters, a safetensors or npz file", .required = C(GRAD)},
     {"--weights", "CKPT", TEXT, C(DIAGNOSE), FIELD(weights), "parameters, a safetensors file (default: drawn from the seed)",
      .group = 0},
@@ -209,6 +210,7 @@ static const option options_table[] = {
     {"--backend", "WORD", WORD, WITH_MODEL & ~C(TRAIN), FIELD(backend), "what runs the model", .words = bptt_backend_words,
      .fallback = "tcc"},
     {"--tokens", "WORD", WORD, WITH_DATA, FIELD(tokens), "how a file holds a token", .words = token_words, .fallback = "u8"},
+    {"--reals", "WORD", WORD, WITH_DATA, FIELD(reals), "how a file holds reals", .words = real_words, .fallback = "auto"},
     {"--unknown", "RULE", UNKNOWN, WITH_MODEL | C(DIAGNOSE), 0,
      "a byte that is not in the alphabet: error, skip, or map=C to read it as C", .fallback = "error"},
     {"--seed", "N", SEED, C(GEN) | C(TRAIN) | C(INSPECT) | C(DIAGNOSE), 0, "short for --set seed=N", .group = 0},
@@ -499,7 +501,10 @@ void bptt_options_free(bptt_options *options)
 
 bptt_data_options bptt_options_data(const bptt_options *options)
 {
-    return (bptt_data_options){.token_bytes = 1 << options->tokens, .unknown = options->unknown, .map = options->map};
+    return (bptt_data_options){.token_bytes = 1 << options->tokens,
+                               .unknown = options->unknown,
+                               .map = options->map,
+                               .reals = (bptt_reals_format)options->reals};
 }
 
 bptt_status bptt_options_spec(const bptt_options *options, bptt_spec *spec, bptt_error *error)

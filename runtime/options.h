@@ -24,6 +24,7 @@ typedef struct bptt_options {
     int to;                  /* a bptt_export_format */
     int backend;             /* a bptt_backend */
     int tokens;              /* 0, 1, 2: u8, u16, u32 */
+    int reals;               /* a bptt_reals_format */
     bptt_unknown unknown;    /* --unknown */
     unsigned char map;       /* the C of --unknown map=C */
     uint64_t steps, epochs;  /* 0: not given */

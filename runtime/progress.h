@@ -18,7 +18,9 @@ typedef struct bptt_progress {
 
 typedef struct bptt_progress_values {
     uint64_t step;
-    double tokens_per_second, loss, bits, grad_norm;
+    double tokens_per_second, loss;
+    double bits; /* not a number: the loss is none of labels */
+    double grad_norm;
     double rate;         /* of the last update; 0: it never changes, not shown */
     double seconds_left; /* negative: not known */
 } bptt_progress_values;

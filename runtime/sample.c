@@ -77,6 +77,10 @@ static bptt_status writer_open(writer *w, const bptt_options *options, bptt_erro
     *w = (writer){.state = options->seed, .terminal = isatty(STDOUT_FILENO) == 1};
     bptt_status status = bptt_companion_load(&w->companion, options->operand, (bptt_backend)options->backend, error);
     if (status != BPTT_OK) { return status; }
+    if (!bptt_data_is_text(&w->companion.spec) || w->companion.spec.loss_at.kind != BPTT_STEPS_ALL) {
+        return bptt_fail(error, BPTT_FAILED, "%s: sample draws a token after each token, and this model is for %s",
+                         options->operand, bptt_data_is_text(&w->companion.spec) ? "an output at some steps" : "reals");
+    }
     const bptt_model *model = w->companion.program.model;
     w->reals = calloc(model->vocab, model->real_size);
     w->p = calloc(model->vocab, sizeof *w->p);

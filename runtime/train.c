@@ -92,16 +92,8 @@ static bptt_status read_spec(const bptt_options *options, bptt_spec *spec, bptt_
 /* Cuts the last part of the data off. */
 static bptt_status hold_out(run *r, bptt_error *error)
 {
-    double fraction = r->options->valid_fraction;
-    size_t count = (size_t)((double)r->all.count * fraction);
-    if (count < 2 || r->all.count - count < 2) {
-        return bptt_fail(error, BPTT_FAILED, "%s: --valid-fraction %g of %zu tokens holds out %zu; both parts need at least 2",
-                         r->options->data, fraction, r->all.count, count);
-    }
-    r->data.count -= count;
-    r->held_out = (bptt_data){r->all.tokens + r->data.count, count};
     r->held_out_name = "the held-out part";
-    return BPTT_OK;
+    return bptt_data_split(&r->all, r->options->valid_fraction, r->options->data, &r->data, &r->held_out, error);
 }
 
 static bptt_status read_data(run *r, bptt_error *error)
@@ -247,7 +239,7 @@ static bptt_progress_values values(const run *r)
     return (bptt_progress_values){.step = r->trainer.cursor.step,
                                   .tokens_per_second = tokens_per_second(r),
                                   .loss = loss,
-                                  .bits = bptt_bits(loss),
+                                  .bits = bptt_spec_labels(&r->spec) ? bptt_bits(loss) : (double)NAN,
                                   .grad_norm = last->grad_norm,
                                   .rate = changes ? last->rate : 0.0,
                                   .seconds_left = seconds_left(r)};
@@ -434,10 +426,14 @@ static void report_text(const run *r, const bptt_evaluation *held_out)
                cursor->step, epochs, r->seconds, tokens_per_second(r), r->program.backend);
         if (r->program.model->threads > 1) { printf(" with %u threads", (unsigned)r->program.model->threads); }
         printf("\n");
-        printf("training    loss %.5g nats, %.5g bits per character (mean of the last %" PRIu64 " steps)\n", recent_loss(r),
-               bptt_bits(recent_loss(r)), recent_steps(r));
+        const bool text = bptt_spec_labels(&r->spec);
+        char bits[64] = " per number";
+        if (text) { (void)snprintf(bits, sizeof bits, " nats, %.5g bits per character", bptt_bits(recent_loss(r))); }
+        printf("training    loss %.5g%s (mean of the last %" PRIu64 " steps)\n", recent_loss(r), bits, recent_steps(r));
     }
-    if (held_out != NULL) {
+    if (held_out != NULL && !held_out->text) {
+        printf("held out    loss %.5g per number (%" PRIu64 " numbers)\n", held_out->loss, held_out->tokens);
+    } else if (held_out != NULL) {
         printf("held out    loss %.4f nats, %.4f bits per character, perplexity %.3f (%" PRIu64 " tokens)\n", held_out->loss,
                held_out->bits, held_out->perplexity, held_out->tokens);
     }
@@ -459,7 +455,7 @@ static void report_json(const run *r, const bptt_evaluation *held_out)
     bptt_json_real(&json, "seconds", r->seconds);
     bptt_json_real(&json, "tokens_per_second", tokens_per_second(r));
     bptt_json_real(&json, "loss", recent_loss(r));
-    bptt_json_real(&json, "bits_per_character", bptt_bits(recent_loss(r)));
+    if (bptt_spec_labels(&r->spec)) { bptt_json_real(&json, "bits_per_character", bptt_bits(recent_loss(r))); }
     bptt_json_whole(&json, "loss_steps", recent_steps(r));
     if (held_out == NULL) {
         bptt_json_text(&json, "held_out", NULL);

@@ -29,10 +29,14 @@ static void go_back(bptt_trainer *trainer)
 
 /* ---- open, resume, close ---- */
 
-static void digest_tokens(const bptt_data *data, char *digest)
+static void digest_data(const bptt_data *data, char *digest)
 {
     XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits(data->tokens, data->count * sizeof *data->tokens));
+    const bool text = data->tokens != NULL;
+    const size_t bytes = text ? data->count * sizeof *data->tokens : data->count * data->columns * sizeof *data->reals;
+    const void *numbers = text ? (const void *)data->tokens : (const void *)data->reals;
+    /* the same numbers in sequences of another length are other data */
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits_withSeed(numbers, bytes, data->length));
     for (size_t i = 0; i < sizeof canonical.digest; i++) { (void)snprintf(digest + 2 * i, 3, "%02x", canonical.digest[i]); }
 }
 
@@ -41,7 +45,7 @@ bptt_status bptt_trainer_open(bptt_trainer *trainer, const bptt_spec *spec, bptt
 {
     const bptt_model *model = program->model;
     *trainer = (bptt_trainer){.spec = spec, .program = program};
-    bptt_status status = bptt_feed_open(&trainer->feed, model, data, what, error);
+    bptt_status status = bptt_feed_open(&trainer->feed, spec, data, what, error);
     if (status != BPTT_OK) { return status; }
     trainer->memory = bptt_memory_new(model);
     trainer->state = calloc(1, bptt_state_bytes(model) + 1);
@@ -51,7 +55,7 @@ bptt_status bptt_trainer_open(bptt_trainer *trainer, const bptt_spec *spec, bptt
     }
     model->init(model, trainer->memory, spec->seed);
     trainer->cursor.tokens = data->count;
-    digest_tokens(data, trainer->cursor.data_digest);
+    digest_data(data, trainer->cursor.data_digest);
     return BPTT_OK;
 }
 
@@ -141,7 +145,8 @@ static bptt_status learn(bptt_trainer *trainer, bptt_step *step, bptt_error *err
     const bptt_model *model = trainer->program->model;
     bptt_feed *feed = &trainer->feed;
     uint64_t number = trainer->cursor.step + 1;
-    step->labels = bptt_feed_next(feed);
+    (void)bptt_feed_next(feed);
+    step->labels = feed->labels;
     double loss = model->gradient(model, trainer->memory, &feed->rows, feed->chunk);
     if (!isfinite(loss)) { return fail_not_finite(trainer, number, "the loss", "", error); }
     step->loss_sum = bptt_loss_sum(trainer->spec, loss, step->labels);

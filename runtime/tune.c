@@ -9,6 +9,7 @@
 #include "kernels.h"
 #include "machine.h"
 #include "options.h"
+#include "rows.h"
 #include "tuning.h"
 
 #include <math.h>
@@ -26,7 +27,7 @@ typedef struct tuner {
     bptt_tuning best;
     bptt_program program; /* with the best tiles so far */
     void *memory;         /* of every program: tiles change no layout */
-    uint32_t *x, *y;      /* one chunk */
+    bptt_rows rows;       /* one chunk */
     int chunks;           /* timed at once */
     double deadline;      /* of bptt_seconds */
     size_t tried, candidates;
@@ -49,7 +50,7 @@ static double time_chunks(tuner *t, const bptt_model *model, int chunks)
 {
     const double start = seconds_of(model);
     for (int i = 0; i < chunks; i++) {
-        (void)model->gradient(model, t->memory, &(bptt_rows){.x = t->x, .y = t->y}, 0);
+        (void)model->gradient(model, t->memory, &t->rows, 0);
         t->diverged = !isfinite(model->update(model, t->memory)) || t->diverged;
     }
     return (seconds_of(model) - start) / chunks;
@@ -148,19 +149,6 @@ static bptt_status list_products(tuner *t, bptt_error *error)
     return BPTT_OK;
 }
 
-static bptt_status make_tokens(tuner *t, uint64_t seed, bptt_error *error)
-{
-    const size_t count = (size_t)(t->spec.K * t->spec.batch);
-    t->x = malloc(count * sizeof *t->x);
-    t->y = malloc(count * sizeof *t->y);
-    if (t->x == NULL || t->y == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for %zu tokens", count); }
-    for (size_t i = 0; i < count; i++) {
-        t->x[i] = (uint32_t)(bptt_random(&seed) % (uint64_t)t->spec.vocab);
-        t->y[i] = (uint32_t)(bptt_random(&seed) % (uint64_t)t->spec.vocab);
-    }
-    return BPTT_OK;
-}
-
 /* So many chunks at once that all candidates together take most of the time there is; winners run twice. */
 static void choose_chunks(tuner *t, double seconds)
 {
@@ -178,7 +166,7 @@ static bptt_status prepare(tuner *t, const bptt_options *options, bptt_error *er
 {
     t->deadline = bptt_seconds() + options->seconds;
     bptt_status status = list_products(t, error);
-    if (status == BPTT_OK) { status = make_tokens(t, options->seed, error); }
+    if (status == BPTT_OK) { status = bptt_rows_draw(&t->spec, (size_t)t->spec.K, options->seed, &t->rows, error); }
     if (status == BPTT_OK) { status = open_with(t, &t->best, &t->program, error); }
     if (status != BPTT_OK) { return status; }
     t->memory = bptt_memory_new(t->program.model);
@@ -268,8 +256,7 @@ bptt_status bptt_command_tune(const bptt_options *options, bptt_error *error)
         bptt_program_close(&t->program);
         bptt_spec_free(&t->spec);
         free(t->memory);
-        free(t->x);
-        free(t->y);
+        bptt_rows_free(&t->rows);
     }
     free(t);
     return status;

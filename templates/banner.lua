@@ -17,9 +17,18 @@ local function rule(r)
   for _, key in ipairs(r) do text[#text + 1] = key .. "=" .. (key == "nesterov" and "true" or real(r[key])) end
   return "'{" .. table.concat(text, ", ") .. "}'"
 end
+local function loss_at()
+  local steps = {}
+  for _, stretch in ipairs(spec.loss_steps) do
+    for step = stretch[1] + 1, stretch[2] do steps[#steps + 1] = step end
+  end
+  return #steps == 1 and steps[1] == spec.T and "last" or "'{" .. table.concat(steps, ",") .. "}'"
+end
 local command = {"bptt gen " .. spec.name .. ".lua -o DIR"}
 for _, field in ipairs {
   {"hidden", spec.hidden}, {"vocab", #spec.alphabet == 0 and spec.vocab > 0 and spec.vocab or nil}, {"inputs", spec.inputs > 0 and spec.inputs or nil},
+  {"embedding", spec.embedding > 0 and spec.embedding or nil}, {"tie", spec.tie and "true" or nil},
+  {"loss_at", spec.loss_steps and loss_at()}, {"smoothing", spec.smoothing > 0 and real(spec.smoothing) or nil},
   {"outputs", spec.targets > 0 and spec.targets or nil}, {"loss", spec.loss ~= "cross_entropy" and spec.loss or nil},
   {"output_activation", spec.output_activation ~= "identity" and spec.output_activation or nil}, {"T", spec.T}, {"K", spec.K}, {"batch", spec.batch}, {"dtype", real_size == 8 and "f64" or "f32"},
   {"cell", not spec.own_cell and spec.cell or nil}, {"activation", spec.activation}, {"reduction", spec.reduction}, {"carry", tostring(spec.carry)},
@@ -50,6 +59,7 @@ if tuned then
   for line in include("common.lua").wrap(0, tiles, ", "):gmatch("[^\n]+") do lines[#lines + 1] = "  " .. line end
 end
 local data = spec.vocab > 0 and string.format("V = %d tokens, ", spec.vocab) or ""
+if spec.embedding > 0 then data = data .. string.format("E = %d reals of an embedding, ", spec.embedding) end
 if spec.inputs > 0 then data = data .. string.format("D = %d real inputs, ", spec.inputs) end
 if spec.targets > 0 then data = data .. string.format("Q = %d real targets, ", spec.targets) end
 lines[#lines + 1] = ""

@@ -57,6 +57,8 @@ local list = {
   {"clear", "void", "rows", "real *c, ptrdiff_t ldc, ptrdiff_t rows, ptrdiff_t from, ptrdiff_t to"},
   {"cross_entropy", "double", "softmax",
    "real *o, ptrdiff_t ldo, const uint32_t *y, ptrdiff_t rows, ptrdiff_t cols, real scale, int backward"},
+  {"smoothed_cross_entropy", "double", "softmax",
+   "real *o, ptrdiff_t ldo, const uint32_t *y, ptrdiff_t rows, ptrdiff_t cols, real smoothing, real scale, int backward"},
   {"softmax", "void", "softmax", "real *o, ptrdiff_t ldo, real *out, ptrdiff_t rows, ptrdiff_t cols"},
   {"squared_error", "double", "loss", LOSS},
   {"binary_cross_entropy", "double", "loss", LOSS},

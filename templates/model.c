@@ -105,9 +105,34 @@ static void ${H.backward_name(steps, streams)}(${name} *m${threads == 1 and comm
 %   parts = {common = common, H = H}
 %   include("parts.c")
 % end
+% if H.partial then
+/* Stretches of steps that have a loss: the first, and the one after the last. */
+enum { STRETCHES = ${#H.partial} };
+static const ptrdiff_t loss_steps[STRETCHES][2] = {
+% for _, stretch in ipairs(H.partial) do
+    {${stretch[1]}, ${stretch[2]}},
+% end
+};
+
+/* The rows of stretch i among the `rows` rows of a chunk: the first, and in *end the one after the last. */
+static ptrdiff_t stretch(int i, uint32_t chunk, ptrdiff_t rows, ptrdiff_t *end)
+{
+    const ptrdiff_t before = (ptrdiff_t)chunk * ${NAME}_HORIZON;
+    const ptrdiff_t from = (loss_steps[i][0] - before) * ${NAME}_BATCH, to = (loss_steps[i][1] - before) * ${NAME}_BATCH;
+    *end = to < 0 ? 0 : to < rows ? to : rows;
+    return from < 0 ? 0 : from < rows ? from : rows;
+}
+
+/* No loss, so no adjoint. */
+static void clear_rows(${name} *m, ptrdiff_t row, ptrdiff_t rows)
+{
+% H.clear_rows()
+}
+
+% end
 % if spec.reduction == "mean" then
 /* ${H.counted:gsub("^%l", string.upper)} that count${spec.labels and "" or ": a target that is not a number is none"}. */
-static ptrdiff_t count_${H.counted}(${common.data_parameters("target"):sub(3)}, ptrdiff_t n)
+static ptrdiff_t count_${H.counted}(${common.data_parameters("target"):sub(3)}${H.partial and ", uint32_t chunk" or ""}, ptrdiff_t n)
 {
 % H.count_labels()
 }
@@ -149,7 +174,7 @@ double ${name}_loss(${name} *m${common.data_parameters()}, uint32_t chunk)
 % H.call_heads("head_loss", "")
     carry_state(m, steps);
 % if spec.reduction == "mean" then
-    const ptrdiff_t ${H.counted} = count_${H.counted}(${common.data_arguments("target"):sub(3)}, rows);
+    const ptrdiff_t ${H.counted} = count_${H.counted}(${common.data_arguments("target"):sub(3)}${H.chunk_argument}, rows);
     return ${H.counted} > 0 ? loss * (1.0 / (double)${H.counted}) : 0;
 % else
     return loss;
@@ -178,15 +203,20 @@ double ${name}_gradient(${name} *m${common.data_parameters()}, uint32_t chunk)
 {
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
 % if spec.reduction == "mean" then
-    const ptrdiff_t ${H.counted} = count_${H.counted}(${common.data_arguments("target"):sub(3)}, rows);
+    const ptrdiff_t ${H.counted} = count_${H.counted}(${common.data_arguments("target"):sub(3)}${H.chunk_argument}, rows);
     const double share = ${H.counted} > 0 ? 1.0 / (double)${H.counted} : 0;
 % else
     const double share = 1;
 % end
     double loss = 0;
+% if H.partial then
+    ptrdiff_t done = 0;
+% end
     forward(m${common.data_arguments("input")}, chunk);
 % if accumulates then
     join(m, chunk${spec.reduction == "mean" and ", " .. H.counted or ""});
+% elseif H.partial then
+% H.clear_gradients()
 % end
 % H.call_heads("head", accumulates and ", (real)1" or ", (real)share")
 % H.dispatch("backward")
@@ -305,7 +335,7 @@ double ${name}_train(${name} *m${common.data_parameters()})
     for (uint32_t chunk = 0; chunk < ${NAME}_CHUNKS; chunk++) {
         const ptrdiff_t rows = steps_of(chunk) * ${NAME}_BATCH;
 % if spec.reduction == "mean" then
-        const double count = (double)count_${H.counted}(${common.data_arguments("target"):sub(3)}, rows);
+        const double count = (double)count_${H.counted}(${common.data_arguments("target"):sub(3)}${H.chunk_argument}, rows);
         loss += ${name}_gradient(m${common.data_arguments()}, chunk) * count;
         ${H.counted} += count;
 % else
@@ -516,14 +546,14 @@ static void bptt_any_observe(const bptt_model *self, void *m, double loss)
 % end
 static const bptt_tensor tensors[] = {
 % for _, p in ipairs(params) do
-    {"${p.name}", "${p.file}", ${p.twin ~= "" and '"' .. p.twin .. '"' or "0"}, ${p.rank}, ${p.rows}, ${p.cols}, ${p.stride}, ${p.offset}, ${p.part}, ${p.parts}},
+    {"${p.name}", "${p.file}", ${p.twin ~= "" and '"' .. p.twin .. '"' or "0"}, ${p.rank}, ${p.rows}, ${p.cols}, ${p.stride}, ${p.offset}, ${p.part}, ${p.parts}, ${p.table and 1 or 0}},
 % end
 };
 
 static const bptt_tensor carried[] = {
 % local first_state = slots[states[1]].offset
 % for _, s in ipairs(states) do
-    {"${slots[s].name}", "${slots[s].name}", 0, 2, ${spec.batch}, ${slots[s].cols}, ${slots[s].stride}, ${slots[s].offset - first_state}, 0, 1},
+    {"${slots[s].name}", "${slots[s].name}", 0, 2, ${spec.batch}, ${slots[s].cols}, ${slots[s].stride}, ${slots[s].offset - first_state}, 0, 1, 0},
 % end
 };
 

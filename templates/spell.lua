@@ -82,10 +82,13 @@ for _, slot in ipairs(slots) do slot.variable = claim(slot.name) end
 
 H.step_counts = looped and {0} or rest > 0 and {spec.K, rest} or {spec.K}
 H.steps_parameter = looped and ", ptrdiff_t steps" or ""
+local partial = spec.loss_steps -- not every step has a loss
+local chunk_rows = {0}
 H.head_rows = {0} -- what the output layer's functions are made for; 0: any number, told when called
-if spelled then H.head_rows = rest > 0 and {spec.K * B, rest * B} or {spec.K * B} end
-H.needs_rows = not spelled or spec.reduction == "mean"
-H.rows_parameter = spelled and "" or parted and ", ptrdiff_t row, ptrdiff_t skip, ptrdiff_t rows" or ", ptrdiff_t row, ptrdiff_t rows"
+if spelled then chunk_rows = rest > 0 and {spec.K * B, rest * B} or {spec.K * B} end
+if spelled then H.head_rows = partial and {B} or chunk_rows end
+H.needs_rows = partial or not spelled or spec.reduction == "mean"
+H.rows_parameter = spelled and (partial and ", ptrdiff_t row" or "") or parted and ", ptrdiff_t row, ptrdiff_t skip, ptrdiff_t rows" or ", ptrdiff_t row, ptrdiff_t rows"
 local made = {}
 local function for_rows(name, rows) -- the function's name for a number of rows
   local key = name .. "_of_" .. rows
@@ -129,7 +132,7 @@ local function row_counts(action)
     end
   end
   if parted and action.cut == "streams" then add(H.stream_counts)
-  elseif spelled and not in_time(action) then add(H.head_rows)
+  elseif spelled and not in_time(action) then add(action.region == "head" and H.head_rows or chunk_rows)
   else return {0} end
   if action.forward then add {B} end -- predict
   return counts
@@ -182,7 +185,7 @@ for _, action in ipairs(actions) do
     if action.loss == "binary_cross_entropy" then need("sigmoid") end
   elseif action.kind == "loss" and spelled then need("exp")
   elseif action.kind == "loss" then
-    need("cross_entropy")
+    need(action.smoothing > 0 and "smoothed_cross_entropy" or "cross_entropy")
     need("softmax")
   elseif action.kind == "chain" then
     for _, e in ipairs(action.elements) do need(e.op) end
@@ -481,11 +484,21 @@ local function define_loss(action)
   write("    real max = o[0];\n")
   each("if (max < o[#]) { max = o[#]; }", 1)
   write("    const double above = (double)max - (double)o[label];\n")
+  local loss, keep, even = "log((double)sum) + above", "scale"
+  if action.smoothing > 0 then -- against (1 - smoothing) onehot(label) + smoothing / cols
+    even = action.smoothing / action.cols
+    local terms = {}
+    for j = 0, action.cols - 1 do terms[#terms + 1] = "o[" .. j .. "]" end
+    write("    const double depth = ", action.cols, " * (double)max - (double)(", common.wrap(8, terms, " + "), ");\n")
+    loss = string.format("log((double)sum) + %s * above + %s * depth", hex(1 - action.smoothing), hex(even))
+    keep = "(real)" .. hex(1 - action.smoothing) .. " * scale"
+  end
   sum_of_exponentials()
-  write("    if (!backward) { return log((double)sum) + above; }\n    const real factor = scale / sum;\n")
-  each("o[#] *= factor;")
+  write("    if (!backward) { return ", loss, "; }\n    const real factor = scale / sum;\n")
+  if even then write("    const real less = (real)", hex(even), " * scale;\n") end
+  each(even and "o[#] = o[#] * factor - less;" or "o[#] *= factor;")
   each("o[#] = 0; /* padding */", action.cols, stride)
-  write("    o[label] -= scale;\n    return log((double)sum) + above;\n}\n\n")
+  write("    o[label] -= ", keep, ";\n    return ", loss, ";\n}\n\n")
   write("/* out = softmax(o) */\nstatic void softmax(real *o, real *out)\n{\n    real max = o[0];\n")
   each("if (max < o[#]) { max = o[#]; }", 1)
   sum_of_exponentials()
@@ -678,7 +691,7 @@ local function calls(action, time, rows, backward)
   elseif action.kind == "loss" and action.loss ~= "cross_entropy" then
     local size = stride(action.input)
     local terms = row_by_row(rows, function(r, count)
-      return string.format("bptt_%s(%s, %s, %d, %s, %s, %d, %s)", action.loss, backward and plus(p(action.out), tostring(r * size)) or "0",
+      return string.format("bptt_%s(%s, %s, %d, %s, %s, %d, %s)", action.loss, plus(p(backward and action.out or action.input), tostring(r * size)),
         plus(p(action.input), tostring(r * size)), size, plus("d", tostring(r * action.cols)), count, action.cols,
         backward and "scale, 1" or "(real)1, 0")
     end)
@@ -691,8 +704,9 @@ local function calls(action, time, rows, backward)
     end
     return {"const double loss = " .. common.wrap(8, terms, " + ") .. ";"}
   elseif action.kind == "loss" then
-    return {string.format("const double loss = bptt_cross_entropy(%s, %d, y, %s, %d, %s);", p(action.input), stride(action.input), rows,
-      action.cols, backward and "scale, 1" or "(real)1, 0")}
+    local smoothing = action.smoothing > 0 and string.format("(real)%s /* %s */, ", hex(action.smoothing), H.decimal(action.smoothing)) or ""
+    return {string.format("const double loss = bptt_%scross_entropy(%s, %d, y, %s, %d, %s%s);", smoothing ~= "" and "smoothed_" or "",
+      p(action.input), stride(action.input), rows, action.cols, smoothing, backward and "scale, 1" or "(real)1, 0")}
   end
   error("no spelling for " .. action.kind)
 end
@@ -864,7 +878,7 @@ function H.head(backward, rows)
   declare(chosen, parted and "skip", not backward)
   for _, action in ipairs(chosen) do
     write("    /* ", action.note, " */\n")
-    put("    ", calls(action, not spelled and "row" or nil, spelled and rows or "rows", backward))
+    put("    ", calls(action, (not spelled or partial) and "row" or nil, spelled and rows or "rows", backward))
   end
   write("    return loss;\n")
 end
@@ -887,11 +901,20 @@ end
 
 -- Labels that count, or targets: a number is one.
 H.counted = spec.labels and "labels" or "targets"
+H.partial = partial
+H.chunk_argument = partial and ", chunk" or ""
 function H.count_labels()
   local function counts(i)
     return spec.labels and string.format("y[%s] < %s_VOCAB", i, common.NAME) or string.format("d[%s] == d[%s]", i, i)
   end
   local width = spec.labels and 1 or spec.targets
+  if partial then
+    write("    ptrdiff_t count = 0;\n    for (int s = 0; s < STRETCHES; s++) {\n        ptrdiff_t to = 0;\n")
+    write("        const ptrdiff_t from = stretch(s, chunk, n, &to);\n")
+    local times = width > 1 and " * " .. width or ""
+    write("        for (ptrdiff_t i = from", times, "; i < to", times, "; i++) { count += ", counts("i"), "; }\n    }\n    return count;\n")
+    return
+  end
   if not spelled then
     local values = width == 1 and "n" or "n * " .. width
     write("    ptrdiff_t count = 0;\n    for (ptrdiff_t i = 0; i < ", values, "; i++) { count += ", counts("i"), "; }\n    return count;\n")
@@ -906,9 +929,49 @@ function H.count_labels()
   write("    return ", sum(0, spec.K * B * width - 1), ";\n")
 end
 
+-- Where there is no loss, rows of what HEAD hands on are 0.
+function H.clear_rows()
+  local seen, any = {}, false
+  local function clear(ref)
+    if not ref or not ref.slot or seen[ref.slot] or slots[ref.slot].kind ~= "chunk" then return end
+    local s = slots[ref.slot]
+    seen[ref.slot], any = true, true
+    write("    memset(", plus("m->work", tostring(s.offset)), " + row * ", s.stride, ", 0, (size_t)rows * ", s.stride * real_size, "); /* ", s.name, " */\n")
+  end
+  for _, action in ipairs(choose {"head"}) do
+    clear(action.out)
+    if action.kind == "loss" and not action.out then clear(action.input) end
+    for _, e in ipairs(action.elements) do clear(e.out) end
+  end
+  if not any then write("    (void)m;\n    (void)row;\n    (void)rows;\n") end
+end
+
+-- Gradients that HEAD adds to.
+function H.clear_gradients()
+  local seen = {}
+  for _, action in ipairs(actions) do
+    local p = params[action.param]
+    if action.region == "head" and (action.kind == "gradient" or action.kind == "column_sum") and not seen[p.name] then
+      seen[p.name] = true
+      write("    memset(", plus("m->grad", tostring(p.offset)), ", 0, ", p.rows * p.stride * real_size, "); /* d", p.name, " */\n")
+    end
+  end
+end
+
 -- Adds up the loss of the chunk's rows, all at once or in blocks.
 function H.call_heads(name, scale)
   local function targets(rows) return common.data_arguments("target", rows) end
+  if partial then
+    local step = spelled and B or block
+    write("    for (int i = 0; i < STRETCHES; i++) {\n        ptrdiff_t to = 0;\n        const ptrdiff_t from = stretch(i, chunk, rows, &to);\n")
+    if scale ~= "" then write("        clear_rows(m, done, from - done);\n") end
+    write("        for (ptrdiff_t row = from; row < to; row += ", step, ") {\n            loss += ", spelled and for_rows(name, B) or name, "(m",
+      targets("row"), ", row", spelled and "" or ", to - row < " .. block .. " ? to - row : " .. block, scale, ");\n        }\n")
+    if scale ~= "" then write("        done = to;\n") end
+    write("    }\n")
+    if scale ~= "" then write("    clear_rows(m, done, rows - done);\n") end
+    return
+  end
   if spelled and rest > 0 then
     write("    loss = chunk + 1 < ", common.NAME, "_CHUNKS ? ", for_rows(name, H.head_rows[1]), "(m", targets(), scale, ") : ",
       for_rows(name, H.head_rows[2]), "(m", targets(), scale, ");\n")

@@ -178,11 +178,17 @@ static inline void interpret_loss(const interpreter *it, const bptt_node *node, 
     double most = logits[0], sum = 0;
     for (int64_t i = 1; i < V; i++) { most = fmax(most, logits[i]); }
     for (int64_t i = 0; i < V; i++) { sum += exp(logits[i] - most); }
-    if (node->op == BPTT_OP_CROSS_ENTROPY) {
-        out[0] = y < (uint64_t)V ? most + log(sum) - logits[y] : 0;
-        return;
+    const bool loss = node->op == BPTT_OP_CROSS_ENTROPY;
+    if (loss) { out[0] = 0; }
+    for (int64_t i = 0; i < V; i++) {
+        const double even = it->graph->smoothing / (double)V;
+        const double wanted = y < (uint64_t)V ? (i == (int64_t)y) * (1 - it->graph->smoothing) + even : 0;
+        if (loss) {
+            out[0] += wanted * (most + log(sum) - logits[i]);
+        } else {
+            out[i] = y < (uint64_t)V ? exp(logits[i] - most) / sum - wanted : 0;
+        }
     }
-    for (int64_t i = 0; i < V; i++) { out[i] = y < (uint64_t)V ? exp(logits[i] - most) / sum - (i == (int64_t)y) : 0; }
 }
 
 /* Nodes [first, last) of one step of one sequence. */

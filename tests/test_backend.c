@@ -325,7 +325,7 @@ END_TEST
 #define NET_HEADER                                                                                                               \
     "typedef unsigned uint32_t; typedef unsigned long long uint64_t; typedef __SIZE_TYPE__ size_t;\n"                            \
     "typedef struct { uint32_t abi, real_size; const char *name, *digest; } bptt_model;\n"
-#define NET_MODEL "const bptt_model net_model = {1, 4, \"net\", \"d1\"};\n"
+#define NET_MODEL "const bptt_model net_model = {2, 4, \"net\", \"d1\"};\n"
 
 static bptt_error tcc_refusal(const char *header, const char *source)
 {
@@ -358,8 +358,8 @@ START_TEST(test_tcc_errors)
         {NET_HEADER, "int g(void); int f(void) { return g(); }\n" NET_MODEL, "undefined symbol 'g'"},
         {NET_HEADER, "#include <stdio.h>\n", "tcc: net.c:1: error: include file 'stdio.h' not found"},
         {NET_HEADER, "static int x;\n", "tcc: the text defines no model"},
-        {NET_HEADER, "const bptt_model net_model = {2, 4, \"net\", \"d1\"};", "net: the code has ABI 2; expected 1"},
-        {NET_HEADER, "const bptt_model net_model = {1, 4, \"net\", \"d2\"};", "net: the code is of another spec"},
+        {NET_HEADER, "const bptt_model net_model = {1, 4, \"net\", \"d1\"};", "net: the code has ABI 1; expected 2"},
+        {NET_HEADER, "const bptt_model net_model = {2, 4, \"net\", \"d2\"};", "net: the code is of another spec"},
         {NET_HEADER, "#ifndef BPTT_HOSTED\n" NET_MODEL "#endif\n", "tcc: the text defines no model"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

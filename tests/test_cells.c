@@ -54,7 +54,9 @@ static void build(const bptt_spec *spec, const char *cell, int simd, built *b)
     text.kernels = bptt_kernels(b->plan != NULL ? b->plan->real_size : 8, simd, &text.kernel_count);
     if (status == BPTT_OK) { status = bptt_tcc_compile(&text, &b->code, &error); }
     ck_assert_msg(status == BPTT_OK, "%s\n%s", error.text, cell);
-    if (spec->unroll == BPTT_UNROLL_FULL) { ck_assert_msg(oracle_is_spelled_out(b->unit.source), "a loop is left in %s", cell); }
+    if (spec->unroll == BPTT_UNROLL_FULL && spec->loss_at.kind == BPTT_STEPS_ALL) {
+        ck_assert_msg(oracle_is_spelled_out(b->unit.source), "a loop is left in %s", cell);
+    }
     b->memory = bptt_memory_new(b->code.model);
     ck_assert_ptr_nonnull(b->memory);
 }
@@ -210,7 +212,9 @@ static double share_of(const built *b, const bptt_rows *rows, size_t steps)
     return count > 0 ? 1.0 / (double)count : 0;
 }
 
-static void check_chunk(built *b, const bptt_rows *rows, uint32_t chunk, double tolerance, const char *what)
+/* `known`: the same rows, masked where there is no loss. */
+static void check_chunk(built *b, const bptt_rows *rows, const bptt_rows *known, uint32_t chunk, double tolerance,
+                        const char *what)
 {
     const bptt_model *model = b->code.model;
     const size_t left = model->steps - (size_t)chunk * model->horizon, steps = left < model->horizon ? left : model->horizon;
@@ -221,8 +225,8 @@ static void check_chunk(built *b, const bptt_rows *rows, uint32_t chunk, double 
         worst = worst_gradient_error(b, rows, chunk, &where);
         ck_assert_msg(worst < tolerance, "%s, chunk %u: gradient of %s is %g off", what, (unsigned)chunk, where, worst);
     }
-    for (size_t stream = 0; stream < model->batch; stream++) { expected += loss_by_graph(b, stream, rows, steps, gradient); }
-    const double share = share_of(b, rows, steps), loss = model->gradient(model, b->memory, rows, chunk);
+    for (size_t stream = 0; stream < model->batch; stream++) { expected += loss_by_graph(b, stream, known, steps, gradient); }
+    const double share = share_of(b, known, steps), loss = model->gradient(model, b->memory, rows, chunk);
     expected *= share;
     ck_assert_msg(fabs(loss - expected) <= 1e-11 * (1 + fabs(expected)), "%s, chunk %u: loss %.15g, expected %.15g", what,
                   (unsigned)chunk, loss, expected);
@@ -241,6 +245,21 @@ typedef struct sequence {
     double v[TOKENS * REALS], d[TOKENS * REALS];
 } sequence;
 
+/* The graphs know nothing of loss_at: where there is no loss they get no label.  The model gets one that it must not look at. */
+static void mask_sequence(sequence *s, const bptt_spec *spec)
+{
+    int64_t stretches[BPTT_MAX_STRETCHES][2];
+    const int count = bptt_spec_loss_steps(spec, stretches);
+    for (int64_t t = 0; t < spec->T; t++) {
+        bool has_loss = false;
+        for (int i = 0; i < count; i++) { has_loss = has_loss || (t >= stretches[i][0] && t < stretches[i][1]); }
+        for (int64_t i = t * spec->batch; !has_loss && i < (t + 1) * spec->batch; i++) { s->y[i] = UINT32_MAX; }
+        for (int64_t i = t * spec->batch * spec->outputs; !has_loss && i < (t + 1) * spec->batch * spec->outputs; i++) {
+            s->d[i] = (double)NAN;
+        }
+    }
+}
+
 /* About one label or target in five counts for nothing. */
 static void draw_sequence(sequence *s, const bptt_spec *spec, uint64_t *random)
 {
@@ -254,9 +273,15 @@ static void draw_sequence(sequence *s, const bptt_spec *spec, uint64_t *random)
     }
 }
 
+static bptt_rows rows_at(const sequence *s, const bptt_spec *spec, size_t row)
+{
+    return (bptt_rows){
+        .x = s->x + row, .v = s->v + row * (size_t)spec->inputs, .y = s->y + row, .d = s->d + row * (size_t)spec->outputs};
+}
+
 static void check_case(const char *cell, const bptt_spec *spec, int simd, double tolerance, uint64_t *random)
 {
-    sequence s;
+    sequence s, masked;
     char what[2000];
     (void)snprintf(what, sizeof what, "%s-- %s, H %lld V %lld D %lld Q %lld T %lld K %lld B %lld threads %lld simd %d unroll %s",
                    cell, bptt_spec_word("loss", (int)spec->loss), (long long)spec->hidden, (long long)spec->vocab,
@@ -266,13 +291,12 @@ static void check_case(const char *cell, const bptt_spec *spec, int simd, double
     build(spec, cell, simd, &b);
     fill(&b, random);
     draw_sequence(&s, spec, random);
+    masked = s;
+    mask_sequence(&masked, spec);
     for (uint32_t chunk = 0; chunk < b.code.model->chunks; chunk++) {
         const size_t first = (size_t)chunk * (size_t)(spec->K * spec->batch);
-        const bptt_rows rows = {.x = s.x + first,
-                                .v = s.v + first * (size_t)spec->inputs,
-                                .y = s.y + first,
-                                .d = s.d + first * (size_t)spec->outputs};
-        check_chunk(&b, &rows, chunk, tolerance, what);
+        const bptt_rows rows = rows_at(&s, spec, first), known = rows_at(&masked, spec, first);
+        check_chunk(&b, &rows, &known, chunk, tolerance, what);
     }
     built_free(&b);
 }
@@ -285,6 +309,7 @@ static void resize(bptt_spec *spec, const int64_t *sizes)
     spec->K = sizes[3];
     spec->batch = sizes[4];
     if (spec->vocab > 0) { spec->vocab = sizes[1]; }
+    if (spec->tie) { spec->embedding = spec->hidden; }
     if (spec->inputs > 0) { spec->inputs = sizes[1]; }
     if (spec->outputs > 0) { spec->outputs = sizes[1]; }
 }
@@ -562,10 +587,20 @@ static const struct {
     int64_t V, D, Q;
     bptt_loss loss;
     bptt_output_activation g;
+    double smoothing;
+    int64_t E; /* -1: tied, so as many as H */
 } data_cases[] = {
-    {0, 1, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_IDENTITY}, {0, 1, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_SIGMOID},
-    {0, 1, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_TANH},     {0, 1, 1, BPTT_BINARY_CROSS_ENTROPY, BPTT_OUTPUT_IDENTITY},
-    {1, 0, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_IDENTITY}, {1, 1, 0, BPTT_CROSS_ENTROPY, BPTT_OUTPUT_IDENTITY},
+    {1, 0, 0, BPTT_CROSS_ENTROPY, BPTT_OUTPUT_IDENTITY, 0.1, 0},
+    {1, 0, 0, BPTT_CROSS_ENTROPY, BPTT_OUTPUT_IDENTITY, 0, 4},
+    {1, 0, 0, BPTT_CROSS_ENTROPY, BPTT_OUTPUT_IDENTITY, 0.3, -1},
+    {1, 0, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_IDENTITY, 0, 3},
+
+    {0, 1, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_IDENTITY, 0, 0},
+    {0, 1, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_SIGMOID, 0, 0},
+    {0, 1, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_TANH, 0, 0},
+    {0, 1, 1, BPTT_BINARY_CROSS_ENTROPY, BPTT_OUTPUT_IDENTITY, 0, 0},
+    {1, 0, 1, BPTT_SQUARED_ERROR, BPTT_OUTPUT_IDENTITY, 0, 0},
+    {1, 1, 0, BPTT_CROSS_ENTROPY, BPTT_OUTPUT_IDENTITY, 0, 0},
 };
 enum { DATA_CASES = sizeof data_cases / sizeof data_cases[0] };
 
@@ -576,9 +611,41 @@ START_TEST(inputs_outputs_and_losses)
     spec.outputs = data_cases[_i].Q;
     spec.loss = data_cases[_i].loss;
     spec.output_activation = data_cases[_i].g;
+    spec.smoothing = data_cases[_i].smoothing;
+    spec.tie = data_cases[_i].E < 0;
+    spec.embedding = data_cases[_i].E;
     for (int reduction = BPTT_MEAN; reduction <= BPTT_SUM; reduction++) {
         spec.reduction = (bptt_reduction)reduction;
         check_cell(PARAMS "h = tanh(W * x + U * h + b)\n", &spec, 1e-8);
+    }
+}
+END_TEST
+
+/* The output layer runs where there is a loss alone; a chunk may have none. */
+START_TEST(loss_at_some_steps)
+{
+    static const bptt_steps steps[] = {{.kind = BPTT_STEPS_LAST},
+                                       {.kind = BPTT_STEPS_LIST, .count = 1, .stretches = {{1, 1}}},
+                                       {.kind = BPTT_STEPS_LIST, .count = 2, .stretches = {{1, 1}, {3, 3}}},
+                                       {.kind = BPTT_STEPS_LIST, .count = 1, .stretches = {{2, 3}}}};
+    static const int64_t sizes[][5] = {{3, 4, 5, 2, 1}, {5, 5, 4, 4, 3}, {9, 3, 3, 2, 3}, {2, 3, 9, 2, 2}};
+    static const char *const cells[] = {
+        PARAMS "h = tanh(W * x + U * h + b)\n",
+        PARAMS "Wo = matrix(hidden, input, 'Wo')\ns = state(hidden)\ns = tanh(W * x + U * s + b)\nh = s + Wo * x\n",
+        PARAMS "s = state(hidden)\ns = tanh(W * x + U * s + b)\nh = s * tanh(U * s)\n",
+    };
+    uint64_t random = oracle_seed();
+    for (int i = 0; i < 4 * 3 * 3; i++) {
+        const int64_t *size = sizes[i % 4];
+        bptt_spec spec = interpret_spec(size[0], size[1], size[2], size[3], size[4]);
+        if (_i % 2 != 0) { spec = interpret_real_spec(size[0], 2, 3, size[2], size[3], size[4], BPTT_SQUARED_ERROR); }
+        spec.output_activation = _i % 2 != 0 ? BPTT_OUTPUT_TANH : BPTT_OUTPUT_IDENTITY;
+        spec.loss_at = steps[_i / 2];
+        spec.reduction = i % 2 == 0 ? BPTT_MEAN : BPTT_SUM;
+        spec.unroll = (bptt_unroll)(BPTT_UNROLL_TIME + i / 4 % 3);
+        check_case(cells[i / 12], &spec, i % 3 == 0 ? 1 : bptt_kernels_simd(), true, &random);
+        spec.threads = spec.batch;
+        if (spec.threads > 1 && spec.unroll != BPTT_UNROLL_FULL) { check_case(cells[i / 12], &spec, 4, false, &random); }
     }
 }
 END_TEST
@@ -758,6 +825,7 @@ int main(void)
     tcase_add_loop_test(cells, refused_cell, 0, (int)(sizeof refused / sizeof refused[0]));
     tcase_add_loop_test(cells, inputs_outputs_and_losses, 0, DATA_CASES);
     tcase_add_loop_test(cells, real_cell, 0, 10);
+    tcase_add_loop_test(cells, loss_at_some_steps, 0, 8);
     tcase_add_loop_test(cells, random_cell_is_right, 0, RANDOM_CELLS);
     suite_add_tcase(suite, cells);
     SRunner *runner = srunner_create(suite);

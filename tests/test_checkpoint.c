@@ -528,7 +528,7 @@ START_TEST(test_wrong_parts)
                                     "tensor 'rnn.weight_ih': the model has 1 of its 2 parts",
                                     "tensor 'moment1.rnn.weight_ih': the model has another shape for part 3 of 2 (W_2)"};
     for (size_t i = 0; i < 4; i++) {
-        if (i == 1) { changed[1] = (bptt_tensor){"W_2", "rnn.weight_ih", NULL, 2, 3, 2, 4, 0, 1, 2}; }
+        if (i == 1) { changed[1] = (bptt_tensor){"W_2", "rnn.weight_ih", NULL, 2, 3, 2, 4, 0, 1, 2, 0}; }
         if (i == 2) { model.tensor_count = 1; }
         if (i == 3) { changed[1].part = 2, model.tensor_count = 2; }
         ck_assert_int_eq(bptt_checkpoint_save(scratch("ck"), &spec, &model, memory, &cursor, &error), BPTT_FAILED);
@@ -544,10 +544,10 @@ START_TEST(test_parts_in_the_file)
 {
     static const bptt_tensor parts[] = {
         {.name = "W_1", .file = "w", .rank = 2, .rows = 3, .cols = 2, .stride = 4, .offset = 0, .part = 1, .parts = 2},
-        {"b_0", "ih", "hh", 1, 1, 2, 4, 12, 0, 3},
-        {"b_2", "ih", NULL, 1, 1, 2, 4, 16, 2, 3},
-        {"c_2", "hh", NULL, 1, 1, 2, 4, 20, 2, 3},
-        {"b_1", "ih", "hh", 1, 1, 2, 4, 24, 1, 3},
+        {"b_0", "ih", "hh", 1, 1, 2, 4, 12, 0, 3, 0},
+        {"b_2", "ih", NULL, 1, 1, 2, 4, 16, 2, 3, 0},
+        {"c_2", "hh", NULL, 1, 1, 2, 4, 20, 2, 3, 0},
+        {"b_1", "ih", "hh", 1, 1, 2, 4, 24, 1, 3, 0},
         {.name = "W_0", .file = "w", .rank = 2, .rows = 3, .cols = 2, .stride = 4, .offset = 28, .part = 0, .parts = 2},
     };
     static const float weights[] = {28, 32, 36, 29, 33, 37, 0, 4, 8, 1, 5, 9}, ih[] = {12, 13, 24, 25, 16, 17},

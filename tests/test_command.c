@@ -1294,6 +1294,58 @@ START_TEST(test_log_clipped)
 }
 END_TEST
 
+/* A table of reals through every command that takes one: forecasts, and targets with gaps. */
+START_TEST(test_reals)
+{
+    write_text("wave.lua", "return { name = 'wave', hidden = 8, inputs = 2, outputs = 2, T = 10, K = 4, batch = 3,\n"
+                           "         optimizer = {'adam', rate = 0.01} }\n");
+    char table[20000] = "a,b\n";
+    for (int i = 0; i < 400; i++) {
+        const size_t used = strlen(table);
+        (void)snprintf(table + used, sizeof table - used, "%.6f,%.6f\n", sin(0.2 * i), cos(0.3 * i));
+    }
+    write_text("table.csv", table);
+    OK("train wave.lua --data table.csv --quiet --epochs 20 --out whole --log log --valid-fraction 0.2 --json");
+    ck_assert_double_lt(printed_number("loss"), 0.5);
+    OK("train wave.lua --data table.csv --quiet --epochs 10 --out half --valid-fraction 0.2");
+    OK("train --data table.csv --quiet --epochs 20 --resume half --valid-fraction 0.2");
+    ck_assert(same_files("whole", "half"));
+    OK("eval whole --data table.csv --json");
+    ck_assert_double_eq(printed_number("tokens"), 2 * 399);
+    ck_assert_double_lt(printed_number("loss"), 0.05);
+    OK("eval whole --data table.csv");
+    printed_part(" per number");
+    OK("grad wave.lua --data table.csv --weights whole -o gradients --backend generic");
+    ck_assert_int_eq(bptt("sample whole"), 1);
+    said_part("this model is for reals");
+    ck_assert_int_eq(bptt("train wave.lua --data text --quiet"), 1);
+    said_part(" is not a number");
+    ck_assert_int_eq(bptt("train net.lua --data table.csv --reals csv --quiet"), 2);
+    said_part("this one reads tokens");
+    write_text("gaps.csv", "1,2,nan\n2,3,1\n1,2,\n2,1,0.5\n");
+    OK("train wave.lua --set outputs=1 --set batch=1 --set loss=binary_cross_entropy --data gaps.csv --quiet --steps 5 --out "
+       "gaps");
+    OK("eval gaps --data gaps.csv --json");
+    ck_assert_double_eq(printed_number("tokens"), 2);
+}
+END_TEST
+
+/* Every kind of input, output and loss against independent gradients. */
+START_TEST(test_check_data)
+{
+    static const char *const fields[] = {
+        "--set inputs=3 --set outputs=2 --set vocab=0",
+        "--set inputs=3 --set outputs=2 --set vocab=0 --set output_activation=tanh --set loss_at={2,3,7}",
+        "--set inputs=1 --set outputs=5 --set vocab=0 --set loss=binary_cross_entropy --set threads=2",
+        "--set inputs=4 --set vocab=6 --set reduction=sum --set loss_at=last",
+        "--set vocab=6 --set outputs=2 --set output_activation=sigmoid --set embedding=3",
+        "--set vocab=6 --set embedding=12 --set tie=true --set smoothing=0.1",
+    };
+    OK("check net.lua %s", fields[_i]);
+    printed_part(" comparisons, 0 failed");
+}
+END_TEST
+
 static Suite *command_suite(void)
 {
     Suite *suite = suite_create("command");
@@ -1343,6 +1395,8 @@ static Suite *command_suite(void)
     tcase_add_loop_test(usual, test_diagnose_gnuplot, 0, 4);
     tcase_add_test(usual, test_gradient_warning);
     tcase_add_test(usual, test_log_clipped);
+    tcase_add_test(usual, test_reals);
+    tcase_add_loop_test(usual, test_check_data, 0, 6);
     suite_add_tcase(suite, usual);
     return suite;
 }

@@ -701,11 +701,11 @@ END_TEST
 START_TEST(test_descriptor)
 {
     static const bptt_tensor TENSORS[] = {
-        {"W_xh", "rnn.weight_ih_l0", NULL, 2, 6, 5, 5, 0, 0, 1},
-        {"W_hh", "rnn.weight_hh_l0", NULL, 2, 5, 5, 5, 30, 0, 1},
-        {"b_h", "rnn.bias_ih_l0", "rnn.bias_hh_l0", 1, 1, 5, 5, 55, 0, 1},
-        {"W_hy", "out.weight", NULL, 2, 5, 6, 6, 60, 0, 1},
-        {"b_y", "out.bias", NULL, 1, 1, 6, 6, 90, 0, 1},
+        {"W_xh", "rnn.weight_ih_l0", NULL, 2, 6, 5, 5, 0, 0, 1, 0},
+        {"W_hh", "rnn.weight_hh_l0", NULL, 2, 5, 5, 5, 30, 0, 1, 0},
+        {"b_h", "rnn.bias_ih_l0", "rnn.bias_hh_l0", 1, 1, 5, 5, 55, 0, 1, 0},
+        {"W_hy", "out.weight", NULL, 2, 5, 6, 6, 60, 0, 1, 0},
+        {"b_y", "out.bias", NULL, 1, 1, 6, 6, 90, 0, 1, 0},
     };
     bptt_spec spec = small_spec();
     spec.T = 9;

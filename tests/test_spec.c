@@ -167,6 +167,8 @@ static const struct {
     {WITH("seed = 2^53"), "    seed = 9007199254740992,\n"},
     {WITH("simd = 1"), "    simd = 1,\n"},
     {WITH("outputs = 2"), "    outputs = 2,\n"},
+    {WITH("loss_at = 'last'"), "    loss_at = \"last\",\n"},
+    {WITH("loss_at = {1, 2, 5}"), "    loss_at = {1, 2, 5},\n"},
     {WITH("outputs = 2"), "    loss = \"squared_error\",\n"},
     {WITH("outputs = 2, output_activation = 'tanh'"), "    output_activation = \"tanh\",\n"},
     {WITH("batch = 64, threads = 64"), "    threads = 64,\n"},
@@ -233,8 +235,9 @@ END_TEST
 /* ---- messages ---- */
 
 #define ALL_FIELDS                                                                                                               \
-    "name, cell, activation, hidden, layers, vocab, inputs, outputs, T, K, batch, dtype, loss, output_activation, reduction, "   \
-    "carry, optimizer, schedule, update, accumulate, clip, init, init_recurrent, forget_bias, seed, unroll, simd, threads"
+    "name, cell, activation, hidden, layers, vocab, inputs, embedding, outputs, T, K, batch, dtype, loss, output_activation, "   \
+    "loss_at, tie, smoothing, reduction, carry, optimizer, schedule, update, accumulate, clip, init, init_recurrent, "           \
+    "forget_bias, seed, unroll, simd, threads"
 #define SIZES      "an integer from 1 to 65536, or a list of up to 8, one a layer"
 #define INITS      "{uniform = number}, {normal = number}, {xavier = number}, {orthogonal = number} or {identity = number}"
 #define OPTIMIZERS "\"sgd\", \"momentum\", \"adagrad\", \"rmsprop\", \"adam\" or \"adamw\""
@@ -277,6 +280,20 @@ static const struct {
                                                   "\"squared_error\" or \"binary_cross_entropy\""},
     {WITH("outputs = 2, loss = 'binary_cross_entropy', output_activation = 'tanh'"),
      "s.lua:6: output_activation = \"tanh\" with loss = \"binary_cross_entropy\", which takes logits; expected \"identity\""},
+    {WITH("tie = true, embedding = 3"),
+     "s.lua:6: tie = true with embedding = 3, hidden = 4: one matrix for both needs embedding = hidden"},
+    {WITH("tie = true"), "s.lua:6: tie = true with embedding = 0, hidden = 4: one matrix for both needs embedding = hidden"},
+    {WITH("tie = true, embedding = 4, outputs = 2"),
+     "s.lua:6: tie = true with embedding = 4, hidden = 4: one matrix for both needs labels, no outputs"},
+    {WITH("smoothing = 0.1, outputs = 2"),
+     "s.lua:6: smoothing with loss = \"squared_error\": expected \"cross_entropy\", whose labels it smooths"},
+    {WITH("loss_at = {}"), "s.lua:6: loss_at = a table: expected \"all\" or \"last\", or a list of steps, like {1, 2, 5}"},
+    {WITH("loss_at = 'first'"), "s.lua:6: loss_at = \"first\": expected \"all\" or \"last\", or a list of steps, like {1, 2, 5}"},
+    {WITH("loss_at = {1, 7}"), "s.lua:6: loss_at: step 7 is beyond T = 6"},
+    {WITH("loss_at = {2, 2}"), "s.lua:6: loss_at[2] = 2: expected a step, from 1 and rising"},
+    {WITH("loss_at = {0}"), "s.lua:6: loss_at[1] = 0: expected a step, from 1 and rising"},
+    {WITH("loss_at = {1.5}"), "s.lua:6: loss_at[1] = 1.5: expected a step, from 1 and rising"},
+    {WITH("smoothing = 1"), "s.lua:6: smoothing = 1: expected a number from 0 to 0.999999"},
     /* integers */
     {WITH("batch = 0"), "s.lua:6: batch = 0: expected an integer from 1 to 65536"},
     {WITH("batch = 65537"), "s.lua:6: batch = 65537: expected an integer from 1 to 65536"},

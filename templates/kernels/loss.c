@@ -1,9 +1,9 @@
 % local bce = k.what == "binary_cross_entropy"
 % if bce then
-/* Sum over rows and columns of log(1 + exp(o)) - d o; backward: out = scale (sigmoid(o) - d).  Where d is not a number there is
+/* Sum over rows and columns of log(1 + exp(o)) - d o; backward: out, which may be o, = scale (sigmoid(o) - d).  Where d is not a number there is
  * neither loss nor gradient. */
 % else
-/* Sum over rows and columns of (o - d)^2; backward: out = 2 scale (o - d).  Where d is not a number there is neither loss nor
+/* Sum over rows and columns of (o - d)^2; backward: out, which may be o, = 2 scale (o - d).  Where d is not a number there is neither loss nor
  * gradient. */
 % end
 ${signature(k)}
@@ -14,7 +14,7 @@ ${signature(k)}
 % else
     double loss = 0;
 % end
-    for (; rows > 0; rows--, o += ldo, out += backward ? ldo : 0, d += cols) {
+    for (; rows > 0; rows--, o += ldo, out += ldo, d += cols) {
         for (ptrdiff_t j = 0; j < padded; j += LANES) {
             real target[LANES]; /* d has no padding */
             for (int i = 0; i < LANES; i++) { target[i] = j + i < cols ? d[j + i] : (real)NAN; }
