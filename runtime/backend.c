@@ -134,26 +134,22 @@ static bptt_status open_tcc(session *s, bptt_program *program, bptt_error *error
     return status;
 }
 
+/* Starts the compiler unless it runs, and waits for it.  Signals are held from before the start: nobody else would end it. */
 static bptt_status wait_for_cc(session *s, bptt_program *program, bptt_error *error)
 {
     bptt_signals signals;
-    bptt_cc_stage stage;
+    bptt_cc_stage stage = BPTT_CC_FAILED;
     bptt_signals_hold(&signals);
-    do {
+    if (s->compiler == NULL) { s->compiler = bptt_cc_start(&s->text, false, error); }
+    while (s->compiler != NULL) {
         stage = bptt_cc_advance(s->compiler, signal_ms, &s->cc, error);
-    } while (!is_over(stage) && !bptt_signals_came());
-    compiler_done(s);
+        if (is_over(stage) || bptt_signals_came()) { compiler_done(s); }
+    }
     bptt_signals_release(&signals);
     if (stage == BPTT_CC_FAILED) { return BPTT_FAILED; }
     if (stage != BPTT_CC_READY) { return stopped(error); }
     session_run(s, BPTT_BACKEND_CC, program);
     return BPTT_OK;
-}
-
-static bptt_status open_cc(session *s, bptt_program *program, bptt_error *error)
-{
-    s->compiler = bptt_cc_start(&s->text, false, error);
-    return s->compiler != NULL ? wait_for_cc(s, program, error) : BPTT_FAILED;
 }
 
 /* Auto when libtcc cannot do it: the compiler must.  Both reasons are told when it cannot either. */
@@ -171,17 +167,21 @@ static void give_notice(session *s, const bptt_error *reason, bptt_program *prog
     program->notice = s->notice.text;
 }
 
-/* Waits until the compiler has told its version, or will not.  A signal ends it first; false: one came. */
+/* Starts the compiler and waits until it has told its version, or will not.  A signal ends it first; false: one came. */
 static bool ask_compiler(session *s, bptt_cc_stage *stage, bptt_error *error)
 {
     const double deadline = bptt_seconds() + version_ms * 1e-3;
     bptt_signals signals;
     bptt_signals_hold(&signals);
-    do {
+    *stage = BPTT_CC_FAILED;
+    s->compiler = bptt_cc_start(&s->text, true, error);
+    while (s->compiler != NULL) {
         *stage = bptt_cc_advance(s->compiler, signal_ms, &s->cc, error);
-    } while (*stage == BPTT_CC_ASKING && !bptt_signals_came() && bptt_seconds() < deadline);
+        if (is_over(*stage)) { compiler_done(s); }
+        if (*stage != BPTT_CC_ASKING || bptt_signals_came() || bptt_seconds() >= deadline) { break; }
+    }
     const bool came = bptt_signals_came();
-    if (is_over(*stage) || came) { compiler_done(s); }
+    if (came && s->compiler != NULL) { compiler_done(s); }
     bptt_signals_release(&signals);
     return !came;
 }
@@ -189,8 +189,7 @@ static bool ask_compiler(session *s, bptt_cc_stage *stage, bptt_error *error)
 static bptt_status open_auto(session *s, bptt_program *program, bptt_error *error)
 {
     bptt_cc_stage stage = BPTT_CC_FAILED;
-    s->compiler = bptt_cc_start(&s->text, true, error);
-    if (s->compiler != NULL && !ask_compiler(s, &stage, error)) { return stopped(error); }
+    if (!ask_compiler(s, &stage, error)) { return stopped(error); }
     if (stage == BPTT_CC_READY) {
         session_run(s, BPTT_BACKEND_CC, program);
         return BPTT_OK;
@@ -230,7 +229,7 @@ bptt_status bptt_program_open(const bptt_spec *spec, bptt_backend backend, bptt_
 {
     static bptt_status (*const openers[])(session *, bptt_program *, bptt_error *) = {
         [BPTT_BACKEND_TCC] = open_tcc,
-        [BPTT_BACKEND_CC] = open_cc,
+        [BPTT_BACKEND_CC] = wait_for_cc,
         [BPTT_BACKEND_AUTO] = open_auto,
     };
     memset(program, 0, sizeof *program);

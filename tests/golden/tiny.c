@@ -1123,15 +1123,15 @@ static void bptt_any_predict(const bptt_model *self, void *m, const bptt_rows *r
 }
 
 static const bptt_tensor tensors[] = {
-    {"W_xh", "rnn.weight_ih_l0", 0, 2, 3, 2, 2, 0, 0, 1},
-    {"W_hh", "rnn.weight_hh_l0", 0, 2, 2, 2, 2, 6, 0, 1},
-    {"b_h", "rnn.bias_ih_l0", "rnn.bias_hh_l0", 1, 1, 2, 2, 10, 0, 1},
-    {"W_hy", "out.weight", 0, 2, 2, 3, 3, 12, 0, 1},
-    {"b_y", "out.bias", 0, 1, 1, 3, 3, 18, 0, 1},
+    {"W_xh", "rnn.weight_ih_l0", 0, 2, 3, 2, 2, 0, 0, 1, 0},
+    {"W_hh", "rnn.weight_hh_l0", 0, 2, 2, 2, 2, 6, 0, 1, 0},
+    {"b_h", "rnn.bias_ih_l0", "rnn.bias_hh_l0", 1, 1, 2, 2, 10, 0, 1, 0},
+    {"W_hy", "out.weight", 0, 2, 2, 3, 3, 12, 0, 1, 0},
+    {"b_y", "out.bias", 0, 1, 1, 3, 3, 18, 0, 1, 0},
 };
 
 static const bptt_tensor carried[] = {
-    {"h", "h", 0, 2, 1, 2, 2, 0, 0, 1},
+    {"h", "h", 0, 2, 1, 2, 2, 0, 0, 1, 0},
 };
 
 const bptt_model tiny_model = {

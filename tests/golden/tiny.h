@@ -119,6 +119,7 @@ typedef struct bptt_tensor {
     uint32_t stride;  /* reals from row to row, cols padded to the vector width */
     size_t offset;    /* reals from the start of the block */
     uint32_t part, parts; /* in a weight file it is block `part`, from 0, of `parts` blocks of outputs: a gate */
+    uint32_t table;   /* 1: files hold it as it is stored, as they do an embedding */
 } bptt_tensor;
 
 /* Runs work(job, 0) ... work(job, threads - 1), at the same time if it can, and returns when all are done. */
