@@ -50,7 +50,8 @@ typedef struct bptt_reader {
     bptt_span text;     /* of the file, for line numbers */
     const bptt_field *field;
     const bptt_override *origins[BPTT_FIELD_COUNT]; /* the override that gives a field; NULL: the file or the default */
-    bool given[BPTT_FIELD_COUNT];
+    bool given[BPTT_FIELD_COUNT];                   /* it has its value */
+    bool defaulted[BPTT_FIELD_COUNT];               /* which is the default */
     bptt_status status;
     bptt_error *error;
 } bptt_reader;

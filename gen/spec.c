@@ -284,6 +284,7 @@ static bptt_status read_defaults(bptt_reader *r, bptt_sandbox *sandbox)
     for (size_t i = 0; i < BPTT_FIELD_COUNT && status == BPTT_OK; i++) {
         if (r->given[i]) { continue; }
         r->field = &bptt_fields[i];
+        r->defaulted[i] = true;
         status = read_expression(r, sandbox, bptt_fields[i].fallback, false);
     }
     return status;
@@ -376,7 +377,7 @@ static bptt_status check_layers(bptt_reader *r)
     bptt_spec *spec = r->spec;
     const bptt_field *layers = find_field("layers", strlen("layers"));
     if (spec->size_count == 0) { return BPTT_OK; }
-    if (!r->given[layers - bptt_fields]) { spec->layers = spec->size_count; }
+    if (r->defaulted[layers - bptt_fields]) { spec->layers = spec->size_count; }
     if (spec->layers != spec->size_count) {
         blame(r, names);
         return bptt_reader_fail(r, NULL, "layers = %lld, but hidden has %d sizes, expected as many", (long long)spec->layers,

@@ -166,6 +166,8 @@ static const struct {
     {WITH("seed = 0"), "    seed = 0,\n"},
     {WITH("seed = 2^53"), "    seed = 9007199254740992,\n"},
     {WITH("simd = 1"), "    simd = 1,\n"},
+    {"return {name = 'a', T = 1, vocab = 2, hidden = {3, 4}}", "    hidden = {3, 4},\n    layers = 2,\n"},
+    {"return {name = 'a', T = 1, vocab = 2, hidden = {3}}", "    hidden = 3,\n"},
     {WITH("outputs = 2"), "    outputs = 2,\n"},
     {WITH("loss_at = 'last'"), "    loss_at = \"last\",\n"},
     {WITH("loss_at = {1, 2, 5}"), "    loss_at = {1, 2, 5},\n"},
