@@ -1,12 +1,14 @@
 /* diagnose.c: `bptt diagnose`, what happens to the gradient on a user's own data.
  *
  * The weights are those that the generated code would train: drawn by it from the seed, or loaded into it.  From there on the step
- * graph itself is run (interpret.h).  Depends on diagnose.h, evaluate.h (the companion model) and checkpoint.h.
+ * graph itself is run (interpret.h).  Depends on diagnose.h, feed.h, evaluate.h (the companion model) and
+ * checkpoint.h.
  */
 #include "diagnose.h"
 
 #include "checkpoint.h"
 #include "evaluate.h"
+#include "feed.h"
 #include "options.h"
 #include "safetensors.h"
 
@@ -71,31 +73,78 @@ static bptt_status show(const bptt_options *options, bptt_diagnosis *diagnosis, 
     return options->plot != NULL ? bptt_diagnosis_plot(diagnosis, source, options->plot, error) : BPTT_OK;
 }
 
-static bptt_status with_graph(const bptt_options *options, const bptt_diagnosis_source *source, const bptt_graph *graph,
-                              const bptt_data *data, bptt_error *error)
+/* The spec with one sequence at a time, all of its steps in one chunk, reals in double: as the interpreter reads. */
+static bptt_spec one_sequence(const bptt_spec *spec)
 {
-    const bptt_spec *spec = source->spec;
-    const size_t T = (size_t)spec->T, whole = (data->count - 1) / T;
+    bptt_spec one = *spec;
+    one.batch = 1;
+    one.K = one.T;
+    one.dtype = BPTT_F64;
+    return one;
+}
+
+/* The first sequences of the data that have all T steps, or all of those that the file cuts; rows[sequences * T]. */
+static bptt_status read_rows(const bptt_options *options, const bptt_spec *one, const bptt_data *data, size_t *sequences,
+                             bptt_rows *rows, bptt_error *error)
+{
+    const size_t T = (size_t)one->T, predictions = bptt_data_predictions(data);
+    const size_t whole = data->length > 0 ? data->count / data->length : predictions / T;
     if (whole == 0) {
-        return bptt_fail(error, BPTT_FAILED, "%s: has %zu tokens; a sequence of T = %zu steps needs %zu (or --set T=...)",
-                         source->data, data->count, T, T + 1);
+        return bptt_fail(error, BPTT_FAILED, "%s: has %zu %s; a sequence of T = %zu steps needs %zu (or --set T=...)",
+                         options->data, data->count, data->tokens != NULL ? "tokens" : "rows", T, T + data->count - predictions);
     }
-    bptt_diagnose_task task = {.steps = T, .horizon = (size_t)spec->K, .carry = spec->carry, .seed = spec->seed};
-    task.mean = spec->reduction == BPTT_MEAN;
-    task.sequences = whole < options->sequences ? whole : options->sequences;
-    task.x = data->tokens;
-    task.y = data->tokens + 1;
+    bptt_feed feed;
+    bptt_status status = bptt_feed_open(&feed, one, data, options->data, error);
+    if (status != BPTT_OK) { return status; }
+    *sequences = whole < options->sequences ? whole : options->sequences;
+    status = bptt_rows_new(one, *sequences * T, rows, error);
+    size_t labels = 0;
+    for (size_t q = 0; status == BPTT_OK && q < *sequences && bptt_feed_next(&feed); q++) {
+        const bptt_rows to = bptt_rows_from(one, rows, q * T);
+        labels += bptt_rows_sequence(one, &feed.rows, 0, 0, T, &to);
+    }
+    bptt_feed_close(&feed);
+    if (status == BPTT_OK && labels == 0) {
+        bptt_rows_free(rows);
+        return bptt_fail(error, BPTT_FAILED, "%s: has no label or target in its first %zu sequences", options->data, *sequences);
+    }
+    return status;
+}
+
+static bptt_status measure(const bptt_options *options, const bptt_diagnosis_source *source, const bptt_graph *graph,
+                           const bptt_diagnose_task *task, bptt_error *error)
+{
     bptt_interpreter it;
     bptt_diagnosis diagnosis;
-    bptt_status status = bptt_interpreter_open(&it, graph, T, error);
+    bptt_status status = bptt_interpreter_open(&it, graph, task->steps, error);
     if (status != BPTT_OK) { return status; }
-    status = fetch_params(spec, source->weights, &it, error);
-    if (status == BPTT_OK) { status = bptt_diagnose(&it, &task, &diagnosis, error); }
+    status = fetch_params(source->spec, source->weights, &it, error);
+    if (status == BPTT_OK) { status = bptt_diagnose(&it, task, &diagnosis, error); }
     if (status == BPTT_OK) {
         status = show(options, &diagnosis, source, error);
         bptt_diagnosis_free(&diagnosis);
     }
     bptt_interpreter_close(&it);
+    return status;
+}
+
+static bptt_status with_graph(const bptt_options *options, const bptt_diagnosis_source *source, const bptt_graph *graph,
+                              const bptt_data *data, bptt_error *error)
+{
+    const bptt_spec *spec = source->spec, one = one_sequence(spec);
+    bptt_diagnose_task task = {.steps = (size_t)spec->T, .horizon = (size_t)spec->K, .carry = spec->carry, .seed = spec->seed};
+    bptt_rows rows;
+    bptt_status status = read_rows(options, &one, data, &task.sequences, &rows, error);
+    if (status != BPTT_OK) { return status; }
+    task.mean = spec->reduction == BPTT_MEAN;
+    task.x = rows.x;
+    task.y = rows.y;
+    task.v = rows.v;
+    task.d = rows.d;
+    task.inputs = (size_t)spec->inputs;
+    task.targets = (size_t)spec->outputs;
+    status = measure(options, source, graph, &task, error);
+    bptt_rows_free(&rows);
     return status;
 }
 

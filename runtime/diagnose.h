@@ -48,18 +48,18 @@ typedef struct bptt_activity {
 typedef enum { BPTT_HEALTHY, BPTT_VANISHING, BPTT_EXPLODING } bptt_health;
 
 typedef struct bptt_diagnosis {
-    const bptt_graph *graph; /* borrowed */
-    size_t steps, horizon;   /* T, K of the spec */
-    size_t sequences, labels;
-    double loss;         /* nats per label */
-    double *state_norms; /* [T]: |dL/dh_t|, mean over the sequences */
-    size_t rows;         /* loss steps that were followed back: all, or BPTT_DIAGNOSE_ROWS spread evenly, the last among them */
-    size_t *loss_steps;  /* [rows] */
-    double *heat;        /* [rows][T]: |dL_s/dh_{s-lag}|, mean over the sequences; NaN where lag > s */
-    double *lags;        /* [T]: mean over the loss steps and sequences; NaN where no loss step reaches so far */
-    double peak;         /* largest of lags */
-    size_t memory;       /* effective memory horizon: the largest lag whose mean is at least 1 % of the peak */
-    size_t memory_e;     /* the same for 1/e of the peak */
+    const bptt_graph *graph;  /* borrowed */
+    size_t steps, horizon;    /* T, K of the spec */
+    size_t sequences, labels; /* labels, or numbers of targets, that count */
+    double loss;              /* nats per label; per target the squared error, or nats */
+    double *state_norms;      /* [T]: |dL/dh_t|, mean over the sequences */
+    size_t rows;        /* steps with a loss that were followed back: all, or BPTT_DIAGNOSE_ROWS spread evenly, the last too */
+    size_t *loss_steps; /* [rows] */
+    double *heat;       /* [rows][T]: |dL_s/dh_{s-lag}|, mean over the sequences; NaN where lag > s */
+    double *lags;       /* [T]: mean over the loss steps and sequences; NaN where no loss step reaches so far */
+    double peak;        /* largest of lags */
+    size_t memory;      /* effective memory horizon: the largest lag whose mean is at least 1 % of the peak */
+    size_t memory_e;    /* the same for 1/e of the peak */
     double
         rate; /* growth of |dL_s/dh_{s-lag}| by lag, a step: exp of the slope of log lags, each weighted by its samples; 0: one lag has a gradient */
     bptt_jacobian jacobians[BPTT_DIAGNOSE_LENGTHS]; /* n = 1, 2, 4 ... T */
@@ -79,13 +79,16 @@ typedef struct bptt_diagnosis {
     size_t advice_count;
 } bptt_diagnosis;
 
-/* What to measure.  Tokens are one stream: x[sequences * T], y likewise. */
+/* What to measure.  The sequences are one stream: x[sequences * T], v[sequences * T][inputs], y and d likewise, each NULL where the
+ * network does not read it; without labels and targets of steps that have no loss. */
 typedef struct bptt_diagnose_task {
     size_t sequences, steps, horizon; /* N, T, K */
     bool carry;                       /* the state goes on from sequence to sequence; else each starts at zero */
     bool mean;                        /* L is the mean over the labels; else the sum */
     uint64_t seed;                    /* of the power iteration's first vectors */
     const uint32_t *x, *y;
+    size_t inputs, targets; /* D, Q */
+    const double *v, *d;
 } bptt_diagnose_task;
 
 /* Fills everything that is measured; the parameters are in `it`, which has room for T steps.  On success the caller frees it. */

@@ -61,10 +61,13 @@ static void decide(bptt_diagnosis *d)
     }
 }
 
+/* Whether a sigmoid is in the cell; that of an output is no gate. */
 static bool has_gates(const bptt_diagnosis *d)
 {
+    const int output = d->graph->nodes[d->graph->loss].a;
     for (size_t a = 0; a < d->activity_count; a++) {
-        if (d->graph->nodes[d->activities[a].node].op == BPTT_OP_SIGMOID) { return true; }
+        const int node = d->activities[a].node;
+        if (node != output && d->graph->nodes[node].op == BPTT_OP_SIGMOID) { return true; }
     }
     return false;
 }

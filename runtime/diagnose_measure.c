@@ -80,9 +80,31 @@ static size_t find_activities(const bptt_graph *g, bptt_diagnosis *d)
     return units;
 }
 
-static void choose_rows(bptt_diagnosis *d)
+/* Labels, or numbers of targets, that count in step i of the stream. */
+static size_t labels_at(const bptt_diagnose_task *task, size_t i)
 {
-    for (size_t r = 0; r < d->rows; r++) { d->loss_steps[r] = (r + 1) * d->steps / d->rows - 1; }
+    size_t labels = task->y != NULL && task->y[i] != UINT32_MAX;
+    for (size_t j = 0; j < task->targets; j++) { labels += isnan(task->d[i * task->targets + j]) ? 0 : 1; }
+    return labels;
+}
+
+/* Whether step t of some sequence has a loss. */
+static bool has_loss(const bptt_diagnose_task *task, size_t t)
+{
+    bool found = false;
+    for (size_t q = 0; q < task->sequences && !found; q++) { found = labels_at(task, q * task->steps + t) > 0; }
+    return found;
+}
+
+static void choose_rows(const bptt_diagnose_task *task, bptt_diagnosis *d)
+{
+    size_t found = 0, at = 0, next = 0; /* steps with a loss in all, before t, and of them those that are rows */
+    for (size_t t = 0; t < d->steps; t++) { found += has_loss(task, t); }
+    d->rows = found < BPTT_DIAGNOSE_ROWS ? found : BPTT_DIAGNOSE_ROWS;
+    for (size_t t = 0; t < d->steps; t++) {
+        if (!has_loss(task, t)) { continue; }
+        if (at++ == (next + 1) * found / d->rows - 1) { d->loss_steps[next++] = t; }
+    }
     for (size_t i = 0; i < d->rows * d->steps; i++) { d->heat[i] = i % d->steps <= d->loss_steps[i / d->steps] ? 0 : NAN; }
 }
 
@@ -94,10 +116,10 @@ static bptt_status make_room(measure *m, bptt_error *error)
     const size_t units = find_activities(g, d);
     d->activities = calloc(d->activity_count + 1, sizeof *d->activities);
     d->activity_count = 0;
-    d->rows = T < BPTT_DIAGNOSE_ROWS ? T : BPTT_DIAGNOSE_ROWS;
+    const size_t rows = T < BPTT_DIAGNOSE_ROWS ? T : BPTT_DIAGNOSE_ROWS; /* at most */
     d->state_norms = calloc(T, sizeof(double));
-    d->loss_steps = calloc(d->rows, sizeof *d->loss_steps);
-    d->heat = calloc(d->rows * T, sizeof(double));
+    d->loss_steps = calloc(rows, sizeof *d->loss_steps);
+    d->heat = calloc(rows * T, sizeof(double));
     d->lags = calloc(T, sizeof(double));
     double **const vectors[] = {&m->start, &m->carry, &m->total, &m->full, &m->cut, &m->sum, &m->sum_at_horizon};
     bool good = d->activities != NULL && d->state_norms != NULL && d->loss_steps != NULL && d->heat != NULL && d->lags != NULL;
@@ -111,7 +133,7 @@ static bptt_status make_room(measure *m, bptt_error *error)
         return bptt_fail(error, BPTT_FAILED, "no memory to diagnose %zu steps of %zu parameters", T, P - 1);
     }
     (void)find_activities(g, d);
-    choose_rows(d);
+    choose_rows(m->task, d);
     return BPTT_OK;
 }
 
@@ -399,11 +421,22 @@ static void finish_units(const measure *m)
 
 /* --- all ----------------------------------------------------------------------------------------------------------------------- */
 
+/* Sequence q of the task. */
+static bptt_sequence sequence_of(const bptt_diagnose_task *task, size_t q)
+{
+    const size_t first = q * task->steps;
+    return (bptt_sequence){.steps = task->steps,
+                           .x = task->x == NULL ? NULL : task->x + first,
+                           .y = task->y == NULL ? NULL : task->y + first,
+                           .v = task->v == NULL ? NULL : task->v + first * task->inputs,
+                           .d = task->d == NULL ? NULL : task->d + first * task->targets};
+}
+
 static void measure_sequence(measure *m, size_t q)
 {
     const bptt_diagnose_task *task = m->task;
     bptt_diagnosis *d = m->d;
-    const bptt_sequence sequence = {task->steps, task->x + q * task->steps, task->y + q * task->steps};
+    const bptt_sequence sequence = sequence_of(task, q);
     size_t labels = 0;
     m->sequence = q;
     bptt_interpret_forward(m->it, &sequence, task->carry && q > 0 ? m->start : NULL, m->losses);
@@ -411,7 +444,7 @@ static void measure_sequence(measure *m, size_t q)
     for (size_t t = 0; t < task->steps; t++) {
         d->loss += m->losses[t];
         note_finite(d, m->losses[t]);
-        labels += sequence.y[t] != UINT32_MAX;
+        labels += labels_at(task, q * task->steps + t);
     }
     d->labels += labels;
     m->scale = task->mean && labels > 0 ? 1 / (double)labels : 1;

@@ -10,6 +10,12 @@ enum { COLUMNS = 8, MOST_LINES = 16 };
 
 /* --- text -------------------------------------------------------------------------------------------------------------------- */
 
+/* What a loss is of. */
+static const char *label_word(const bptt_spec *spec)
+{
+    return bptt_spec_labels(spec) ? "label" : "target";
+}
+
 static void print_head(const bptt_diagnosis *d, const bptt_diagnosis_source *source)
 {
     const bptt_spec *spec = source->spec;
@@ -22,14 +28,16 @@ static void print_head(const bptt_diagnosis *d, const bptt_diagnosis_source *sou
         printf("weights     initial, from seed %llu: untrained (--weights CKPT for trained ones)\n",
                (unsigned long long)spec->seed);
     }
-    printf("loss        %.6g nats per label (%zu labels)\n", d->loss, d->labels);
+    printf("loss        %.6g %s per %s (%zu %ss)\n", d->loss, spec->loss == BPTT_SQUARED_ERROR ? "squared error" : "nats",
+           label_word(spec), d->labels, label_word(spec));
 }
 
 static void print_norms(const bptt_diagnosis *d, const bptt_spec *spec)
 {
     printf("gradient    norm %.4g", d->norm);
     if (d->horizon < d->steps) { printf(", truncated at K = %zu %.4g", d->horizon, d->norm_at_horizon); }
-    printf("  (L: the %s over a sequence's labels; before clipping)\n", spec->reduction == BPTT_MEAN ? "mean" : "sum");
+    printf("  (L: the %s over a sequence's %ss; before clipping)\n", spec->reduction == BPTT_MEAN ? "mean" : "sum",
+           label_word(spec));
     for (int p = 0; p < d->graph->param_count; p++) {
         printf("  d%-20s %.4g\n", d->graph->nodes[d->graph->params[p].node].name, d->norms[p]);
     }

@@ -1,7 +1,8 @@
 /* interpret.c: see interpret.h.
  *
- * To add an op: an element-wise one is a line in `element` (its value and its two partial derivatives), a loss two cases of `loss`
- * and a name in `is_known`, a product its three rules (value, tangent, and its part of a gradient if it is a matrix).
+ * To add an op: an element-wise one is a case of `derivatives` (its value is bptt_op_result), a loss two cases of one of the losses,
+ * a row op a case of `run_row` and its tangent in `move_node`, a product its three rules (value, tangent, and its part of a
+ * gradient if it is a matrix).
  */
 #include "interpret.h"
 
@@ -32,34 +33,51 @@ static double *value_at(const bptt_interpreter *it, size_t t, int n)
 
 /* --- what each op means ------------------------------------------------------------------------------------------------------ */
 
-/* One element of an element-wise op of operands a and b: its value, and da and db, its derivatives by them (of ops that occur in a
- * forward step alone; adjoint ops have none).  False: no rule. */
-static bool element(const bptt_node *node, double a, double b, double *y, double *da, double *db)
+/* The derivatives of y = op(a, b) by a and b.  Where y has a kink they are those that gen/ops.c takes.  False: no rule, as of the
+ * ops that occur in adjoints alone. */
+static bool derivatives(const bptt_node *node, double a, double b, double y, double *da, double *db)
 {
     *da = *db = 0;
     switch (node->op) {
     case BPTT_OP_ADD:
-        return *y = a + b, *da = 1, *db = 1, true;
+        return *da = 1, *db = 1, true;
     case BPTT_OP_SUB:
-        return *y = a - b, *da = 1, *db = -1, true;
+        return *da = 1, *db = -1, true;
     case BPTT_OP_MUL:
-        return *y = a * b, *da = b, *db = a, true;
+        return *da = b, *db = a, true;
+    case BPTT_OP_DIV:
+        return *da = 1 / b, *db = -y / b, true;
+    case BPTT_OP_MIN:
+        return *da = b >= a, *db = 1 - *da, true;
+    case BPTT_OP_MAX:
+        return *da = a >= b, *db = 1 - *da, true;
+    case BPTT_OP_SCALE:
+        return *da = node->value, true;
+    case BPTT_OP_SHIFT:
+        return *da = 1, true;
+    case BPTT_OP_OVER:
+        return *da = -y / a, true;
+    case BPTT_OP_FLOOR:
+        return *da = a >= node->value, true;
+    case BPTT_OP_AT_LEAST:
+    case BPTT_OP_STEP:
+        return true; /* flat but for a jump */
     case BPTT_OP_NEG:
-        return *y = -a, *da = -1, true;
+        return *da = -1, true;
+    case BPTT_OP_ABS:
+        return *da = (a > 0) - (a < 0), true;
+    case BPTT_OP_SQRT:
+        return *da = 0.5 / y, true;
+    case BPTT_OP_LOG:
+        return *da = 1 / a, true;
     case BPTT_OP_EXP:
-        return *y = exp(a), *da = *y, true;
+        return *da = y, true;
     case BPTT_OP_TANH:
-        return *y = tanh(a), *da = 1 - *y * *y, true;
+        return *da = 1 - y * y, true;
     case BPTT_OP_SIGMOID:
-        return *y = 1 / (1 + exp(-a)), *da = *y * (1 - *y), true;
+        return *da = y * (1 - y), true;
     case BPTT_OP_RELU:
-        return *y = a <= 0 ? 0 : a, *da = a > 0, true; /* not a number stays so */
-    case BPTT_OP_TANH_ADJOINT:
-        return *y = a * (1 - b * b), true;
-    case BPTT_OP_SIGMOID_ADJOINT:
-        return *y = a * b * (1 - b), true;
-    case BPTT_OP_RELU_ADJOINT:
-        return *y = b > 0 ? a : 0, true;
+        return *da = a > 0, true;
     default:
         return false;
     }
@@ -75,23 +93,54 @@ static double log_sum_exp(const double *u, size_t count)
     return most + log(sum);
 }
 
-/* A loss of the prediction `u` in step t, or its adjoint.  False: no rule. */
-static bool loss(const bptt_interpreter *it, const bptt_node *node, size_t t, const double *u, double *y)
+/* The cross entropy of the logits `u` against a label, smoothed, or its adjoint; 0 without a label. */
+static void label_loss(const bptt_interpreter *it, const bptt_node *node, size_t t, const double *u, double *y)
+{
+    const size_t count = (size_t)node_of(it, node->a)->rows, label = it->sequence.y[t];
+    const bool adjoint = node->op == BPTT_OP_CROSS_ENTROPY_ADJOINT;
+    memset(y, 0, size_of(node) * sizeof *y);
+    if (label >= count) { return; }
+    const double all = log_sum_exp(u, count), even = it->graph->smoothing / (double)count;
+    for (size_t i = 0; i < count; i++) {
+        const double wanted = (i == label ? 1 - it->graph->smoothing : 0) + even;
+        if (adjoint) {
+            y[i] = exp(u[i] - all) - wanted;
+        } else if (wanted > 0) { /* a logit of minus infinity that is not wanted costs nothing */
+            y[0] += wanted * (all - u[i]);
+        }
+    }
+}
+
+/* A sum over real targets, or its adjoint; one that is not a number adds nothing. */
+static void target_loss(const bptt_interpreter *it, const bptt_node *node, size_t t, const double *u, double *y)
 {
     const size_t count = (size_t)node_of(it, node->a)->rows;
-    const uint32_t label = it->sequence.y[t];
-    const bool labelled = label < count;
-    const double all = labelled ? log_sum_exp(u, count) : 0;
-    switch (node->op) {
-    case BPTT_OP_CROSS_ENTROPY:
-        y[0] = labelled ? all - u[label] : 0;
-        return true;
-    case BPTT_OP_CROSS_ENTROPY_ADJOINT:
-        for (size_t i = 0; i < count; i++) { y[i] = labelled ? exp(u[i] - all) - (i == label) : 0; }
-        return true;
-    default:
-        return false;
+    const double *targets = it->sequence.d + t * count;
+    memset(y, 0, size_of(node) * sizeof *y);
+    for (size_t i = 0; i < count; i++) {
+        const double d = targets[i];
+        if (isnan(d)) { continue; }
+        switch (node->op) {
+        case BPTT_OP_SQUARED_ERROR:
+            y[0] += (u[i] - d) * (u[i] - d);
+            break;
+        case BPTT_OP_SQUARED_ERROR_ADJOINT:
+            y[i] = 2 * (u[i] - d);
+            break;
+        case BPTT_OP_BINARY_CROSS_ENTROPY:
+            y[0] += (u[i] > 0 ? u[i] : 0) + log1p(exp(-fabs(u[i]))) - d * u[i];
+            break;
+        default:
+            y[i] = 1 / (1 + exp(-u[i])) - d;
+        }
     }
+}
+
+/* A loss of the prediction `u` in step t, or its adjoint. */
+static void loss(const bptt_interpreter *it, const bptt_node *node, size_t t, const double *u, double *y)
+{
+    const bool labels = node->op == BPTT_OP_CROSS_ENTROPY || node->op == BPTT_OP_CROSS_ENTROPY_ADJOINT;
+    (labels ? label_loss : target_loss)(it, node, t, u, y);
 }
 
 /* Eight sums side by side, which a compiler makes vectors of; their order is fixed. */
@@ -122,23 +171,43 @@ static void multiply(bptt_op op, const double *matrix, size_t rows, size_t cols,
     }
 }
 
+/* y of a ROW op of u, of `count` rows, and of v (a softmax).  SLICE and PLACE are linear: they take tangents as values. */
+static void run_row(const bptt_node *node, size_t count, const double *u, const double *v, double *y)
+{
+    const size_t rows = (size_t)node->rows, first = node->op == BPTT_OP_SOFTMAX ? 0 : (size_t)node->value;
+    double all;
+    switch (node->op) {
+    case BPTT_OP_SOFTMAX:
+        all = log_sum_exp(u, count);
+        for (size_t i = 0; i < rows; i++) { y[i] = exp(u[i] - all); }
+        return;
+    case BPTT_OP_SOFTMAX_ADJOINT:
+        all = dot(u, v, count);
+        for (size_t i = 0; i < rows; i++) { y[i] = v[i] * (u[i] - all); }
+        return;
+    case BPTT_OP_SLICE:
+        memcpy(y, u + first, rows * sizeof *y);
+        return;
+    default:
+        memset(y, 0, rows * sizeof *y);
+        memcpy(y + first, u, count * sizeof *y);
+    }
+}
+
 /* --- opening ----------------------------------------------------------------------------------------------------------------- */
 
+/* Matrices are parameters, or sums of outer products. */
 static bool is_known(const bptt_node *node)
 {
-    double y, da, db;
     switch (bptt_op_kind_of(node->op)) {
     case BPTT_KIND_LEAF:
-        return node->op == BPTT_OP_INPUT || node->op == BPTT_OP_TARGET || node->op == BPTT_OP_PARAM ||
-               node->op == BPTT_OP_STATE || node->op == BPTT_OP_CARRY;
     case BPTT_KIND_PRODUCT:
-        return node->op == BPTT_OP_MATVEC || node->op == BPTT_OP_MATVEC_T || node->op == BPTT_OP_OUTER;
-    case BPTT_KIND_ELEMENT: /* matrices are sums of outer products and nothing else */
-        return (node->cols == 0 || node->op == BPTT_OP_ADD) && element(node, 0.5, 0.5, &y, &da, &db);
-    case BPTT_KIND_LOSS:
-        return node->op == BPTT_OP_CROSS_ENTROPY || node->op == BPTT_OP_CROSS_ENTROPY_ADJOINT;
+        return true;
+    case BPTT_KIND_ELEMENT:
+        return node->cols == 0 || node->op == BPTT_OP_ADD;
     case BPTT_KIND_ROW:
-        return false;
+    case BPTT_KIND_LOSS:
+        return node->cols == 0;
     }
     return false;
 }
@@ -268,33 +337,49 @@ static void run_product(const bptt_interpreter *it, size_t t, const bptt_node *n
     multiply(node->op, values, rows, cols, value_at(it, t, node->b), y);
 }
 
-/* A node that is neither matrix nor STATE nor CARRY; `counts`: losses do. */
+/* What the sequence gives in step t: a one-hot vector, or reals. */
+static void run_leaf(const bptt_interpreter *it, size_t t, const bptt_node *node, double *y)
+{
+    const size_t rows = (size_t)node->rows;
+    const bptt_sequence *from = &it->sequence;
+    switch (node->op) {
+    case BPTT_OP_INPUT:
+    case BPTT_OP_TARGET:
+        for (size_t i = 0; i < rows; i++) { y[i] = i == (node->op == BPTT_OP_INPUT ? from->x : from->y)[t]; }
+        return;
+    case BPTT_OP_INPUT_REAL:
+    case BPTT_OP_TARGET_REAL:
+        memcpy(y, (node->op == BPTT_OP_INPUT_REAL ? from->v : from->d) + t * rows, rows * sizeof *y);
+        return;
+    default: /* PARAM, STATE, CARRY are there */
+        return;
+    }
+}
+
+/* A node that is no matrix; `counts`: losses do. */
 static void run_node(const bptt_interpreter *it, size_t t, int n, bool counts)
 {
     const bptt_node *node = node_of(it, n);
-    double *y = value_at(it, t, n), da, db;
+    double *y = value_at(it, t, n);
+    const double *a = node->a < 0 ? NULL : value_at(it, t, node->a), *b = node->b < 0 ? a : value_at(it, t, node->b);
     switch (bptt_op_kind_of(node->op)) {
     case BPTT_KIND_LEAF:
-        if (node->op != BPTT_OP_INPUT && node->op != BPTT_OP_TARGET) { return; }
-        for (size_t i = 0; i < (size_t)node->rows; i++) {
-            y[i] = i == (node->op == BPTT_OP_INPUT ? it->sequence.x : it->sequence.y)[t];
-        }
+        run_leaf(it, t, node, y);
         return;
     case BPTT_KIND_PRODUCT:
         run_product(it, t, node, y);
         return;
-    case BPTT_KIND_ELEMENT: {
-        const double *a = value_at(it, t, node->a), *b = node->b < 0 ? a : value_at(it, t, node->b);
-        for (size_t i = 0; i < (size_t)node->rows; i++) { (void)element(node, a[i], b[i], &y[i], &da, &db); }
+    case BPTT_KIND_ELEMENT:
+        for (size_t i = 0; i < (size_t)node->rows; i++) { y[i] = bptt_op_result(node->op, a[i], b[i], node->value); }
         return;
-    }
     case BPTT_KIND_ROW:
+        run_row(node, (size_t)node_of(it, node->a)->rows, a, b, y);
         return;
     case BPTT_KIND_LOSS:
         if (!counts) {
             memset(y, 0, size_of(node) * sizeof *y);
         } else {
-            (void)loss(it, node, t, value_at(it, t, node->a), y);
+            loss(it, node, t, a, y);
         }
     }
 }
@@ -427,17 +512,24 @@ static const double *tangent_of(const bptt_interpreter *it, int n)
 /* Forward mode: dy = y'(a) da + y'(b) db. */
 static void move_node(const bptt_interpreter *it, size_t t, int n)
 {
-    const bptt_node *node = node_of(it, n);
-    double *dy = it->tangents + it->offset[n], y, by_a, by_b;
-    const double *da = tangent_of(it, node->a), *db = tangent_of(it, node->b);
+    const bptt_node *node = node_of(it, n), *of = node_of(it, node->a);
+    double *dy = it->tangents + it->offset[n], by_a, by_b;
+    const double *da = tangent_of(it, node->a), *db = tangent_of(it, node->b), *y = value_at(it, t, n);
+    const double *a = value_at(it, t, node->a), *b = node->b < 0 ? a : value_at(it, t, node->b);
     if (bptt_op_kind_of(node->op) == BPTT_KIND_PRODUCT) { /* a matrix is a parameter and stays */
-        const bptt_node *matrix = node_of(it, node->a);
-        multiply(node->op, value_at(it, t, node->a), (size_t)matrix->rows, (size_t)matrix->cols, db, dy);
+        multiply(node->op, a, (size_t)of->rows, (size_t)of->cols, db, dy);
         return;
     }
-    const double *a = value_at(it, t, node->a), *b = node->b < 0 ? a : value_at(it, t, node->b);
+    if (node->op == BPTT_OP_SOFTMAX) { /* its Jacobian is symmetric */
+        run_row(&(bptt_node){.op = BPTT_OP_SOFTMAX_ADJOINT, .rows = node->rows}, (size_t)of->rows, da, y, dy);
+        return;
+    }
+    if (bptt_op_kind_of(node->op) == BPTT_KIND_ROW) {
+        run_row(node, (size_t)of->rows, da, NULL, dy);
+        return;
+    }
     for (size_t i = 0; i < (size_t)node->rows; i++) {
-        (void)element(node, a[i], b[i], &y, &by_a, &by_b);
+        (void)derivatives(node, a[i], b[i], y[i], &by_a, &by_b);
         dy[i] = (da != NULL ? by_a * da[i] : 0) + (db != NULL ? by_b * db[i] : 0);
     }
 }

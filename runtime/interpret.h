@@ -12,10 +12,12 @@
 
 #include "../gen/graph.h"
 
-/* What a network reads: tokens and labels; a label that is not below V has no loss. */
+/* What a network reads: tokens and labels, real inputs and targets; what it does not read may be NULL.  A label that is not below V
+ * and a target that is not a number have no loss. */
 typedef struct bptt_sequence {
     size_t steps;
-    const uint32_t *x, *y; /* [steps]; borrowed */
+    const uint32_t *x, *y; /* [steps]; borrowed, as all here */
+    const double *v, *d;   /* [steps][D], [steps][Q] */
 } bptt_sequence;
 
 typedef struct bptt_interpreter {

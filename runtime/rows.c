@@ -71,6 +71,35 @@ bptt_rows bptt_rows_from(const bptt_spec *spec, const bptt_rows *rows, size_t ro
                        .d = real_from(spec, rows->d, row * (size_t)spec->outputs)};
 }
 
+/* Whether a step of a sequence, from 0, has a loss. */
+static bool has_loss(const bptt_spec *spec, size_t step)
+{
+    int64_t stretches[BPTT_MAX_STRETCHES][2];
+    const int count = bptt_spec_loss_steps(spec, stretches);
+    for (int s = 0; s < count; s++) {
+        if ((int64_t)step >= stretches[s][0] && (int64_t)step < stretches[s][1]) { return true; }
+    }
+    return false;
+}
+
+size_t bptt_rows_sequence(const bptt_spec *spec, const bptt_rows *rows, size_t b, size_t first, size_t steps, const bptt_rows *to)
+{
+    const size_t B = (size_t)spec->batch, D = (size_t)spec->inputs, Q = (size_t)spec->outputs;
+    size_t labels = 0;
+    for (size_t t = 0; t < steps; t++) {
+        const size_t row = t * B + b;
+        const bool counts = has_loss(spec, first + t);
+        if (rows->x != NULL) { ((uint32_t *)(uintptr_t)to->x)[t] = rows->x[row]; }
+        for (size_t i = 0; i < D; i++) { ((double *)(uintptr_t)to->v)[t * D + i] = bptt_rows_get(spec, rows->v, row * D + i); }
+        if (rows->y != NULL) { ((uint32_t *)(uintptr_t)to->y)[t] = counts ? rows->y[row] : BPTT_NO_LABEL; }
+        for (size_t i = 0; i < Q; i++) {
+            ((double *)(uintptr_t)to->d)[t * Q + i] = counts ? bptt_rows_get(spec, rows->d, row * Q + i) : (double)NAN;
+        }
+        if (counts) { labels += bptt_rows_labels(spec, rows, row, 1); }
+    }
+    return labels;
+}
+
 void bptt_rows_put(const bptt_spec *spec, const void *reals, size_t index, double value)
 {
     void *memory = (void *)(uintptr_t)reals;

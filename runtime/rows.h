@@ -17,6 +17,10 @@ void bptt_rows_free(bptt_rows *rows);
 
 /* The rows from row `row` on, where there are `row` before; borrowed. */
 bptt_rows bptt_rows_from(const bptt_spec *spec, const bptt_rows *rows, size_t row);
+/* Sequence b of rows [steps][B] that begin at step `first` of a sequence, to `to`: rows of one sequence, reals in double, without
+ * the labels and targets of steps that have no loss.  Returns how many count. */
+size_t bptt_rows_sequence(const bptt_spec *spec, const bptt_rows *rows, size_t b, size_t first, size_t steps,
+                          const bptt_rows *to);
 /* Real `index` of v or d, which have the spec's dtype. */
 void bptt_rows_put(const bptt_spec *spec, const void *reals, size_t index, double value);
 double bptt_rows_get(const bptt_spec *spec, const void *reals, size_t index);
