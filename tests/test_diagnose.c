@@ -9,6 +9,7 @@
 #include "../runtime/backend.h"
 #include "../runtime/backend_private.h"
 #include "../runtime/diagnose.h"
+#include "../runtime/rows.h"
 #include "../runtime/watch.h"
 #include "interpret.h"
 #include "oracle.h"
@@ -49,9 +50,50 @@ static double draw(uint64_t *random)
     return (double)(oracle_random(random) >> 11) * 0x1.4p-53 - 0.625;
 }
 
-static void open_graph(const bptt_spec *spec, const char *cell, bptt_graph *graph, bptt_interpreter *it)
+/* Specs that read, compute and lose in other ways, each with the overrides below. */
+static const char *const specs[] = {
+    "return {name = 'net', cell = 'lstm', layers = 2, vocab = 6}",
+    "return {name = 'net', cell = 'gru', layers = 2, hidden = {5, 4}, vocab = 6, loss_at = 'last'}",
+    "specs/mgu.lua",
+    "specs/peephole.lua",
+    "specs/residual.lua",
+    "return {name = 'net', cell = 'gru', inputs = 3, outputs = 2, output_activation = 'sigmoid'}",
+    "return {name = 'net', inputs = 3, outputs = 4, loss = 'binary_cross_entropy', loss_at = {2, 3, 7, 8, 9}}",
+    "return {name = 'net', vocab = 6, embedding = 5, hidden = 5, tie = true, smoothing = 0.1}",
+    "return {name = 'net', vocab = 6, embedding = 3, inputs = 2}",
+    "return {name = 'net', vocab = 6, cell = function()\n"
+    "W, U, b, p = matrix(hidden, input), matrix(hidden, hidden), vector(hidden), vector(hidden)\n"
+    "h, s = state(hidden), state(hidden)\n"
+    "a = W * x + U * h + b\n"
+    "s = softmax(concat(slice(a, 3, hidden), slice(s, 1, 2)))\n"
+    "m = max(a, min(s, p)) / (1 + abs(h)) - 0.5 / (2 + relu(a))\n"
+    "h = tanh(m) + 0.25 * sqrt(1 + a * a) - log(1 + exp(h)) * max(a, 0.125)\nend}",
+};
+enum { SPECS = sizeof specs / sizeof *specs };
+
+static void open_spec(int which, bptt_spec *spec)
 {
-    ck_assert_msg(bptt_trace_text(spec, cell, "cell.lua", graph, &error) == BPTT_OK, "%s", error.text);
+    const bptt_override overrides[] = {{"T", 1, "9"},           {"K", 1, "9"},       {"batch", 5, "1"},
+                                       {"reduction", 9, "sum"}, {"dtype", 5, "f64"}, {"hidden", 6, "5"}};
+    const char *text = specs[which];
+    const size_t count = sizeof overrides / sizeof *overrides - (strstr(text, "hidden = {") != NULL);
+    const bptt_status status = strncmp(text, "specs/", 6) == 0
+                                   ? bptt_spec_load(text, overrides, count, spec, &error)
+                                   : bptt_spec_parse(text, strlen(text), "net.lua", overrides, count, spec, &error);
+    ck_assert_msg(status == BPTT_OK, "%s", error.text);
+}
+
+/* Cell number `which`, or after these a spec; close_graph. */
+static void open_any(int which, bptt_spec *spec, bptt_graph *graph, bptt_interpreter *it)
+{
+    if (which < CELLS) {
+        *spec = interpret_spec(6, 5, 9, 9, 1);
+        spec->threads = 1;
+        ck_assert_msg(bptt_trace_text(spec, cells[which], "cell.lua", graph, &error) == BPTT_OK, "%s", error.text);
+    } else {
+        open_spec(which - CELLS, spec);
+        ck_assert_msg(bptt_trace(spec, graph, &error) == BPTT_OK, "%s", error.text);
+    }
     ck_assert_msg(bptt_derive(graph, &error) == BPTT_OK, "%s", error.text);
     ck_assert_msg(bptt_interpreter_open(it, graph, (size_t)spec->T, &error) == BPTT_OK, "%s", error.text);
 }
@@ -60,6 +102,24 @@ static void close_graph(bptt_graph *graph, bptt_interpreter *it)
 {
     bptt_interpreter_close(it);
     bptt_graph_free(graph);
+}
+
+static void close_any(int which, bptt_spec *spec, bptt_graph *graph, bptt_interpreter *it)
+{
+    close_graph(graph, it);
+    if (which >= CELLS) { bptt_spec_free(spec); }
+}
+
+/* Rows of one sequence, some without a label or target: `rows` as the model reads them, `of` as the interpreter does. */
+static bptt_sequence draw_sequence(const bptt_spec *spec, uint64_t seed, bptt_rows *rows, bptt_rows *of)
+{
+    const size_t T = (size_t)spec->T;
+    ck_assert_msg(bptt_rows_draw(spec, T, seed, rows, &error) == BPTT_OK, "%s", error.text);
+    ck_assert_msg(bptt_rows_new(spec, T, of, &error) == BPTT_OK, "%s", error.text);
+    for (size_t i = 2; rows->y != NULL && i < T; i += 5) { ((uint32_t *)(uintptr_t)rows->y)[i] = UINT32_MAX; }
+    for (size_t i = 3; rows->d != NULL && i < T * (size_t)spec->outputs; i += 5) { bptt_rows_put(spec, rows->d, i, (double)NAN); }
+    (void)bptt_rows_sequence(spec, rows, 0, 0, T, of);
+    return (bptt_sequence){.steps = T, .x = of->x, .y = of->y, .v = of->v, .d = of->d};
 }
 
 static void fill_params(bptt_interpreter *it, uint64_t *random)
@@ -125,14 +185,13 @@ static double worst_difference(const code *c, const bptt_interpreter *it, const 
 
 START_TEST(test_interpreter_equals_generated_code)
 {
-    enum { T = 9 };
     uint64_t random = oracle_seed() + (uint64_t)_i;
-    bptt_spec spec = interpret_spec(6, 5, T, T, 1);
-    spec.threads = 1;
+    bptt_spec spec;
     bptt_graph graph;
     bptt_interpreter it;
+    bptt_rows rows, own;
     code c;
-    open_graph(&spec, cells[_i], &graph, &it);
+    open_any(_i, &spec, &graph, &it);
     compile(&spec, &graph, &c);
     fill_params(&it, &random);
     for (int p = 0; p < graph.param_count; p++) {
@@ -141,22 +200,25 @@ START_TEST(test_interpreter_equals_generated_code)
         }
     }
     c.code.model->refresh(c.code.model, c.memory);
-    uint32_t x[T], y[T];
-    double losses[T], carry[64] = {0}, loss = 0, *gradient = oracle_doubles(it.param_size);
-    oracle_tokens(&random, T, (size_t)spec.vocab, 5, x, y);
+    double losses[9], carry[64] = {0}, loss = 0, *gradient = oracle_doubles(it.param_size);
     ck_assert_uint_le(it.state_size, 64);
-    bptt_interpret_forward(&it, &(bptt_sequence){T, x, y, NULL, NULL}, NULL, losses);
-    for (size_t t = T; t-- > 0;) {
+    const bptt_sequence sequence = draw_sequence(&spec, random, &rows, &own);
+    ck_assert_uint_eq(sequence.steps, 9);
+    bptt_interpret_forward(&it, &sequence, NULL, losses);
+    for (size_t t = sequence.steps; t-- > 0;) {
         loss += losses[t];
         bptt_interpret_back(&it, t, true, carry, NULL, carry, gradient);
     }
-    ck_assert_double_eq_tol(c.code.model->gradient(c.code.model, c.memory, &(bptt_rows){.x = x, .y = y}, 0), loss,
-                            1e-11 * (1 + loss));
+    ck_assert_double_gt(loss, 0);
+    ck_assert_double_eq_tol(c.code.model->gradient(c.code.model, c.memory, &rows, 0), loss, 1e-11 * (1 + loss));
     const double worst = worst_difference(&c, &it, gradient);
-    ck_assert_msg(worst < 1e-11, "seed %llu: %g off\n%s", (unsigned long long)oracle_seed(), worst, cells[_i]);
+    ck_assert_msg(worst < 1e-11, "seed %llu: %g off\n%s", (unsigned long long)oracle_seed(), worst,
+                  _i < CELLS ? cells[_i] : specs[_i - CELLS]);
     free(gradient);
+    bptt_rows_free(&rows);
+    bptt_rows_free(&own);
     discard(&c);
-    close_graph(&graph, &it);
+    close_any(_i, &spec, &graph, &it);
 }
 END_TEST
 
@@ -165,25 +227,25 @@ END_TEST
 /* u . J v = v . J' u, and J v is the central difference of the state map. */
 START_TEST(test_tangents)
 {
-    enum { T = 3, AT = 1, MOST = 64 };
+    enum { MOST = 64 };
     uint64_t random = oracle_seed() + (uint64_t)_i;
-    bptt_spec spec = interpret_spec(6, 5, T, T, 1);
+    bptt_spec spec;
     bptt_graph graph;
     bptt_interpreter it;
-    open_graph(&spec, cells[_i], &graph, &it);
+    bptt_rows rows, own;
+    open_any(_i, &spec, &graph, &it);
     fill_params(&it, &random);
-    uint32_t x[T], y[T];
-    oracle_tokens(&random, T, (size_t)spec.vocab, 0, x, y);
+    bptt_sequence one = draw_sequence(&spec, random, &rows, &own);
+    one.steps = 1;
     const size_t S = it.state_size;
     ck_assert_uint_le(S, MOST);
-    double losses[T], start[MOST], moved[MOST], sides[2][MOST], v[MOST], u[MOST], Jv[MOST], Ju[MOST], left = 0, right = 0;
+    double losses[1], start[MOST], moved[MOST], sides[2][MOST], v[MOST], u[MOST], Jv[MOST], Ju[MOST], left = 0, right = 0;
     for (size_t i = 0; i < S; i++) {
         start[i] = draw(&random);
         v[i] = draw(&random);
         u[i] = draw(&random);
     }
     const double step = 1e-6;
-    const bptt_sequence one = {1, x, y, NULL, NULL};
     for (int side = 0; side < 2; side++) {
         for (size_t i = 0; i < S; i++) { moved[i] = start[i] + (side == 0 ? -step : step) * v[i]; }
         bptt_interpret_forward(&it, &one, moved, losses);
@@ -198,7 +260,9 @@ START_TEST(test_tangents)
         right += v[i] * Ju[i];
     }
     ck_assert_double_eq_tol(left, right, 1e-13);
-    close_graph(&graph, &it);
+    bptt_rows_free(&rows);
+    bptt_rows_free(&own);
+    close_any(_i, &spec, &graph, &it);
 }
 END_TEST
 
@@ -582,7 +646,8 @@ START_TEST(test_unknown_op_is_refused)
     bptt_spec spec = interpret_spec(3, 4, 4, 4, 1);
     bptt_graph graph;
     bptt_interpreter it;
-    open_graph(&spec, RNN, &graph, &it);
+    ck_assert(bptt_trace_text(&spec, RNN, "cell.lua", &graph, &error) == BPTT_OK && bptt_derive(&graph, &error) == BPTT_OK);
+    ck_assert_int_eq(bptt_interpreter_open(&it, &graph, 4, &error), BPTT_OK);
     bptt_interpreter_close(&it);
     graph.nodes[graph.count - 1].op = BPTT_OP_NEG; /* of a matrix: its gradient is no sum of outer products */
     graph.nodes[graph.count - 1].cols = 3;
@@ -649,8 +714,8 @@ int main(void)
     TCase *engine = tcase_create("interpreter"), *figures = tcase_create("figures");
     tcase_set_timeout(engine, 60);
     tcase_set_timeout(figures, 60);
-    tcase_add_loop_test(engine, test_interpreter_equals_generated_code, 0, CELLS);
-    tcase_add_loop_test(engine, test_tangents, 0, CELLS);
+    tcase_add_loop_test(engine, test_interpreter_equals_generated_code, 0, CELLS + SPECS);
+    tcase_add_loop_test(engine, test_tangents, 0, CELLS + SPECS);
     tcase_add_test(engine, test_unknown_op_is_refused);
     tcase_add_loop_test(figures, test_rotation_has_the_known_norms_and_verdict, 0, 3);
     const TTest *const tests[] = {test_power_iteration_finds_the_largest_singular_value,
