@@ -1,14 +1,17 @@
 /* check.c: `bptt check`, the gradients of the user's own spec against others that were reached in other ways.
  *
- *   differences   generated code in double against central differences of the generic loops' loss, chunk by chunk.  A chunk starts
+ *   differences   generated code in double against central differences of the reference's loss, chunk by chunk.  A chunk starts
  *                 from a state that is a constant, so its truncated gradient is the plain derivative of its own loss.
- *   generic       generated code in the spec's dtype, by libtcc and by the system's compiler, against the generic loops in double
+ *   reference     generated code in the spec's dtype, by libtcc and by the system's compiler, against the reference in double
  *   loops         the text with time unrolled against the text with loops
  *   start         zero weights: ln V a label
  *
- * Depends on backend.h alone; knows nothing of graph, plan or text.
+ * The reference is the generic loops where they exist, else the graph, interpreted.  Depends on backend.h and these two; knows
+ * nothing of graph, plan or text.
  */
 #include "backend.h"
+#include "generic.h"
+#include "interpreted.h"
 #include "json.h"
 #include "machine.h"
 #include "options.h"
@@ -18,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ELEMENTS = 24, MOST_ROWS = 256 }; /* five comparisons of each of at most 32 tensors, and a few */
+enum { ELEMENTS = 24 };
 
 /* A spec that runs on some backend. */
 typedef struct runner {
@@ -34,10 +37,12 @@ typedef struct check_row {
 
 typedef struct check {
     bptt_spec spec;
-    runner reference; /* generic loops in double */
+    runner reference; /* in double */
+    const char *name; /* of the reference */
+    bool kinks;       /* its loss has some, as with relu */
     bptt_rows wide;   /* a sequence, reals in double */
     bptt_rows own;    /* the same numbers in the spec's dtype */
-    check_row rows[MOST_ROWS];
+    check_row *rows;
     size_t count;
     uint64_t random;
     bptt_error missing; /* why cc was not compared; "" when it was */
@@ -64,7 +69,11 @@ static bptt_status open_runner(runner *r, const bptt_spec *spec, bptt_dtype dtyp
     r->spec.dtype = dtype;
     r->spec.unroll = unroll;
     status = bptt_spec_seal(&r->spec, error);
-    if (status == BPTT_OK) { status = bptt_program_open(&r->spec, backend, &r->program, error); }
+    if (status == BPTT_OK) {
+        status = backend == BPTT_BACKEND_GENERIC && !bptt_generic_has(&r->spec)
+                     ? bptt_interpreted_open(&r->spec, &r->program, error)
+                     : bptt_program_open(&r->spec, backend, &r->program, error);
+    }
     if (status == BPTT_OK) {
         r->memory = bptt_memory_new(r->program.model);
         if (r->memory == NULL) {
@@ -160,7 +169,7 @@ static double scale_of(const runner *r, size_t block, const bptt_tensor *t)
 static double difference(const check *c, const bptt_tensor *t, uint32_t i, uint32_t j, const bptt_rows *rows, uint32_t chunk,
                          void *state, size_t state_bytes)
 {
-    const double step = c->spec.activation == BPTT_RELU ? 1e-7 : 1e-5; /* relu: few kinks within reach */
+    const double step = c->kinks ? 1e-7 : 1e-5; /* few of them within reach */
     const bptt_model *m = c->reference.program.model;
     const double middle = get(&c->reference, m->param, t, i, j);
     double loss[2];
@@ -198,7 +207,7 @@ static bptt_status compare_differences(check *c, const runner *r, const bptt_row
         }
         char what[96];
         (void)snprintf(what, sizeof what, "d%s: tcc f64 against differences", t->name);
-        add_row(c, what, worst, c->spec.activation == BPTT_RELU ? 1e-4 : 1e-6);
+        add_row(c, what, worst, c->kinks ? 1e-4 : 1e-6);
     }
     free(state);
     return BPTT_OK;
@@ -219,7 +228,7 @@ static void compare_gradients(check *c, const runner *r, const char *label, doub
             }
         }
         char what[96];
-        (void)snprintf(what, sizeof what, "d%s: %s against generic f64", t->name, label);
+        (void)snprintf(what, sizeof what, "d%s: %s against %s", t->name, label, c->name);
         add_row(c, what, worst, tolerance);
     }
 }
@@ -230,8 +239,9 @@ static bptt_status follow(check *c, const runner *r, const char *label, double t
     const bptt_model *m = c->reference.program.model, *generated = r->program.model;
     const bool wide = r->spec.dtype == BPTT_F64;
     char what[96];
-    (void)snprintf(what, sizeof what, "loss: %s against generic f64", label);
-    m->init(m, c->reference.memory, c->spec.seed);
+    (void)snprintf(what, sizeof what, "loss: %s against %s", label, c->name);
+    generated->init(generated, r->memory, c->spec.seed);
+    copy_model(&c->reference, r); /* weights are drawn by generated code: the interpreter draws none */
     for (uint32_t chunk = 0; chunk < m->chunks; chunk++) {
         const size_t steps = chunk + 1 < m->chunks ? m->horizon : m->steps - (size_t)chunk * m->horizon,
                      tokens = steps * m->batch;
@@ -252,12 +262,12 @@ static bptt_status follow(check *c, const runner *r, const char *label, double t
     return BPTT_OK;
 }
 
-/* Zero weights know nothing: every label costs ln V. */
+/* Zero weights know nothing: every label costs ln V.  What a cell of the spec's own makes of them is its business. */
 static void compare_start(check *c, const runner *r)
 {
     const bptt_model *m = r->program.model;
     const size_t labels = bptt_rows_labels(&c->reference.spec, &c->wide, 0, (size_t)m->horizon * m->batch);
-    if (!bptt_spec_labels(&c->spec) || c->spec.loss_at.kind != BPTT_STEPS_ALL) { return; }
+    if (c->spec.equations != NULL || !bptt_spec_labels(&c->spec) || c->spec.loss_at.kind != BPTT_STEPS_ALL) { return; }
     memset((char *)r->memory + m->param, 0, m->block * m->real_size);
     m->refresh(m, r->memory);
     m->reset(m, r->memory);
@@ -303,10 +313,12 @@ static bool passes(const check_row *row)
 
 static void print_table(const check *c, size_t failed)
 {
-    printf("%-44s %10s %10s\n", "comparison (worst over chunks and elements)", "error", "allowed");
+    size_t width = 44;
+    for (size_t i = 0; i < c->count; i++) { width = strlen(c->rows[i].what) > width ? strlen(c->rows[i].what) : width; }
+    printf("%-*s %10s %10s\n", (int)width, "comparison (worst over chunks and elements)", "error", "allowed");
     for (size_t i = 0; i < c->count; i++) {
         const check_row *row = &c->rows[i];
-        printf("%-44s %10.2e %10.0e  %s\n", row->what, row->error, row->tolerance, passes(row) ? "ok" : "MISMATCH");
+        printf("%-*s %10.2e %10.0e  %s\n", (int)width, row->what, row->error, row->tolerance, passes(row) ? "ok" : "MISMATCH");
     }
     if (c->missing.text[0] != '\0') { printf("not compared: %s\n", c->missing.text); }
     printf("%zu comparisons, %zu failed\n", c->count, failed);
@@ -335,7 +347,13 @@ static bptt_status prepare(check *c, uint64_t seed, bptt_error *error)
 {
     c->random = seed;
     bptt_status status = open_runner(&c->reference, &c->spec, BPTT_F64, BPTT_UNROLL_AUTO, BPTT_BACKEND_GENERIC, error);
-    if (status == BPTT_OK) { status = bptt_rows_draw(&c->reference.spec, (size_t)c->spec.T, seed, &c->wide, error); }
+    if (status != BPTT_OK) { return status; }
+    const bool generic = bptt_generic_has(&c->spec);
+    c->name = generic ? "generic f64" : "the graph, interpreted in double";
+    c->kinks = generic ? c->spec.activation == BPTT_RELU : bptt_interpreted_has_kinks(&c->reference.program);
+    c->rows = calloc(5 * (size_t)c->reference.program.model->tensor_count + 8, sizeof *c->rows); /* a case of five, and a few */
+    if (c->rows == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for a check"); }
+    status = bptt_rows_draw(&c->reference.spec, (size_t)c->spec.T, seed, &c->wide, error);
     return status == BPTT_OK ? bptt_rows_draw(&c->spec, (size_t)c->spec.T, seed, &c->own, error) : status;
 }
 
@@ -359,6 +377,7 @@ bptt_status bptt_command_check(const bptt_options *options, bptt_error *error)
     }
     bptt_rows_free(&c->wide);
     bptt_rows_free(&c->own);
+    free(c->rows);
     free(c);
     if (status == BPTT_OK && failed > 0) { return bptt_fail(error, BPTT_FAILED, "%zu comparisons do not match", failed); }
     return status;

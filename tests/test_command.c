@@ -1330,7 +1330,7 @@ START_TEST(test_reals)
 }
 END_TEST
 
-/* Every kind of input, output and loss against independent gradients. */
+/* Every kind of cell, input, output and loss against independent gradients. */
 START_TEST(test_check_data)
 {
     static const char *const fields[] = {
@@ -1340,9 +1340,31 @@ START_TEST(test_check_data)
         "--set inputs=4 --set vocab=6 --set reduction=sum --set loss_at=last",
         "--set vocab=6 --set outputs=2 --set output_activation=sigmoid --set embedding=3",
         "--set vocab=6 --set embedding=12 --set tie=true --set smoothing=0.1",
+        /* these have no generic loops */
+        "--set cell=lstm --set layers=2 --set threads=2",
+        "--set cell=gru --set inputs=3 --set outputs=2 --set vocab=0 --set reduction=sum --set carry=false --set K=3",
+        "--set cell=gru --set vocab=6 --set embedding=3 --set inputs=2 --set loss_at=last",
+        "--set layers=3 --set hidden={5,6,7} --set activation=relu",
     };
     OK("check net.lua %s", fields[_i]);
     printed_part(" comparisons, 0 failed");
+    if (_i >= 6) { printed_part("against the graph, interpreted in double"); }
+}
+END_TEST
+
+START_TEST(test_check_own_cell)
+{
+    write_text("own.lua", "return { name = 'own', hidden = 6, vocab = 5, T = 7, K = 4, batch = 3, cell = function()\n"
+                          "    W, U, b, p = matrix(hidden, input), matrix(hidden, hidden), vector(hidden), vector(hidden)\n"
+                          "    h, s = state(hidden), state(hidden)\n"
+                          "    a = W * x + U * h + b\n"
+                          "    s = softmax(concat(slice(a, 3, hidden), slice(s, 1, 2)))\n"
+                          "    h = tanh(max(a, p) / (1 + abs(s)) - sqrt(1 + a * a))\n"
+                          "end }\n");
+    OK("check own.lua --json");
+    ck_assert_double_eq(printed_number("failed"), 0);
+    OK("check own.lua");
+    printed_part("dp: cc against the graph, interpreted in double");
 }
 END_TEST
 
@@ -1396,7 +1418,8 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_gradient_warning);
     tcase_add_test(usual, test_log_clipped);
     tcase_add_test(usual, test_reals);
-    tcase_add_loop_test(usual, test_check_data, 0, 6);
+    tcase_add_loop_test(usual, test_check_data, 0, 10);
+    tcase_add_test(usual, test_check_own_cell);
     suite_add_tcase(suite, usual);
     return suite;
 }
