@@ -1316,6 +1316,10 @@ START_TEST(test_reals)
     OK("eval whole --data table.csv");
     printed_part(" per number");
     OK("grad wave.lua --data table.csv --weights whole -o gradients --backend generic");
+    OK("diagnose whole --data table.csv");
+    printed_part(" squared error per target (160 targets)");
+    OK("diagnose wave.lua --data table.csv --json --set cell=gru --set layers=2 --set loss_at=last");
+    ck_assert_double_eq(printed_number("labels"), 16);
     ck_assert_int_eq(bptt("sample whole"), 1);
     said_part("this model is for reals");
     ck_assert_int_eq(bptt("train wave.lua --data text --quiet"), 1);
@@ -1327,6 +1331,35 @@ START_TEST(test_reals)
        "gaps");
     OK("eval gaps --data gaps.csv --json");
     ck_assert_double_eq(printed_number("tokens"), 2);
+    write_text("none.csv", "1,2,nan\n2,3,\n1,2,\n2,1,nan\n");
+    ck_assert_int_eq(bptt("diagnose wave.lua --set outputs=1 --set T=2 --set K=1 --data none.csv"), 1);
+    said_part("none.csv: has no label or target in its first 2 sequences");
+}
+END_TEST
+
+/* Tokens with reals behind their embedding, through every command that takes a table. */
+START_TEST(test_tokens_and_reals)
+{
+    write_text("both.lua", "return { name = 'both', hidden = 8, vocab = 4, embedding = 3, inputs = 2, T = 10, K = 5, batch = 2,\n"
+                           "         optimizer = {'adam', rate = 0.02} }\n");
+    char table[8000] = "token,a,b,label\n";
+    for (int i = 0; i < 200; i++) { /* the label needs both */
+        const size_t used = strlen(table);
+        const int token = i * i % 7 % 4, sign = i % 3 == 0;
+        (void)snprintf(table + used, sizeof table - used, "%d,%d,%.3f,%d\n", token, sign, 0.01 * i, (token + sign) % 4);
+    }
+    write_text("both.csv", table);
+    OK("train both.lua --data both.csv --quiet --epochs 60 --out both --json");
+    OK("eval both --data both.csv --json");
+    ck_assert_double_eq(printed_number("tokens"), 200);
+    ck_assert_double_lt(printed_number("loss"), 0.2);
+    OK("grad both.lua --data both.csv --weights both -o gradients");
+    OK("check both.lua");
+    OK("diagnose both --data both.csv");
+    printed_part(" nats per label (80 labels)");
+    write_text("bad.csv", "token,a,b,label\n1,0,0,1\n4,0,0,1\n");
+    ck_assert_int_eq(bptt("train both.lua --data bad.csv --quiet"), 1);
+    said_part("bad.csv: row 2, column 1: 4 is no token below vocab");
 }
 END_TEST
 
@@ -1418,6 +1451,7 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_gradient_warning);
     tcase_add_test(usual, test_log_clipped);
     tcase_add_test(usual, test_reals);
+    tcase_add_test(usual, test_tokens_and_reals);
     tcase_add_loop_test(usual, test_check_data, 0, 10);
     tcase_add_test(usual, test_check_own_cell);
     suite_add_tcase(suite, usual);

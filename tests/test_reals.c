@@ -278,26 +278,30 @@ static bptt_data load(const bptt_spec *spec, const char *text)
 }
 
 static const struct {
-    int64_t V, D, Q;
+    int64_t V, D, E, Q;
     const char *text, *message;
 } bad_data[] = {
-    {0, 1, 2, "1,2\n", ": has 2 columns; expected 3: 1 inputs, then 2 targets"},
-    {0, 2, 1, "1\n", ": has 1 columns; expected 3: 2 inputs, then 1 targets (none: the next inputs)"},
-    {0, 1, 1, "1\n", ": has nothing to predict: one row"},
-    {0, 1, 1, "1,2\nnan,3\n", ": row 2, column 1: nan is not a number, and an input"},
-    {0, 1, 1, "1,2\n1,1e39\n", ": row 2, column 2: 1e+39 is more than a float holds"},
-    {0, 1, 1, "1,2\n1e999,1\n", ": row 2, column 1: inf is more than a float holds"},
-    {3, 1, 0, "1,2\n1,3\n", ": row 2, column 2: 3 is no token below vocab"},
-    {3, 1, 0, "1,0.5\n", ": row 1, column 2: 0.5 is no token below vocab"},
-    {3, 1, 0, "1,-1\n", ": row 1, column 2: -1 is no token below vocab"},
-    {3, 0, 1, "3,1\n", ": row 1, column 1: 3 is no token below vocab"},
-    {3, 0, 1, ",1\n", ": row 1, column 1: nan is not a number, and an input"},
+    {0, 1, 0, 2, "1,2\n", ": has 2 columns; expected 3: 1 inputs, then 2 targets"},
+    {0, 2, 0, 1, "1\n", ": has 1 columns; expected 3: 2 inputs, then 1 targets (none: the next inputs)"},
+    {0, 1, 0, 1, "1\n", ": has nothing to predict: one row"},
+    {0, 1, 0, 1, "1,2\nnan,3\n", ": row 2, column 1: nan is not a number, and an input"},
+    {0, 1, 0, 1, "1,2\n1,1e39\n", ": row 2, column 2: 1e+39 is more than a float holds"},
+    {0, 1, 0, 1, "1,2\n1e999,1\n", ": row 2, column 1: inf is more than a float holds"},
+    {3, 1, 0, 0, "1,2\n1,3\n", ": row 2, column 2: 3 is no token below vocab"},
+    {3, 1, 0, 0, "1,0.5\n", ": row 1, column 2: 0.5 is no token below vocab"},
+    {3, 1, 0, 0, "1,-1\n", ": row 1, column 2: -1 is no token below vocab"},
+    {3, 0, 0, 1, "3,1\n", ": row 1, column 1: 3 is no token below vocab"},
+    {3, 0, 0, 1, ",1\n", ": row 1, column 1: nan is not a number, and an input"},
+    {3, 1, 2, 0, "t,v,y\n2,0.5,2\n3,0.5,2\n", ": row 2, column 1: 3 is no token below vocab"},
+    {3, 1, 2, 0, "1.5,0.5,2\n", ": row 1, column 1: 1.5 is no token below vocab"},
+    {3, 1, 2, 0, "1,0.5\n", ": has 2 columns; expected 3: a token, 1 inputs, then a label, 0 targets"},
 };
 
 START_TEST(data_refused)
 {
     bptt_spec spec = interpret_spec(1, bad_data[_i].V, 4, 4, 1);
     spec.inputs = bad_data[_i].D;
+    spec.embedding = bad_data[_i].E;
     spec.outputs = bad_data[_i].Q;
     spec.dtype = BPTT_F32;
     const bptt_data_options options = {.token_bytes = 1};
@@ -334,6 +338,35 @@ START_TEST(streams)
     ck_assert(isnan(at(feed.rows.d, 0)) && at(feed.rows.v, 0) == 0 && at(feed.rows.v, 1) == 4 && at(feed.rows.d, 3) == 24);
     ck_assert(bptt_feed_done(&feed) && !bptt_feed_next(&feed));
     ck_assert_uint_eq(bptt_feed_tokens(&feed), 5);
+    bptt_feed_close(&feed);
+    bptt_data_free(&data);
+}
+END_TEST
+
+/* A token, its reals and a label, in two streams; then with targets that are the next reals. */
+START_TEST(tokens_and_reals)
+{
+    bptt_spec spec = interpret_spec(1, 6, 2, 2, 2);
+    spec.embedding = 3;
+    spec.inputs = 2;
+    bptt_data data = load(&spec, "token,a,b,label\n0,1,2,5\n1,3,4,\n2,5,6,4\n3,7,8,0\n");
+    bptt_feed feed;
+    ck_assert_int_eq(bptt_feed_open(&feed, &spec, &data, "table", &error), BPTT_OK);
+    ck_assert(bptt_feed_next(&feed));
+    static const uint32_t x[] = {0, 2, 1, 3}, y[] = {5, 4, BPTT_NO_LABEL, 0};
+    static const double v[] = {1, 2, 5, 6, 3, 4, 7, 8};
+    ck_assert_mem_eq(feed.rows.x, x, sizeof x);
+    ck_assert_mem_eq(feed.rows.y, y, sizeof y);
+    for (size_t i = 0; i < 8; i++) { ck_assert(at(feed.rows.v, i) == v[i]); }
+    ck_assert_uint_eq(feed.labels, 3);
+    bptt_feed_close(&feed);
+    bptt_data_free(&data);
+    spec.batch = spec.outputs = 1;
+    data = load(&spec, "0,1,2\n1,3,4\n2,5,6\n");
+    ck_assert(data.forecast);
+    ck_assert_int_eq(bptt_feed_open(&feed, &spec, &data, "table", &error), BPTT_OK);
+    ck_assert(bptt_feed_next(&feed));
+    ck_assert(at(feed.rows.d, 0) == 3 && at(feed.rows.d, 1) == 5 && feed.rows.x[1] == 1 && feed.rows.y == NULL);
     bptt_feed_close(&feed);
     bptt_data_free(&data);
 }
@@ -420,6 +453,7 @@ int main(void)
     tcase_add_test(files, raw);
     tcase_add_loop_test(feeds, data_refused, 0, (int)COUNT(bad_data));
     tcase_add_test(feeds, streams);
+    tcase_add_test(feeds, tokens_and_reals);
     tcase_add_test(feeds, forecast);
     tcase_add_test(feeds, sequences);
     tcase_add_test(feeds, split);
