@@ -6,9 +6,10 @@
  *   loops         the text with time unrolled against the text with loops
  *   start         zero weights: ln V a label
  *
- * The reference is the generic loops where they exist, else the graph, interpreted.  Depends on backend.h and these two; knows
- * nothing of graph, plan or text.
+ * The reference is the generic loops where they exist, else the graph, interpreted.  Depends on backend.h, these two and the limits
+ * of graph.h; knows nothing of nodes, plan or text.
  */
+#include "../gen/graph.h"
 #include "backend.h"
 #include "generic.h"
 #include "interpreted.h"
@@ -21,7 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ELEMENTS = 24 };
+enum { ELEMENTS = 24, MOST_ROWS = 5 * BPTT_MAX_PARAMS + 8 }; /* five comparisons of each tensor, and a few */
 
 /* A spec that runs on some backend. */
 typedef struct runner {
@@ -42,7 +43,7 @@ typedef struct check {
     bool kinks;       /* its loss has some, as with relu */
     bptt_rows wide;   /* a sequence, reals in double */
     bptt_rows own;    /* the same numbers in the spec's dtype */
-    check_row *rows;
+    check_row rows[MOST_ROWS];
     size_t count;
     uint64_t random;
     bptt_error missing; /* why cc was not compared; "" when it was */
@@ -351,8 +352,6 @@ static bptt_status prepare(check *c, uint64_t seed, bptt_error *error)
     const bool generic = bptt_generic_has(&c->spec);
     c->name = generic ? "generic f64" : "the graph, interpreted in double";
     c->kinks = generic ? c->spec.activation == BPTT_RELU : bptt_interpreted_has_kinks(&c->reference.program);
-    c->rows = calloc(5 * (size_t)c->reference.program.model->tensor_count + 8, sizeof *c->rows); /* a case of five, and a few */
-    if (c->rows == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for a check"); }
     status = bptt_rows_draw(&c->reference.spec, (size_t)c->spec.T, seed, &c->wide, error);
     return status == BPTT_OK ? bptt_rows_draw(&c->spec, (size_t)c->spec.T, seed, &c->own, error) : status;
 }
@@ -377,7 +376,6 @@ bptt_status bptt_command_check(const bptt_options *options, bptt_error *error)
     }
     bptt_rows_free(&c->wide);
     bptt_rows_free(&c->own);
-    free(c->rows);
     free(c);
     if (status == BPTT_OK && failed > 0) { return bptt_fail(error, BPTT_FAILED, "%zu comparisons do not match", failed); }
     return status;

@@ -133,7 +133,7 @@ static bptt_status with_graph(const bptt_options *options, const bptt_diagnosis_
 {
     const bptt_spec *spec = source->spec, one = one_sequence(spec);
     bptt_diagnose_task task = {.steps = (size_t)spec->T, .horizon = (size_t)spec->K, .carry = spec->carry, .seed = spec->seed};
-    bptt_rows rows;
+    bptt_rows rows = {.x = NULL};
     bptt_status status = read_rows(options, &one, data, &task.sequences, &rows, error);
     if (status != BPTT_OK) { return status; }
     task.mean = spec->reduction == BPTT_MEAN;

@@ -100,6 +100,7 @@ static void choose_rows(const bptt_diagnose_task *task, bptt_diagnosis *d)
 {
     size_t found = 0, at = 0, next = 0; /* steps with a loss in all, before t, and of them those that are rows */
     for (size_t t = 0; t < d->steps; t++) { found += has_loss(task, t); }
+    if (found == 0) { return; }
     d->rows = found < BPTT_DIAGNOSE_ROWS ? found : BPTT_DIAGNOSE_ROWS;
     for (size_t t = 0; t < d->steps; t++) {
         if (!has_loss(task, t)) { continue; }

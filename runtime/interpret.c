@@ -361,11 +361,12 @@ static void run_node(const bptt_interpreter *it, size_t t, int n, bool counts)
 {
     const bptt_node *node = node_of(it, n);
     double *y = value_at(it, t, n);
-    const double *a = node->a < 0 ? NULL : value_at(it, t, node->a), *b = node->b < 0 ? a : value_at(it, t, node->b);
-    switch (bptt_op_kind_of(node->op)) {
-    case BPTT_KIND_LEAF:
+    if (bptt_op_kind_of(node->op) == BPTT_KIND_LEAF) {
         run_leaf(it, t, node, y);
         return;
+    }
+    const double *a = value_at(it, t, node->a), *b = node->b < 0 ? a : value_at(it, t, node->b);
+    switch (bptt_op_kind_of(node->op)) {
     case BPTT_KIND_PRODUCT:
         run_product(it, t, node, y);
         return;
@@ -381,6 +382,9 @@ static void run_node(const bptt_interpreter *it, size_t t, int n, bool counts)
         } else {
             loss(it, node, t, a, y);
         }
+        return;
+    case BPTT_KIND_LEAF:
+        return;
     }
 }
 
@@ -503,34 +507,38 @@ void bptt_interpret_cotangent(bptt_interpreter *it, size_t t, const double *u, d
 
 /* --- tangents ----------------------------------------------------------------------------------------------------------------- */
 
-/* The tangent of operand `n`, NULL where it is 0. */
-static const double *tangent_of(const bptt_interpreter *it, int n)
+/* Whether operand `n` has a tangent; else it is 0. */
+static bool moves(const bptt_interpreter *it, int n)
 {
-    return n >= 0 && (it->uses[n] & MOVES) != 0 ? it->tangents + it->offset[n] : NULL;
+    return n >= 0 && (it->uses[n] & MOVES) != 0;
+}
+
+static double *tangent_of(const bptt_interpreter *it, int n)
+{
+    return it->tangents + it->offset[n];
 }
 
 /* Forward mode: dy = y'(a) da + y'(b) db. */
 static void move_node(const bptt_interpreter *it, size_t t, int n)
 {
     const bptt_node *node = node_of(it, n), *of = node_of(it, node->a);
-    double *dy = it->tangents + it->offset[n], by_a, by_b;
-    const double *da = tangent_of(it, node->a), *db = tangent_of(it, node->b), *y = value_at(it, t, n);
+    const bool a_moves = moves(it, node->a), b_moves = moves(it, node->b);
+    double *dy = tangent_of(it, n), by_a, by_b;
+    const double *da = tangent_of(it, node->a), *db = node->b < 0 ? da : tangent_of(it, node->b), *y = value_at(it, t, n);
     const double *a = value_at(it, t, node->a), *b = node->b < 0 ? a : value_at(it, t, node->b);
     if (bptt_op_kind_of(node->op) == BPTT_KIND_PRODUCT) { /* a matrix is a parameter and stays */
         multiply(node->op, a, (size_t)of->rows, (size_t)of->cols, db, dy);
         return;
     }
-    if (node->op == BPTT_OP_SOFTMAX) { /* its Jacobian is symmetric */
-        run_row(&(bptt_node){.op = BPTT_OP_SOFTMAX_ADJOINT, .rows = node->rows}, (size_t)of->rows, da, y, dy);
-        return;
-    }
     if (bptt_op_kind_of(node->op) == BPTT_KIND_ROW) {
-        run_row(node, (size_t)of->rows, da, NULL, dy);
+        bptt_node rule = *node;
+        if (node->op == BPTT_OP_SOFTMAX) { rule.op = BPTT_OP_SOFTMAX_ADJOINT; } /* its Jacobian is symmetric */
+        run_row(&rule, (size_t)of->rows, da, y, dy);
         return;
     }
     for (size_t i = 0; i < (size_t)node->rows; i++) {
         (void)derivatives(node, a[i], b[i], y[i], &by_a, &by_b);
-        dy[i] = (da != NULL ? by_a * da[i] : 0) + (db != NULL ? by_b * db[i] : 0);
+        dy[i] = (a_moves ? by_a * da[i] : 0) + (b_moves ? by_b * db[i] : 0);
     }
 }
 
@@ -540,17 +548,16 @@ void bptt_interpret_tangent(bptt_interpreter *it, size_t t, const double *v, dou
     size_t at = 0, size = 0;
     for (int s = 0; s < g->state_count; s++) {
         const bptt_state *of = next_state(it, s, &at, &size);
-        memcpy(it->tangents + it->offset[of->node], v + at, size * sizeof *v);
+        memcpy(tangent_of(it, of->node), v + at, size * sizeof *v);
     }
     for (int n = 0; n < g->forward; n++) {
-        if ((it->uses[n] & MOVES) != 0 && node_of(it, n)->op != BPTT_OP_STATE) { move_node(it, t, n); }
+        if (moves(it, n) && node_of(it, n)->op != BPTT_OP_STATE) { move_node(it, t, n); }
     }
     at = size = 0;
     for (int s = 0; s < g->state_count; s++) {
         const bptt_state *of = next_state(it, s, &at, &size);
-        const double *from = tangent_of(it, of->next);
-        if (from != NULL) {
-            memcpy(result + at, from, size * sizeof *result);
+        if (moves(it, of->next)) {
+            memcpy(result + at, tangent_of(it, of->next), size * sizeof *result);
         } else {
             memset(result + at, 0, size * sizeof *result);
         }
