@@ -125,9 +125,10 @@ demo: setup
 	@echo "  $B/bptt help"
 
 install: all
-	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/bptt/specs"
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/bptt/specs/tasks"
 	install -m 755 $B/bptt "$(DESTDIR)$(PREFIX)/bin/bptt"
 	install -m 644 specs/*.lua "$(DESTDIR)$(PREFIX)/share/bptt/specs"
+	install -m 644 specs/tasks/*.lua "$(DESTDIR)$(PREFIX)/share/bptt/specs/tasks"
 
 clean:
 	rm -rf $B
@@ -143,6 +144,8 @@ echo:
 $B/tests/%: tests/%.c $B/tests/oracle.o $(objects)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(call pkg,--cflags check) -MMD -MP $(LDFLAGS) -o $@ $< $(filter %.o,$^) $(call pkg,--libs check) $(LDLIBS)
+
+$B/tests/test_tasks: | $B/tests/make_data
 
 check: setup
 	@$(MAKE) --no-print-directory -s $(JOBS) tests
