@@ -4,7 +4,7 @@
  *   mackey_glass  COUNT numbers of the Mackey-Glass series (tau = 17), six units of time apart, as CSV
  *   sine          .npy [COUNT][41][1]: a sine of a frequency (4 to 20 steps a period) and a phase of its own
  *   adding        .npy [COUNT][50][3]: a number, its mark, and at the last step the sum of the two marked numbers
- *   copy          .npy [COUNT][12][5]: one of four symbols, one-hot, and at the last step the symbol of the first step
+ *   copy          .npy [COUNT][20][5]: one of four symbols, one-hot, and at the last step the symbol of the first step
  *   parity        .npy [COUNT][16][3]: a bit or the question that ends them, and then their parity
  *
  * The same task, count and seed (default 1) give the same bytes.  Depends on the C library alone.  Refuses what it does not know
@@ -42,7 +42,7 @@ static float uniform(generator *g)
     return (float)(draw(g) >> 8) / 16777216.0F;
 }
 
-/* --- lines of text ------------------------------------------------------------------------------------------------------------- */
+/* --- lines of text ---------------------------------------------------------------------------------------------------------- */
 
 /* A string of the Reber grammar (Reber 1967): each node has two arrows, a letter and the node that follows. */
 static void put_reber(generator *g)
@@ -89,7 +89,7 @@ static void put_mackey_glass(generator *g, size_t count)
     }
 }
 
-/* --- sequences as .npy ----------------------------------------------------------------------------------------------------------- */
+/* --- sequences as .npy ------------------------------------------------------------------------------------------------------ */
 
 /* Fills one sequence, [steps][columns] of zeros. */
 typedef void filler(generator *g, float *rows);
@@ -167,7 +167,7 @@ static void put_sequences(generator *g, size_t count, int steps, int columns, fi
     }
 }
 
-/* --- tasks ----------------------------------------------------------------------------------------------------------------------- */
+/* --- tasks ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
     const char *name;

@@ -218,10 +218,13 @@ START_TEST(shipped_specs)
         const char *path;
         int64_t hidden, vocab, T, batch;
         int alphabet_size;
-    } specs[] = {{"specs/tiny.lua", 16, 16, 16, 1, 0},        {"specs/charrnn.lua", 128, 97, 64, 32, 97},
-                 {"specs/words.lua", 1024, 10000, 20, 32, 0}, {"specs/mgu.lua", 128, 97, 64, 32, 97},
-                 {"specs/residual.lua", 128, 97, 64, 32, 97}, {"specs/peephole.lua", 128, 97, 64, 32, 97},
-                 {"specs/irnn.lua", 128, 256, 64, 16, 0}};
+    } specs[] = {{"specs/tiny.lua", 16, 16, 16, 1, 0},         {"specs/charrnn.lua", 128, 97, 64, 32, 97},
+                 {"specs/words.lua", 1024, 10000, 20, 32, 0},  {"specs/mgu.lua", 128, 97, 64, 32, 97},
+                 {"specs/residual.lua", 128, 97, 64, 32, 97},  {"specs/peephole.lua", 128, 97, 64, 32, 97},
+                 {"specs/irnn.lua", 128, 256, 64, 16, 0},      {"specs/tasks/adding.lua", 24, 0, 50, 32, 0},
+                 {"specs/tasks/copy.lua", 24, 4, 20, 32, 0},   {"specs/tasks/mackey_glass.lua", 16, 0, 50, 8, 0},
+                 {"specs/tasks/parity.lua", 16, 2, 16, 32, 0}, {"specs/tasks/reber.lua", 24, 8, 48, 16, 8},
+                 {"specs/tasks/sine.lua", 16, 0, 40, 32, 0},   {"specs/tasks/text.lua", 40, 97, 50, 8, 97}};
     bptt_spec spec;
     ck_assert_msg(bptt_spec_load(specs[_i].path, NULL, 0, &spec, &error) == BPTT_OK, "%s", error.text);
     ck_assert_str_eq(spec.source, specs[_i].path);
@@ -1236,7 +1239,7 @@ static void add_readings(Suite *suite)
     tcase_add_test(tcase, every_field);
     LOOP(tcase, reading, readings);
     tcase_add_test(tcase, random_is_the_same_each_time);
-    tcase_add_loop_test(tcase, shipped_specs, 0, 7);
+    tcase_add_loop_test(tcase, shipped_specs, 0, 14);
     LOOP(tcase, override_good, overrides_good);
     tcase_add_test(tcase, override_mends_the_file);
 }

@@ -1,7 +1,7 @@
-/* test_tasks.c: that training works: every task of specs/tasks/ is learned, and is not when the gradient's way through time is cut.
+/* test_tasks.c: that training works: each task of specs/tasks/ is learned, and is not when the gradient's way in time is cut.
  *
- * Each spec is trained by the command twice, from the same weights, with the same data in the same order and as many updates: once
- * as it stands, once with a K that cuts the edge from h_t to h_{t-1} where the task needs it.  Limits lie well between the two.
+ * Each spec is trained by the command twice, from the same weights, with the same data in the same order and as many updates:
+ * once as it stands, once with a K that cuts the edge from h_t to h_{t-1} where the task needs it.  Limits lie well between.
  * Run from the root of the tree.  Depends on the built program (the environment variable BPTT), on make_data beside this one, and
  * on runtime/ to read numbers and to ask a trained network for its answers.
  */
@@ -35,16 +35,45 @@ static void run(const char *format, ...)
     ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "failed: %s", command);
 }
 
-/* `count` of the task's strings, numbers or sequences to the file. */
-static void make_data(const char *task, int count, int seed, const char *file)
+/* The folder of this program and of make_data. */
+static const char *built(void)
 {
-    char own[PATH_MAX];
+    static char own[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", own, sizeof own - 1);
     ck_assert(length > 0);
     own[length] = '\0';
     *strrchr(own, '/') = '\0';
-    run("'%s/make_data' %s %d %d > '%s'", own, task, count, seed, file);
+    return own;
 }
+
+/* `count` of the task's strings, numbers or sequences to the file. */
+static void make_data(const char *task, int count, int seed, const char *file)
+{
+    run("'%s/make_data' %s %d %d > '%s'", built(), task, count, seed, file);
+}
+
+START_TEST(data_made)
+{
+    static const char *const tasks[] = {"reber", "sine", "mackey_glass", "adding", "copy", "parity"};
+    size_t lengths[3];
+    unsigned char *bytes[3];
+    for (int i = 0; i < 3; i++) {
+        make_data(tasks[_i], 40, i == 2 ? 6 : 5, scratch("made"));
+        bytes[i] = scratch_get(scratch("made"), &lengths[i]);
+    }
+    ck_assert(lengths[0] == lengths[1] && same_bytes(bytes[0], bytes[1], lengths[0]));
+    ck_assert(lengths[0] != lengths[2] || !same_bytes(bytes[0], bytes[2], lengths[0]));
+    for (int i = 0; i < 3; i++) { free(bytes[i]); }
+}
+END_TEST
+
+START_TEST(data_refused)
+{
+    static const char *const words[] = {"", "reber", "raber 3", "sine 0", "sine 3x", "sine -3", "sine 3 4 5", "sine 3 x"};
+    run("'%s/make_data' %s 2> '%s'; test $? = 2", built(), words[_i], scratch("out"));
+    run("'%s/make_data' sine 3 > /dev/full 2> '%s'; test $? = 1", built(), scratch("out"));
+}
+END_TEST
 
 /* Trains specs/tasks/TASK.lua to the checkpoint `out` by `--data ...` and more words. */
 static void train(const char *task, const char *out, const char *words)
@@ -195,8 +224,8 @@ static void markov_learn(const unsigned char *text, size_t length)
     }
 }
 
-/* Bits per character of the order-2 model: as counted, which no other order-2 model undercuts on the text that it was learned from;
- * or smoothed for another text, by Witten and Bell's method C (1991). */
+/* Bits per character of the order-2 model: as counted, which no other order-2 model undercuts on the text that it was learned
+ * from; or smoothed for another text, by Witten and Bell's method C (1991). */
 static double markov_bits(const unsigned char *text, size_t length, bool smoothed)
 {
     double bits = 0;
@@ -260,6 +289,8 @@ int main(void)
     TCase *tasks = tcase_create("tasks");
     tcase_add_unchecked_fixture(tasks, scratch_open, scratch_close);
     tcase_set_timeout(tasks, 600); /* a minute and more under sanitizers */
+    tcase_add_loop_test(tasks, data_made, 0, 6);
+    tcase_add_loop_test(tasks, data_refused, 0, 8);
     tcase_add_loop_test(tasks, loss, 0, (int)COUNT(losses));
     tcase_add_test(tasks, reber);
     tcase_add_test(tasks, english);
