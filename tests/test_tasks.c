@@ -111,7 +111,7 @@ static const struct {
     {"adding", 2000, 20, CUT("1"), 0.01, 0.15, false},       /* the variance is 1/6 */
     {"copy", 2000, 20, CUT("19"), 0.02, 1.3, false},         /* ln 4 = 1.386; T = 20: one step less than it takes */
     {"parity", 4000, 16, CUT("1"), 0.02, 0.5, false},        /* ln 2 = 0.693 */
-    {"sine", 2000, 30, CUT("1"), 0.004, 0.015, true},        /**/
+    {"sine", 2000, 30, CUT("1"), 0.004, 0.01, true},         /**/
     {"mackey_glass", 2000, 800, CUT("1"), 0.03, 0.06, true}, /**/
 };
 
@@ -193,7 +193,7 @@ START_TEST(reber)
     }
     printf("reber: %.3g, cut %.3g\n", found[0], found[1]);
     ck_assert_msg(found[0] > 0.99, "reber: %g", found[0]);
-    ck_assert_msg(found[1] < 0.8, "reber, cut: %g", found[1]);
+    ck_assert_msg(found[1] < 0.9, "reber, cut: %g", found[1]);
 }
 END_TEST
 
@@ -268,14 +268,17 @@ START_TEST(held_out_english)
     char words[1024];
     scratch_put(scratch("first"), text, first);
     scratch_put(scratch("last"), text + first, length - first);
-    (void)snprintf(words, sizeof words, "--data '%s/first' --epochs 12 --set cell=gru --set hidden=128", scratch_folder);
+    (void)snprintf(words, sizeof words,
+                   "--data '%s/first' --epochs 12 --set cell=gru --set hidden=128"
+                   " --set 'optimizer={\"adamw\",rate=3e-3,weight_decay=0.3}'",
+                   scratch_folder);
     train("text", scratch("net"), words);
     const double found = evaluated(scratch("net"), scratch("last"), "bits_per_character");
     markov_learn(text, first);
     const double markov = markov_bits(text + first, length - first, true);
     free(text);
     printf("text, held out: %.3f bits per character, order-2 Markov model %.3f\n", found, markov);
-    ck_assert_msg(found < markov - 0.1, "text, held out: %g", found);
+    ck_assert_msg(found < markov - 0.08, "text, held out: %g", found);
 }
 END_TEST
 
