@@ -249,6 +249,10 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     set_boolean(L, "carry", spec->carry);
     set_string(L, "update", bptt_spec_word("update", (int)spec->update));
     set_integer(L, "accumulate", spec->accumulate);
+    set_string(L, "h0", bptt_spec_word("h0", (int)spec->h0));
+    set_boolean(L, "resets", spec->resets);
+    set_integer(L, "separator", spec->separator);
+    set_boolean(L, "restarts", bptt_spec_restarts(spec));
     set_string(L, "cell", spec->equations != NULL ? "of its own" : bptt_spec_word("cell", (int)spec->cell));
     set_boolean(L, "own_cell", spec->equations != NULL);
     set_string(L, "activation", bptt_spec_word("activation", (int)spec->activation));
@@ -300,6 +304,7 @@ static int fill(lua_State *L)
     set_integer(L, "line", plan->line);
     set_integer(L, "block_size", (int64_t)plan->block_size);
     set_integer(L, "turned_size", (int64_t)plan->turned_size);
+    set_integer(L, "restart_offset", (int64_t)plan->restart);
     set_integer(L, "work_size", (int64_t)plan->work_size);
     set_integer(L, "moments", plan->moments);
     set_boolean(L, "accumulates", plan->accumulates);

@@ -51,6 +51,12 @@ const bptt_field bptt_fields[] = {
     {"reduction", BPTT_KIND_CHOICE, AT(reduction), .words = WORDS("mean", "sum"), .fallback = "\"mean\"",
      .help = "how the losses of a chunk become one"},
     {"carry", BPTT_KIND_BOOLEAN, AT(carry), .fallback = "true", .help = "the state goes on from sequence to sequence"},
+    {"h0", BPTT_KIND_CHOICE, AT(h0), .words = WORDS("zero", "learned", "given"), .fallback = "\"zero\"", .later = true,
+     .help = "the state before a sequence; given: by the caller of the emitted code"},
+    {"resets", BPTT_KIND_BOOLEAN, AT(resets), .fallback = "false", .later = true,
+     .help = "documents start within sequences: the state before them is h0"},
+    {"separator", BPTT_KIND_TOKEN, AT(separator), 0, INT32_MAX, .fallback = "false", .later = true,
+     .help = "token that ends a document, for resets"},
     {"optimizer", BPTT_KIND_OPTIMIZER, AT(optimizer), .words = WORDS("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw"),
      .fallback = "\"adagrad\"", .help = "update rule and its rates"},
     {"schedule", BPTT_KIND_SCHEDULE, AT(schedule), .words = WORDS("constant", "step", "exponential", "cosine", "plateau"),
@@ -606,19 +612,24 @@ static bptt_status read_vocab(bptt_reader *r, lua_State *L, int index)
     return lua_type(L, index) == LUA_TSTRING ? read_alphabet(r, L, index) : read_integer(r, L, index);
 }
 
-static void write_vocab(const bptt_field *field, const bptt_spec *spec, FILE *out)
+static void write_characters(const unsigned char *bytes, int count, FILE *out)
 {
-    if (spec->alphabet_size == 0) {
-        write_integer(field, spec, out);
-        return;
-    }
     (void)fputc('"', out);
-    for (int i = 0; i < spec->alphabet_size; i++) {
-        unsigned char c = spec->alphabet[i];
+    for (int i = 0; i < count; i++) {
+        unsigned char c = bytes[i];
         bool plain = c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
         (void)fprintf(out, plain ? "%c" : "\\%03u", c);
     }
     (void)fputc('"', out);
+}
+
+static void write_vocab(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    if (spec->alphabet_size == 0) {
+        write_integer(field, spec, out);
+    } else {
+        write_characters(spec->alphabet, spec->alphabet_size, out);
+    }
 }
 
 static void expect_vocab(const bptt_field *field, char *text, size_t size)
@@ -685,6 +696,37 @@ static void expect_steps(const bptt_field *field, char *text, size_t size)
 {
     append_words(field->words, text, size);
     bptt_append(text, size, ", or a list of steps, like {1, 2, 5}");
+}
+
+/* A character is kept beyond all ids until the alphabet is known. */
+static bptt_status read_token(bptt_reader *r, lua_State *L, int index)
+{
+    size_t length = 0;
+    if (lua_type(L, index) == LUA_TSTRING) {
+        const char *text = lua_tolstring(L, index, &length);
+        r->spec->separator = BPTT_CHARACTERS + (unsigned char)text[0];
+        return length == 1 ? BPTT_OK : unexpected(r, L, index);
+    }
+    r->spec->separator = -1;
+    return lua_isboolean(L, index) && !lua_toboolean(L, index) ? BPTT_OK : read_integer(r, L, index);
+}
+
+static void write_token(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    const int64_t token = load_integer(field, spec);
+    if (token < 0) {
+        (void)fputs("false", out);
+    } else if (token < spec->alphabet_size) {
+        write_characters(spec->alphabet + token, 1, out);
+    } else {
+        write_integer(field, spec, out);
+    }
+}
+
+static void expect_token(const bptt_field *field, char *text, size_t size)
+{
+    (void)field;
+    bptt_append(text, size, "a token id below vocab, a character of the alphabet, or false");
 }
 
 /* A rule as it is read: its family and its kind. */
@@ -946,6 +988,7 @@ static const struct kind {
     [BPTT_KIND_INTEGER] = {read_integer, write_integer, expect_integer},
     [BPTT_KIND_SIZES] = {read_sizes, write_sizes, expect_sizes},
     [BPTT_KIND_BOOLEAN] = {read_boolean, write_boolean, expect_boolean},
+    [BPTT_KIND_TOKEN] = {read_token, write_token, expect_token},
     [BPTT_KIND_VOCAB] = {read_vocab, write_vocab, expect_vocab},
     [BPTT_KIND_STEPS] = {read_steps, write_steps, expect_steps},
     [BPTT_KIND_OPTIMIZER] = {read_rule, write_rule, expect_rule},

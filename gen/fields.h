@@ -18,6 +18,7 @@ typedef enum {
     BPTT_KIND_INTEGER,   /* min .. max */
     BPTT_KIND_SIZES,     /* an integer, or a list of them, one a layer */
     BPTT_KIND_BOOLEAN,   /**/
+    BPTT_KIND_TOKEN,     /* an id, or a character of the alphabet; false: none, -1 */
     BPTT_KIND_VOCAB,     /* an integer, 0: none, or an alphabet */
     BPTT_KIND_STEPS,     /* one of `words`, or a list of integers, from 1 to T */
     BPTT_KIND_OPTIMIZER, /* one of `words`, or {word, name = number, ...}: a rule with its rates */
@@ -41,7 +42,10 @@ typedef struct bptt_field {
 
 /* Ended by a row whose name is NULL; a field stands after those that its default names. */
 extern const bptt_field bptt_fields[];
-enum { BPTT_FIELD_COUNT = 32 };
+enum { BPTT_FIELD_COUNT = 35 };
+
+/* A BPTT_KIND_TOKEN that is a character, until it is an id: this and its byte. */
+static const int64_t BPTT_CHARACTERS = (int64_t)1 << 32;
 
 /* The spec under way. */
 typedef struct bptt_reader {

@@ -336,6 +336,13 @@ bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt
     case BPTT_OP_SLICE:
     case BPTT_OP_PLACE:
         return part_backward(graph, n, d, adjoint, error);
+    case BPTT_OP_KEEP: /* y = starts ? 0 : a:  da = starts ? 0 : dy */
+        return give(graph, adjoint, a, BPTT_OP_KEEP, d, -1, error);
+    case BPTT_OP_START: /* y = starts ? a : 0:  da = starts ? dy : 0 */
+        return give(graph, adjoint, a, BPTT_OP_START, d, -1, error);
+    case BPTT_OP_RESTART: /* y = starts ? b : a:  da = starts ? 0 : dy,  db = starts ? dy : 0 */
+        status = give(graph, adjoint, a, BPTT_OP_KEEP, d, -1, error);
+        return status != BPTT_OK ? status : give(graph, adjoint, b, BPTT_OP_START, d, -1, error);
     case BPTT_OP_CROSS_ENTROPY: /* y = -log softmax(a)[b]:  da = softmax(a) - onehot(b); dy is 1 (d < 0) */
         return give(graph, adjoint, a, BPTT_OP_CROSS_ENTROPY_ADJOINT, a, b, error);
     case BPTT_OP_SQUARED_ERROR: /* y = sum of (a - b) (a - b):  da = 2 (a - b) */

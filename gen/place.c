@@ -248,6 +248,14 @@ static void place_slot(bptt_plan *plan, int s)
     if (offset + slot->size > plan->work_size) { plan->work_size = offset + slot->size; }
 }
 
+/* A byte for each row of a chunk, behind the slots, in whole vectors. */
+static void place_restart(bptt_plan *plan)
+{
+    const int64_t reals = (plan->spec->K * plan->spec->batch + plan->real_size - 1) / plan->real_size;
+    plan->restart = plan->work_size;
+    if (bptt_spec_restarts(plan->spec)) { plan->work_size += (size_t)bptt_padded(plan, reals); }
+}
+
 /* Rounds the workspace up so that the struct is a whole number of vectors, whatever a compiler knows of alignment. */
 static void round_struct(bptt_plan *plan)
 {
@@ -294,6 +302,7 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
     }
     plan->block = choose_block(plan);
     place_slots(plan, of);
+    place_restart(plan);
     round_struct(plan);
     double bytes = 0;
     if (!fits(plan, memory_limit, &bytes)) {

@@ -286,6 +286,7 @@ static bptt_status read_defaults(bptt_reader *r, bptt_sandbox *sandbox)
         r->field = &bptt_fields[i];
         r->defaulted[i] = true;
         status = read_expression(r, sandbox, bptt_fields[i].fallback, false);
+        r->given[i] = false; /* nobody gave it */
     }
     return status;
 }
@@ -336,6 +337,11 @@ int64_t bptt_spec_input_size(const bptt_spec *spec)
 int64_t bptt_spec_output_size(const bptt_spec *spec)
 {
     return spec->outputs > 0 ? spec->outputs : spec->vocab;
+}
+
+bool bptt_spec_restarts(const bptt_spec *spec)
+{
+    return spec->resets || spec->h0 == BPTT_H0_LEARNED;
 }
 
 /* ---- several fields at once ---- */
@@ -433,6 +439,48 @@ static bptt_status check_data(bptt_reader *r)
     return BPTT_OK;
 }
 
+/* The separator's id, where it is a character. */
+static bptt_status find_separator(bptt_reader *r)
+{
+    static const char *const separator[] = {"separator", "resets", "inputs", "vocab", NULL};
+    bptt_spec *spec = r->spec;
+    if (spec->separator < 0) { return BPTT_OK; }
+    blame(r, separator);
+    if (!spec->resets) { return bptt_reader_fail(r, NULL, "separator without resets, which it is for; expected resets = true"); }
+    if (!bptt_spec_tokens(spec)) { return bptt_reader_fail(r, NULL, "separator with inputs that are reals; expected none"); }
+    if (spec->separator >= BPTT_CHARACTERS) {
+        const unsigned char c = (unsigned char)(spec->separator - BPTT_CHARACTERS);
+        const unsigned char *at = memchr(spec->alphabet, c, (size_t)spec->alphabet_size);
+        spec->separator = at == NULL ? spec->vocab : at - spec->alphabet;
+        char shown[16] = "";
+        bptt_append_quoted(shown, sizeof shown, '"', (const char *)&c, 1);
+        if (at == NULL) { return bptt_reader_fail(r, NULL, "separator: the alphabet has no %s", shown); }
+    }
+    if (spec->separator < spec->vocab) { return BPTT_OK; }
+    return bptt_reader_fail(r, NULL, "separator = %lld is not below vocab = %lld", (long long)spec->separator,
+                            (long long)spec->vocab);
+}
+
+/* Where sequences and documents start. */
+static bptt_status check_starts(bptt_reader *r)
+{
+    static const char *const learned[] = {"h0", "carry", "resets", NULL}, *const given[] = {"h0", "resets", NULL};
+    const bptt_spec *spec = r->spec;
+    if (spec->h0 == BPTT_H0_LEARNED && spec->carry && !spec->resets) {
+        blame(r, learned);
+        return bptt_reader_fail(r, NULL,
+                                "h0 = \"learned\" with carry = true, so that no sequence starts from h0; expected "
+                                "carry = false, or resets = true");
+    }
+    if (spec->h0 == BPTT_H0_GIVEN && spec->resets) {
+        blame(r, given);
+        return bptt_reader_fail(r, NULL,
+                                "h0 = \"given\" with resets: a document within a sequence is given none; expected "
+                                "\"zero\" or \"learned\"");
+    }
+    return find_separator(r);
+}
+
 static bptt_status check_together(bptt_reader *r)
 {
     static const char *const horizon[] = {"K", "T", NULL};
@@ -474,7 +522,8 @@ static bptt_status check_together(bptt_reader *r)
         status = check_product(r, products[i]);
         if (status != BPTT_OK) { return status; }
     }
-    return check_data(r);
+    status = check_data(r);
+    return status == BPTT_OK ? check_starts(r) : status;
 }
 
 /* ---- entry points ---- */

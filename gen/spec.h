@@ -22,6 +22,7 @@ typedef enum { BPTT_F32, BPTT_F64 } bptt_dtype;
 typedef enum { BPTT_CROSS_ENTROPY, BPTT_SQUARED_ERROR, BPTT_BINARY_CROSS_ENTROPY } bptt_loss;
 typedef enum { BPTT_OUTPUT_IDENTITY, BPTT_OUTPUT_SIGMOID, BPTT_OUTPUT_TANH } bptt_output_activation;
 typedef enum { BPTT_MEAN, BPTT_SUM } bptt_reduction;
+typedef enum { BPTT_H0_ZERO, BPTT_H0_LEARNED, BPTT_H0_GIVEN } bptt_h0;
 typedef enum { BPTT_UNROLL_AUTO, BPTT_UNROLL_TIME, BPTT_UNROLL_FULL, BPTT_UNROLL_NONE } bptt_unroll;
 typedef enum { BPTT_SGD, BPTT_MOMENTUM, BPTT_ADAGRAD, BPTT_RMSPROP, BPTT_ADAM, BPTT_ADAMW } bptt_optimizer_kind;
 typedef enum {
@@ -125,7 +126,10 @@ typedef struct bptt_spec {
     bool tie;                                 /* the embedding's table is the output layer's matrix too */
     double smoothing;                         /* of labels: their share that is spread over all of them, 0 <= smoothing < 1 */
     bptt_reduction reduction;
-    bool carry; /* the state goes on from sequence to sequence */
+    bool carry;        /* the state goes on from sequence to sequence */
+    bptt_h0 h0;        /* the state before a sequence: zero, a trained vector, or what the caller of the emitted code gives */
+    bool resets;       /* documents start within sequences, where the reader says: the state before them is h_0 */
+    int64_t separator; /* of documents: the token that ends one; -1: none */
     bptt_optimizer optimizer;
     bptt_schedule schedule;
     bptt_update_kind update; /* what an update follows: every chunk, or the last chunk of a sequence */
@@ -171,6 +175,9 @@ int bptt_spec_loss_steps(const bptt_spec *spec, int64_t stretches[BPTT_MAX_STRET
 /* Sizes of x, as the cell sees it, and of o. */
 int64_t bptt_spec_input_size(const bptt_spec *spec);
 int64_t bptt_spec_output_size(const bptt_spec *spec);
+
+/* Whether the state may become h_0 within a chunk, or h_0 is trained. */
+bool bptt_spec_restarts(const bptt_spec *spec);
 
 /* Recomputes `text` and `digest` after a caller in the program changed a field (evaluation sets batch = 1). */
 bptt_status bptt_spec_seal(bptt_spec *spec, bptt_error *error);

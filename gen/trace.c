@@ -279,6 +279,32 @@ static int vector(lua_State *L)
     return pushed;
 }
 
+/* The state that a name stands for before it is assigned to; -1: none. */
+static int state_of(const bptt_graph *graph, int node)
+{
+    const bptt_op op = graph->nodes[node].op;
+    return op == BPTT_OP_STATE || op == BPTT_OP_KEEP || op == BPTT_OP_RESTART ? graph->nodes[node].symbol : -1;
+}
+
+/* What the equations see of state `s`: its value after step t-1, or h_0 where a sequence starts.  The second upvalue says how. */
+static int restarted(lua_State *L, int s)
+{
+    bptt_error error = {""};
+    bptt_graph *graph = graph_of(L);
+    const bptt_op op = (bptt_op)lua_tointeger(L, lua_upvalueindex(2));
+    const int before = graph->states[s].node;
+    int start = -1;
+    if (op == BPTT_OP_STATE) { return before; }
+    lua_settop(L, 1);
+    if (op == BPTT_OP_RESTART) { (void)add_param(L, graph->nodes[before].rows, 0, 2, 3); }
+    if (op == BPTT_OP_RESTART) { start = check_node(L, -1); }
+    const int node = bptt_graph_apply(graph, op, before, start, &error);
+    if (node < 0) { return luaL_error(L, "%s", error.text); }
+    graph->nodes[node].symbol = s;
+    graph->nodes[node].line = line_of_caller(L);
+    return node;
+}
+
 /* state(size) */
 static int state(lua_State *L)
 {
@@ -287,7 +313,7 @@ static int state(lua_State *L)
     if (graph->state_count == BPTT_MAX_STATES) { return luaL_error(L, "more than %d states", BPTT_MAX_STATES); }
     int node = add_leaf(L, BPTT_OP_STATE, size, 0, graph->state_count);
     graph->states[graph->state_count++] = (bptt_state){.node = node, .next = -1, .carry = -1, .outgoing = -1, .adjoint = -1};
-    return push_node(L, node);
+    return push_node(L, restarted(L, graph->state_count - 1));
 }
 
 /* --- names ----------------------------------------------------------------------------------------------------------------- */
@@ -303,7 +329,8 @@ static void set_next(lua_State *L, bptt_graph *graph, int s, int value)
 {
     const bptt_node *node = &graph->nodes[value];
     if (graph->states[s].next >= 0) { luaL_error(L, "state '%s' is assigned twice", lua_tostring(L, 2)); }
-    if (bptt_op_kind_of(node->op) == BPTT_KIND_LEAF || node->cols > 0 || node->rows != graph->nodes[graph->states[s].node].rows) {
+    if (bptt_op_kind_of(node->op) == BPTT_KIND_LEAF || state_of(graph, value) >= 0 || node->cols > 0 ||
+        node->rows != graph->nodes[graph->states[s].node].rows) {
         luaL_error(L, "state '%s' takes a computed vector of %d elements", lua_tostring(L, 2),
                    (int)graph->nodes[graph->states[s].node].rows);
     }
@@ -325,6 +352,28 @@ static void name_node(lua_State *L, bptt_node *node, const char *name)
     lua_pop(L, 1);
 }
 
+/* What an equation names: h also names h_in, which is h[t-1] or h_0, and h_0 where that is learned. */
+static void name_value(lua_State *L, bptt_graph *graph, int value, const char *name)
+{
+    bptt_node *node = &graph->nodes[value];
+    const int s = state_of(graph, value);
+    if (s >= 0 && node->op != BPTT_OP_STATE && node->name[0] == '\0') {
+        char text[BPTT_SYMBOL_MAX];
+        name_node(L, &graph->nodes[graph->states[s].node], name);
+        (void)snprintf(text, sizeof text, "%s_in", name);
+        name_node(L, node, text);
+        if (node->b < 0) { return; }
+        (void)snprintf(text, sizeof text, "%s_0", name);
+        name_node(L, &graph->nodes[node->b], text);
+        (void)snprintf(graph->params[graph->nodes[node->b].symbol].file, BPTT_FILE_MAX, "h0.%s_l%d", name, layer_of(L));
+        return;
+    }
+    if (node->name[0] == '\0') { name_node(L, node, name); }
+    if (node->op == BPTT_OP_PARAM && graph->params[node->symbol].file[0] == '\0') {
+        (void)snprintf(graph->params[node->symbol].file, BPTT_FILE_MAX, "rnn.%s_l%d", name, layer_of(L));
+    }
+}
+
 /* environment.name = value; upvalues: graph, table of values */
 static int assign(lua_State *L)
 {
@@ -338,16 +387,12 @@ static int assign(lua_State *L)
         if (!valid_symbol(name)) {
             return luaL_error(L, "'%s' cannot name a value: up to %d letters, digits and _ can", name, BPTT_SYMBOL_MAX - 7);
         }
-        if (old != NULL && graph->nodes[*old].op == BPTT_OP_STATE) {
-            set_next(L, graph, graph->nodes[*old].symbol, *box);
+        if (old != NULL && state_of(graph, *old) >= 0) {
+            set_next(L, graph, state_of(graph, *old), *box);
         } else if (!lua_isnil(L, -1)) {
             return luaL_error(L, "'%s' is assigned twice", name);
         }
-        bptt_node *node = &graph->nodes[*box];
-        if (node->name[0] == '\0') { name_node(L, node, name); }
-        if (node->op == BPTT_OP_PARAM && graph->params[node->symbol].file[0] == '\0') {
-            (void)snprintf(graph->params[node->symbol].file, BPTT_FILE_MAX, "rnn.%s_l%d", name, layer_of(L));
-        }
+        name_value(L, graph, *box, name);
     }
     lua_pop(L, 1);
     lua_pushvalue(L, 2);
@@ -424,7 +469,10 @@ static void add_values(lua_State *L, bptt_graph *graph, const bptt_spec *spec)
     }
     add_function(L, graph, "matrix", matrix, BPTT_OP_PARAM);
     add_function(L, graph, "vector", vector, BPTT_OP_PARAM);
-    add_function(L, graph, "state", state, BPTT_OP_STATE);
+    add_function(L, graph, "state", state,
+                 spec->h0 == BPTT_H0_LEARNED ? BPTT_OP_RESTART
+                 : bptt_spec_restarts(spec)  ? BPTT_OP_KEEP
+                                             : BPTT_OP_STATE);
     static const bptt_op losses[] = {[BPTT_CROSS_ENTROPY] = BPTT_OP_CROSS_ENTROPY,
                                      [BPTT_SQUARED_ERROR] = BPTT_OP_SQUARED_ERROR,
                                      [BPTT_BINARY_CROSS_ENTROPY] = BPTT_OP_BINARY_CROSS_ENTROPY};
@@ -566,6 +614,10 @@ static bptt_status check_names(const bptt_graph *graph, bptt_error *error)
         }
         for (int q = 0; is_param && q < node->symbol; q++) {
             const bptt_param *a = &graph->params[node->symbol], *b = &graph->params[q];
+            if (strcmp(node->name, graph->nodes[b->node].name) == 0) {
+                return bptt_fail(error, BPTT_FAILED, "%s:%d: '%s' is what a learned h_0 is called; give it another name",
+                                 graph->source, node->line, node->name);
+            }
             if (!share_file(a, b) || are_blocks(graph, a, b)) { continue; }
             return bptt_fail(error, BPTT_FAILED, "%s:%d: '%s' is called in files what '%s' is", graph->source, node->line,
                              node->name, graph->nodes[graph->params[q].node].name);

@@ -213,7 +213,10 @@ static void close_generic(bptt_program *program)
 static bptt_status open_generic(const bptt_spec *spec, bptt_program *program, bptt_error *error)
 {
     if (!bptt_generic_has(spec)) {
-        return bptt_fail(error, BPTT_FAILED, "%s: the generic backend has loops for one layer of cell rnn alone", spec->name);
+        return bptt_fail(
+            error, BPTT_FAILED,
+            "%s: the generic backend has loops for one layer of cell rnn alone, without resets, learned h0 or dropout",
+            spec->name);
     }
     const bptt_model *model = bptt_generic_new(spec);
     if (model == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory for the generic backend", spec->name); }

@@ -42,8 +42,12 @@ bptt_status bptt_companion_load(bptt_companion *companion, const char *checkpoin
     bptt_spec_free(&spec);
     if (status != BPTT_OK) { return status; }
     status = bptt_weights_load(checkpoint, companion->program.model, companion->memory, error);
-    if (status != BPTT_OK) { bptt_companion_close(companion); }
-    return status;
+    if (status != BPTT_OK) {
+        bptt_companion_close(companion);
+        return status;
+    }
+    companion->program.model->reset(companion->program.model, companion->memory); /* h_0 came with the weights */
+    return BPTT_OK;
 }
 
 /* The tensor called `name`; backends may list them in different orders. */

@@ -23,6 +23,12 @@ static bptt_status open_sequences(bptt_feed *feed, const char *what, bptt_error 
 bptt_status bptt_feed_open(bptt_feed *feed, const bptt_spec *spec, const bptt_data *data, const char *what, bptt_error *error)
 {
     const size_t batch = (size_t)spec->batch;
+    if (spec->h0 == BPTT_H0_GIVEN) {
+        return bptt_fail(error, BPTT_FAILED,
+                         "%s: h0 = \"given\" is for callers of the emitted code, by %s_start; a file of data has none; expected "
+                         "\"zero\" or \"learned\"",
+                         spec->source, spec->name);
+    }
     *feed = (bptt_feed){.spec = spec, .data = data, .chunks = (uint32_t)((spec->T + spec->K - 1) / spec->K)};
     bptt_status status = data->length > 0 ? open_sequences(feed, what, error)
                          : data->tokens != NULL
@@ -54,6 +60,13 @@ static size_t give_row(bptt_feed *feed, const double *row, size_t at)
     return labels;
 }
 
+/* The row that a prediction reads: a sequence of the file that is forecast has one row more than predictions. */
+static size_t row_of(const bptt_feed *feed, size_t prediction)
+{
+    const size_t length = feed->stream.length;
+    return feed->data->length > 0 ? prediction / length * feed->data->length + prediction % length : prediction;
+}
+
 static size_t next_rows(bptt_feed *feed, size_t steps)
 {
     const bptt_data *data = feed->data;
@@ -62,10 +75,7 @@ static size_t next_rows(bptt_feed *feed, size_t steps)
     for (size_t i = 0; i < steps * B; i++) {
         size_t prediction = 0;
         const bool inside = bptt_stream_at(&feed->stream, i % B, feed->stream.position + i / B, &prediction);
-        /* a sequence of the file that is forecast has one row more than predictions */
-        const size_t row =
-            data->length > 0 ? prediction / feed->stream.length * data->length + prediction % feed->stream.length : prediction;
-        labels += give_row(feed, inside ? data->reals + row * data->columns : NULL, i);
+        labels += give_row(feed, inside ? data->reals + row_of(feed, prediction) * data->columns : NULL, i);
     }
     feed->stream.position = steps < longest - feed->stream.position ? feed->stream.position + steps : longest;
     return labels;
@@ -88,11 +98,33 @@ static size_t count_labels(const bptt_feed *feed, size_t steps)
     return labels;
 }
 
+static bool is_separator(const bptt_feed *feed, size_t row)
+{
+    const bptt_data *data = feed->data;
+    const int64_t token = data->tokens != NULL ? (int64_t)data->tokens[row] : (int64_t)data->reals[row * data->columns];
+    return bptt_spec_tokens(feed->spec) && token == feed->spec->separator;
+}
+
+/* Flags the next `steps` steps that start a document. */
+static void mark_starts(const bptt_feed *feed, size_t steps)
+{
+    const bptt_stream *stream = &feed->stream;
+    uint8_t *reset = (uint8_t *)(uintptr_t)feed->rows.reset;
+    for (size_t i = 0; i < steps * stream->batch; i++) {
+        const size_t at = stream->position + i / stream->batch;
+        size_t prediction = 0;
+        const bool inside = bptt_stream_at(stream, i % stream->batch, at, &prediction);
+        const bool first = stream->sequences > 0 ? at % stream->steps == 0 : at == 0;
+        reset[i] = first || (inside && is_separator(feed, row_of(feed, prediction) - 1));
+    }
+}
+
 bool bptt_feed_next(bptt_feed *feed)
 {
     const size_t rest = (size_t)(feed->spec->T - (int64_t)feed->next * feed->spec->K), K = (size_t)feed->spec->K;
     const size_t steps = rest < K ? rest : K;
     if (bptt_feed_done(feed)) { return false; }
+    if (feed->spec->resets) { mark_starts(feed, steps); }
     feed->labels = feed->data->tokens != NULL ? bptt_stream_next(&feed->stream, steps, (uint32_t *)(uintptr_t)feed->rows.x,
                                                                  (uint32_t *)(uintptr_t)feed->rows.y)
                                               : next_rows(feed, steps);

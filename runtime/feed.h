@@ -19,7 +19,9 @@ typedef struct bptt_feed {
     size_t labels;   /* of these rows: labels, or numbers of targets, that count */
 } bptt_feed;
 
-/* `spec` and `data` must stay; `what` names the data in messages.  On success the caller closes the feed. */
+/* `spec` and `data` must stay; `what` names the data in messages.  With resets in the spec a document starts at the first step of
+ * every stream or sequence and behind every separator.  On success the caller closes the feed.  Refuses a spec whose h0 is given, which
+ * only callers of the emitted code can. */
 bptt_status bptt_feed_open(bptt_feed *feed, const bptt_spec *spec, const bptt_data *data, const char *what, bptt_error *error);
 /* Reads the next chunk; false: the epoch is at its end.  A chunk may have no label that counts. */
 bool bptt_feed_next(bptt_feed *feed);

@@ -29,6 +29,7 @@ bptt_status bptt_rows_new(const bptt_spec *spec, size_t steps, bptt_rows *rows, 
     rows->v = zeros(count, spec->inputs, real_size(spec), &good);
     rows->y = zeros(count, bptt_spec_labels(spec), sizeof(uint32_t), &good);
     rows->d = zeros(count, spec->outputs, real_size(spec), &good);
+    rows->reset = zeros(count, spec->resets, sizeof(uint8_t), &good);
     if (good) { return BPTT_OK; }
     bptt_rows_free(rows);
     return bptt_fail(error, BPTT_FAILED, "no memory for %zu steps of a sequence", count);
@@ -40,6 +41,7 @@ void bptt_rows_free(bptt_rows *rows)
     free((void *)(uintptr_t)rows->v);
     free((void *)(uintptr_t)rows->y);
     free((void *)(uintptr_t)rows->d);
+    free((void *)(uintptr_t)rows->reset);
     *rows = (bptt_rows){.x = NULL};
 }
 
@@ -55,6 +57,7 @@ bptt_status bptt_rows_draw(const bptt_spec *spec, size_t steps, uint64_t seed, b
     }
     for (size_t i = 0; i < count * D; i++) { bptt_rows_put(spec, rows->v, i, (double)(bptt_random(&seed) >> 44) * 0x1p-19 - 1); }
     for (size_t i = 0; i < count * Q; i++) { bptt_rows_put(spec, rows->d, i, (double)(bptt_random(&seed) >> 44) * 0x1p-20); }
+    for (size_t i = 0; i < count && spec->resets; i++) { ((uint8_t *)(uintptr_t)rows->reset)[i] = bptt_random(&seed) % 8 == 0; }
     return BPTT_OK;
 }
 
@@ -68,7 +71,8 @@ bptt_rows bptt_rows_from(const bptt_spec *spec, const bptt_rows *rows, size_t ro
     return (bptt_rows){.x = rows->x == NULL ? NULL : rows->x + row,
                        .v = real_from(spec, rows->v, row * (size_t)spec->inputs),
                        .y = rows->y == NULL ? NULL : rows->y + row,
-                       .d = real_from(spec, rows->d, row * (size_t)spec->outputs)};
+                       .d = real_from(spec, rows->d, row * (size_t)spec->outputs),
+                       .reset = rows->reset == NULL ? NULL : rows->reset + row};
 }
 
 /* Whether a step of a sequence, from 0, has a loss. */

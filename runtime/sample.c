@@ -67,6 +67,7 @@ typedef struct writer {
     double *p;   /* the same in double */
     uint32_t *order;
     uint64_t state; /* of the generator */
+    uint8_t starts; /* the next token starts a document */
     bool terminal;
     unsigned char last; /* byte printed before */
     bool any;           /* something was printed before */
@@ -103,7 +104,9 @@ static void writer_close(writer *w)
 static void feed(writer *w, uint32_t token)
 {
     const bptt_model *model = w->companion.program.model;
-    model->predict(model, w->companion.memory, &(bptt_rows){.x = &token}, w->reals);
+    const bptt_rows rows = {.x = &token, .reset = w->companion.spec.resets ? &w->starts : NULL};
+    model->predict(model, w->companion.memory, &rows, w->reals);
+    w->starts = (int64_t)token == w->companion.spec.separator;
     for (uint32_t i = 0; i < model->vocab; i++) {
         w->p[i] = model->real_size == sizeof(float) ? (double)((const float *)w->reals)[i] : ((const double *)w->reals)[i];
     }

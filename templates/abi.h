@@ -43,7 +43,7 @@ typedef struct bptt_rows {
     const void *v;        /* real inputs [D] */
     const uint32_t *y;    /* labels; V or more: no loss there */
     const void *d;        /* real targets [Q]; not a number: no loss there */
-    const uint8_t *reset; /* reserved: NULL */
+    const uint8_t *reset; /* not 0: the state before this step is h_0; NULL: nowhere */
 } bptt_rows;
 
 typedef struct bptt_model bptt_model;
@@ -75,7 +75,7 @@ struct bptt_model {
 
     /* Parameters from the seed; moments, state and progress to their start. */
     void (*init)(const bptt_model *self, void *model, uint64_t seed);
-    /* State to zero. */
+    /* State to h_0, zero unless it is learned. */
     void (*reset)(const bptt_model *self, void *model);
     /* Call after parameters were written from outside: brings derived copies of them up to date. */
     void (*refresh)(const bptt_model *self, void *model);

@@ -61,6 +61,10 @@ function common.data_initializers(which)
   return each_read(which, function(read) return ", ." .. read.name .. " = " .. read.name end)
 end
 
+-- ", const uint8_t *reset": where the caller says that documents start; and how it is handed on.
+common.reset_parameter = spec.resets and ", const uint8_t *reset" or ""
+function common.reset_argument(prefix) return spec.resets and ", " .. (prefix or "") .. "reset" or "" end
+
 -- "12", "t * 128", "(t + 1) * 128": where row block t + shift of something with `size` reals a block begins.
 function common.at(t, shift, size)
   if type(t) == "number" then return tostring((t + shift) * size) end

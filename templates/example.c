@@ -43,6 +43,9 @@ static ${name}_token x[(size_t)STEPS * BATCH], y[(size_t)STEPS * BATCH];
 static ${read.type} ${read.name}[(size_t)STEPS * BATCH${read.width > 1 and " * " .. read.width or ""}]; /* ${read.what} */
 % end
 % end
+% if spec.resets then
+static uint8_t reset[(size_t)STEPS * BATCH]; /* not 0: a document starts */
+% end
 
 static void give_up(const char *why)
 {
@@ -186,10 +189,26 @@ static void read_sequence(FILE *in, long length, long position)
     for (long b = 0; b < BATCH; b++) {
         if (fseek(in, (b * length + position) * ${text and "TOKEN_BYTES" or "ROW_BYTES"}, SEEK_SET) != 0) { give_up("cannot seek in the file"); }
 % if not text then
+%   if spec.resets then
+        for (long t = 0; t < STEPS; t++) { reset[t * BATCH + b] = position + t == 0; } /* a document starts; you may know of more */
+%   end
         for (long t = 0; t < STEPS; t++) { read_row(position + t < length ? in : NULL, t * BATCH + b); }
 % else
         ${name}_token token = read_token(in);
+% if spec.resets then
+%   if spec.separator >= 0 then
+        static ${name}_token last[BATCH]; /* of the sequence before */
+%   end
         for (long t = 0; t < STEPS; t++) {
+%   if spec.separator >= 0 then
+            reset[t * BATCH + b] = position + t == 0 || last[b] == ${spec.separator}; /* a document starts behind a separator */
+            last[b] = token;
+%   else
+            reset[t * BATCH + b] = position + t == 0; /* a document starts; you may know of more */
+%   end
+% else
+        for (long t = 0; t < STEPS; t++) {
+% end
             const int inside = position + t < length;
             x[t * BATCH + b] = inside ? token : 0;
             token = inside ? read_token(in) : VOCAB;
@@ -206,7 +225,7 @@ static double train_epoch(FILE *in, long length)
     ${name}_reset(&model);
     for (long position = 0; position < length; position += STEPS) {
         read_sequence(in, length, position);
-        const double loss = ${name}_train(&model${include("common.lua").data_arguments()});
+        const double loss = ${name}_train(&model${include("common.lua").data_arguments()}${include("common.lua").reset_argument()});
         if (!isfinite(loss)) { give_up("training diverged: lower the rate"); }
 % if spec.reduction == "mean" then
         sum += loss * (double)(length - position < STEPS ? length - position : STEPS) * BATCH;

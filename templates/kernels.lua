@@ -41,6 +41,7 @@ local ROWS = "const uint32_t *x, ptrdiff_t rows, ptrdiff_t cols"
 local UPDATE = "real *param, const real *grad, real *moment1, real *moment2, ptrdiff_t n, const real *with"
 local UPDATE_ROWS = "real *param, const real *grad, real *moment1, ptrdiff_t rows, ptrdiff_t cols, const real *with"
 local LOSS = "real *out, const real *o, ptrdiff_t ldo, const real *d, ptrdiff_t rows, ptrdiff_t cols, real scale, int backward"
+local RESTART = "real *c, ptrdiff_t ldc, const real *a, ptrdiff_t lda, "
 local list = {
   {"copy", "void", "rows", "real *c, ptrdiff_t ldc, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols"},
   {"gather", "void", "rows", "real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, " .. ROWS},
@@ -53,6 +54,10 @@ local list = {
    "real *c, ptrdiff_t ldc, const real *d, ptrdiff_t ldd, const real *y, ptrdiff_t ldy, ptrdiff_t rows, ptrdiff_t cols"},
   {"row_place", "void", "row",
    "real *c, ptrdiff_t ldc, ptrdiff_t first, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols"},
+  {"row_keep", "void", "row", RESTART .. "const uint8_t *restart, ptrdiff_t rows, ptrdiff_t cols"},
+  {"row_start", "void", "row", RESTART .. "const uint8_t *restart, ptrdiff_t rows, ptrdiff_t cols"},
+  {"row_restart", "void", "row",
+   RESTART .. "const real *with, ptrdiff_t ldw, const uint8_t *restart, ptrdiff_t rows, ptrdiff_t cols"},
   {"transpose", "void", "rows", "real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols"},
   {"clear", "void", "rows", "real *c, ptrdiff_t ldc, ptrdiff_t rows, ptrdiff_t from, ptrdiff_t to"},
   {"cross_entropy", "double", "softmax",

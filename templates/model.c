@@ -158,19 +158,39 @@ static ptrdiff_t steps_of(uint32_t chunk)
 % end
 }
 
-static void forward(${name} *m${common.data_parameters("input")}, uint32_t chunk)
+% if spec.restarts then
+/* Notes before which steps of a chunk the state is h_0: at its start where it starts a sequence, and where reset is not 0. */
+static void mark_starts(${name} *m${common.reset_parameter}, ptrdiff_t rows, int first)
 {
-% if not spec.carry then
+    uint8_t *const starts = (uint8_t *)${H.starts()};
+%   if spec.resets then
+    if (reset) {
+        memcpy(starts, reset, (size_t)rows);
+    } else {
+        memset(starts, 0, (size_t)rows);
+    }
+%   else
+    memset(starts, 0, (size_t)rows);
+%   end
+    if (first) { memset(starts, 1, ${spec.batch}); }
+}
+
+% end
+static void forward(${name} *m${common.data_parameters("input")}${common.reset_parameter}, uint32_t chunk)
+{
+% if spec.restarts then
+    mark_starts(m${common.reset_argument()}, steps_of(chunk) * ${NAME}_BATCH, ${spec.carry and "0" or "chunk == 0"});
+% elseif not spec.carry and spec.h0 ~= "given" then
     if (chunk == 0) { ${name}_reset(m); }
 % end
 % H.dispatch("forward")
 }
 
-double ${name}_loss(${name} *m${common.data_parameters()}, uint32_t chunk)
+double ${name}_loss(${name} *m${common.data_parameters()}${common.reset_parameter}, uint32_t chunk)
 {
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
     double loss = 0;
-    forward(m${common.data_arguments("input")}, chunk);
+    forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
 % H.call_heads("head_loss", "")
     carry_state(m, steps);
 % if spec.reduction == "mean" then
@@ -199,7 +219,7 @@ static void join(${name} *m, uint32_t chunk${spec.reduction == "mean" and ", ptr
 }
 
 % end
-double ${name}_gradient(${name} *m${common.data_parameters()}, uint32_t chunk)
+double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_parameter}, uint32_t chunk)
 {
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
 % if spec.reduction == "mean" then
@@ -212,7 +232,7 @@ double ${name}_gradient(${name} *m${common.data_parameters()}, uint32_t chunk)
 % if H.partial then
     ptrdiff_t done = 0;
 % end
-    forward(m${common.data_arguments("input")}, chunk);
+    forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
 % if accumulates then
     join(m, chunk${spec.reduction == "mean" and ", " .. H.counted or ""});
 % elseif H.partial then
@@ -326,7 +346,7 @@ void ${name}_refresh(${name} *m)
 % end
 }
 
-double ${name}_train(${name} *m${common.data_parameters()})
+double ${name}_train(${name} *m${common.data_parameters()}${common.reset_parameter})
 {
     double loss = 0;
 % if spec.reduction == "mean" then
@@ -336,10 +356,10 @@ double ${name}_train(${name} *m${common.data_parameters()})
         const ptrdiff_t rows = steps_of(chunk) * ${NAME}_BATCH;
 % if spec.reduction == "mean" then
         const double count = (double)count_${H.counted}(${common.data_arguments("target"):sub(3)}${H.chunk_argument}, rows);
-        loss += ${name}_gradient(m${common.data_arguments()}, chunk) * count;
+        loss += ${name}_gradient(m${common.data_arguments()}${common.reset_argument()}, chunk) * count;
         ${H.counted} += count;
 % else
-        loss += ${name}_gradient(m${common.data_arguments()}, chunk);
+        loss += ${name}_gradient(m${common.data_arguments()}${common.reset_argument()}, chunk);
 % end
 % if accumulates then
         if (${spec.update == "sequence" and "chunk + 1 == " .. NAME .. "_CHUNKS && " or ""}m->progress[BPTT_PENDING] >= ${spec.accumulate}) {
@@ -353,14 +373,20 @@ double ${name}_train(${name} *m${common.data_parameters()})
 % for _, read in ipairs(common.data) do
         ${read.name} += ${common.values(read, "rows")};
 % end
+% if spec.resets then
+        if (reset) { reset += rows; }
+% end
     }
     return ${spec.reduction == "mean" and H.counted .. " > 0 ? loss / " .. H.counted .. " : 0" or "loss"};
 }
 
 /* --- one step, for use --------------------------------------------------------------------------------------------------------------- */
 
-void ${name}_predict(${name} *m${common.data_parameters("input")}, ${name}_real *${spec.labels and "probabilities" or "outputs"})
+void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_parameter}, ${name}_real *${spec.labels and "probabilities" or "outputs"})
 {
+% if spec.restarts then
+    mark_starts(m${common.reset_argument()}, ${NAME}_BATCH, 0);
+% end
 % H.predict()
     carry_state(m, 1);
 }
@@ -371,9 +397,28 @@ void ${name}_reset(${name} *m)
 {
 % for _, s in ipairs(states) do
     real *const ${slots[s].variable} = ${plus("m->work", tostring(slots[s].offset))};
+%   local h0 = H.h0[s]
+%   if h0 then
+    for (ptrdiff_t b = 0; b < ${spec.batch}; b++) { memcpy(${plus(slots[s].variable, "b * " .. slots[s].stride)}, ${plus("m->param", tostring(h0.offset))}, ${slots[s].cols * real_size}); }
+%   else
     memset(${slots[s].variable}, 0, ${spec.batch * slots[s].stride * real_size});
+%   end
 % end
 }
+% if spec.h0 == "given" then
+
+void ${name}_start(${name} *m, const real *h0)
+{
+    ${name}_reset(m);
+%   local from = 0
+%   for _, s in ipairs(states) do
+    for (ptrdiff_t b = 0; b < ${spec.batch}; b++) {
+        memcpy(${plus("m->work", tostring(slots[s].offset))} + b * ${slots[s].stride}, ${plus("h0", tostring(from))} + b * ${slots[s].cols}, ${slots[s].cols * real_size}); /* ${slots[s].name} */
+    }
+%     from = from + spec.batch * slots[s].cols
+%   end
+}
+% end
 
 % local draws = H.init or H.inits.uniform or H.inits.normal or H.inits.orthogonal
 % if draws then
@@ -509,8 +554,8 @@ void ${name}_init(${name} *m, uint64_t seed)
 /* --- the model as data ---------------------------------------------------------------------------------------------------------------- */
 
 % for _, f in ipairs {{"init", "void", ", uint64_t seed", ", seed"}, {"reset", "void", "", ""}, {"refresh", "void", "", ""},
-%   {"gradient", "double", ", const bptt_rows *rows, uint32_t chunk", common.data_arguments(nil, nil, "rows->") .. ", chunk"}, {"update", "double", "", ""},
-%   {"loss", "double", ", const bptt_rows *rows, uint32_t chunk", common.data_arguments(nil, nil, "rows->") .. ", chunk"}} do
+%   {"gradient", "double", ", const bptt_rows *rows, uint32_t chunk", common.data_arguments(nil, nil, "rows->") .. common.reset_argument("rows->") .. ", chunk"}, {"update", "double", "", ""},
+%   {"loss", "double", ", const bptt_rows *rows, uint32_t chunk", common.data_arguments(nil, nil, "rows->") .. common.reset_argument("rows->") .. ", chunk"}} do
 static ${f[2]} bptt_any_${f[1]}(const bptt_model *self, void *m${f[3]})
 {
 % if threads == 1 or f[1] == "init" or f[1] == "reset" then
@@ -525,7 +570,7 @@ static ${f[2]} bptt_any_${f[1]}(const bptt_model *self, void *m${f[3]})
 static void bptt_any_predict(const bptt_model *self, void *m, const bptt_rows *rows, void *outputs)
 {
     (void)self;
-    ${name}_predict(m${common.data_arguments("input", nil, "rows->")}, outputs);
+    ${name}_predict(m${common.data_arguments("input", nil, "rows->")}${common.reset_argument("rows->")}, outputs);
 }
 
 % if common.scheduled then

@@ -92,16 +92,27 @@ typedef struct ${name} {
 /* Parameters from the seed; moments and state to their start. */
 void ${name}_init(${name} *m, uint64_t seed);
 
-/* State to zero, as at the start of a text. */
+/* State to ${spec.h0 == "learned" and "h_0, the trained start" or "zero"}, as at the start of a text. */
 void ${name}_reset(${name} *m);
+% if spec.h0 == "given" then
+
+/* The state before a sequence: of each of the ${#states} states rows [B][its size], one after the other.  Without this call a sequence goes on
+ * from where the one before ended. */
+void ${name}_start(${name} *m, const ${name}_real *h0);
+% end
+% if spec.resets then
+
+/* `reset` below, one for each step and sequence as the inputs are: not 0 where a document starts.  The state before that step is ${spec.h0 == "learned" and "h_0" or "zero"},
+ * and nothing flows back beyond it.  NULL: nowhere. */
+% end
 
 /* Trains on one sequence, ${common.shapes(nil, "[T][B]")}: every chunk forward, backward${accumulates and "; an update after every " .. (spec.accumulate > 1 and spec.accumulate .. " " .. spec.update .. "s" or spec.update) or ", update"}.  Returns the loss, ${spec.reduction} over
  * the ${spec.labels and "labels" or "targets that are numbers"}.  Not a number, or infinite: training has diverged, and the last update was not made. */
-double ${name}_train(${name} *m${common.data_parameters()});
+double ${name}_train(${name} *m${common.data_parameters()}${common.reset_parameter});
 
 /* Chunk `chunk` of a sequence (0 .. CHUNKS - 1; K steps each, the last one what remains) forward and backward: ${accumulates and "adds sums to" or "overwrites"} m->grad,
  * advances the state, updates nothing.  ${common.data_arguments():sub(3)}: [steps of the chunk][B].  Returns the loss, ${spec.reduction} over the ${spec.labels and "labels" or "targets"}.${accumulates and "\n * The first chunk after an update overwrites m->grad." or ""} */
-double ${name}_gradient(${name} *m${common.data_parameters()}, uint32_t chunk);
+double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_parameter}, uint32_t chunk);
 
 /* Clips the ${accumulates and spec.reduction .. " of the gradients since the last update" or "gradients"} and updates the parameters.  Returns the gradient's 2-norm before clipping; if that is not finite, nothing
  * was changed. */
@@ -119,10 +130,10 @@ void ${name}_observe(${name} *m, double loss);
 
 % end
 /* As ${name}_gradient, forward only. */
-double ${name}_loss(${name} *m${common.data_parameters()}, uint32_t chunk);
+double ${name}_loss(${name} *m${common.data_parameters()}${common.reset_parameter}, uint32_t chunk);
 
 /* One step: ${common.shapes("input", "[B]")} in, ${spec.labels and (spec.tokens and "probabilities[B][V] of the next token" or "probabilities[B][V]") or "outputs[B][Q]"} out; advances the state. */
-void ${name}_predict(${name} *m${common.data_parameters("input")}, ${name}_real *${spec.labels and "probabilities" or "outputs"});
+void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_parameter}, ${name}_real *${spec.labels and "probabilities" or "outputs"});
 
 /* Call after writing to m->param: brings the transposed copies up to date. */
 void ${name}_refresh(${name} *m);

@@ -66,6 +66,7 @@ for word in ([[auto break case char const continue default do double else enum e
   taken[word] = true
 end
 for _, action in ipairs(actions) do taken[action.name] = true end
+if spec.restarts then taken.restart, taken.reset, taken.starts = true, true, true end
 local function claim(word)
   while taken[word] do word = word .. "_" end
   taken[word] = true
@@ -77,6 +78,14 @@ for _, p in ipairs(params) do
   p.gradient_variable = claim("g_" .. p.variable)
 end
 for _, slot in ipairs(slots) do slot.variable = claim(slot.name) end
+
+-- The parameter that a state starts from, by the state's slot, where that is learned.
+H.h0 = {}
+for _, action in ipairs(actions) do
+  for _, e in ipairs(action.elements) do
+    if e.op == "restart" then H.h0[e.a.slot] = params[e.b.param] end
+  end
+end
 
 -- --- which functions and kernels there are ----------------------------------------------------------------------------------------
 
@@ -595,8 +604,10 @@ local function chain_call(action, p, rows)
   end)
 end
 
+local by_restart = {keep = true, start = true, restart = true} -- operations that ask where sequences start
+
 -- A call of a kernel that knows where rows end; a parameter is one row for all.
-local function row_call(action, p, rows)
+local function row_call(action, p, rows, time)
   local e = action.elements[1]
   local function stride(ref) return ref.param and 0 or slots[ref.slot].stride end
   local text = string.format("bptt_%s(%s, %d, ", row_name(action), p(e.out), stride(e.out))
@@ -605,8 +616,8 @@ local function row_call(action, p, rows)
   elseif e.op == "place" then
     text = text .. string.format("%d, %s, %d, %s, %d);", e.value, p(e.a), stride(e.a), rows, action.depth)
   else
-    text = text .. string.format("%s, %d%s, %s, %d);", p(e.a), stride(e.a), e.b and string.format(", %s, %d", p(e.b), stride(e.b)) or "",
-      rows, action.cols)
+    text = text .. string.format("%s, %d%s%s, %s, %d);", p(e.a), stride(e.a), e.b and string.format(", %s, %d", p(e.b), stride(e.b)) or "",
+      by_restart[e.op] and ", " .. plus("restart", time == "row" and "row" or at(time or 0, 0, B)) or "", rows, action.cols)
   end
   return {text}
 end
@@ -669,7 +680,7 @@ local function calls(action, time, rows, backward)
   local weight = param and (action.turned and param.turned_variable or param.variable)
   if action.kind == "product" then return product_call(action, p, weight, rows, time) end
   if action.kind == "gradient" then return product_call(action, p, param.gradient_variable, rows, time) end
-  if action.kind == "row" then return row_call(action, p, rows) end
+  if action.kind == "row" then return row_call(action, p, rows, time) end
   if action.kind == "chain" then return chain_call(action, p, rows) end
   if action.kind == "scatter" or action.kind == "column_sum" then return row_sums(action, param.gradient_variable, p, rows) end
   if action.kind == "zero" then
@@ -719,6 +730,9 @@ local function in_regions(list)
   return set
 end
 
+-- Where the bytes that say where sequences start lie.
+function H.starts() return "(" .. plus("m->work", tostring(restart_offset)) .. ")" end
+
 -- Declares what the actions of some regions touch.  A part of the work has rows of its own: from stream `first` on of every slot,
 -- or from row `skip` on of what holds a block.  forward: no gradient is handed back.
 local function declare(chosen, begin, forward)
@@ -761,6 +775,10 @@ local function declare(chosen, begin, forward)
       slot(e.a)
       slot(e.b)
       slot(e.out)
+      if by_restart[e.op] then
+        once("restart", "const uint8_t *const restart = (const uint8_t *)", H.starts(), begin == "first" and " + first" or "",
+          "; /* where sequences start [", spec.K * B, "] */")
+      end
     end
   end
 end

@@ -16,6 +16,7 @@
 typedef struct interpreter {
     const bptt_graph *graph;
     double **value; /* of each node: a vector, or a matrix [rows][cols] */
+    bool starts;    /* the step starts a sequence: KEEP, START and RESTART ask */
 } interpreter;
 
 static inline size_t node_size(const bptt_node *node)
@@ -25,7 +26,7 @@ static inline size_t node_size(const bptt_node *node)
 
 static inline interpreter interpreter_new(const bptt_graph *graph)
 {
-    interpreter it = {graph, calloc((size_t)graph->count, sizeof *it.value)};
+    interpreter it = {.graph = graph, .value = calloc((size_t)graph->count, sizeof *it.value)};
     ck_assert_ptr_nonnull(it.value);
     for (int n = 0; n < graph->count; n++) {
         it.value[n] = calloc(node_size(&graph->nodes[n]), sizeof **it.value);
@@ -96,6 +97,13 @@ static inline void interpret_row(const interpreter *it, const bptt_node *node, d
         break;
     case BPTT_OP_PLACE:
         for (int64_t i = 0; i < node->rows; i++) { out[i] = i >= first && i - first < rows ? a[i - first] : 0; }
+        break;
+    case BPTT_OP_KEEP:
+    case BPTT_OP_START:
+        for (int64_t i = 0; i < rows; i++) { out[i] = it->starts == (node->op == BPTT_OP_START) ? a[i] : 0; }
+        break;
+    case BPTT_OP_RESTART:
+        for (int64_t i = 0; i < rows; i++) { out[i] = it->starts ? v[i] : a[i]; }
         break;
     default:
         ck_abort_msg("op %s has no meaning in tests/interpret.h", bptt_op_name(node->op));

@@ -110,7 +110,7 @@ static void copy_node(const interpreter *from, int node, const interpreter *to, 
 
 /* One stream of a chunk by the graphs themselves, from the state that the model holds now: returns its loss and adds its gradient to
  * one that lies like the model's. */
-static double loss_by_graph(const built *b, size_t stream, const bptt_rows *rows, size_t steps, double *gradient)
+static double loss_by_graph(const built *b, size_t stream, const bptt_rows *rows, size_t steps, bool starts, double *gradient)
 {
     const bptt_graph *g = &b->graph;
     const size_t B = b->code.model->batch;
@@ -120,6 +120,7 @@ static double loss_by_graph(const built *b, size_t stream, const bptt_rows *rows
     for (size_t t = 0; t < steps; t++) {
         at[t] = start_of(b, stream);
         for (int s = 0; s < g->state_count && t > 0; s++) { copy_node(&at[t - 1], g->states[s].next, &at[t], g->states[s].node); }
+        at[t].starts = (rows->reset != NULL && rows->reset[t * B + stream] != 0) || (starts && t == 0);
         give_leaf(&at[t], BPTT_OP_INPUT_REAL, rows->v, t * B + stream);
         give_leaf(&at[t], BPTT_OP_TARGET_REAL, rows->d, t * B + stream);
         interpret(&at[t], 0, g->forward, rows->x[t * B + stream], rows->y[t * B + stream]);
@@ -225,7 +226,7 @@ static void check_chunk(built *b, const bptt_rows *rows, const bptt_rows *known,
         worst = worst_gradient_error(b, rows, chunk, &where);
         ck_assert_msg(worst < tolerance, "%s, chunk %u: gradient of %s is %g off", what, (unsigned)chunk, where, worst);
     }
-    for (size_t stream = 0; stream < model->batch; stream++) { expected += loss_by_graph(b, stream, known, steps, gradient); }
+    for (size_t stream = 0; stream < model->batch; stream++) { expected += loss_by_graph(b, stream, known, steps, chunk == 0 && !b->plan->spec->carry, gradient); }
     const double share = share_of(b, known, steps), loss = model->gradient(model, b->memory, rows, chunk);
     expected *= share;
     ck_assert_msg(fabs(loss - expected) <= 1e-11 * (1 + fabs(expected)), "%s, chunk %u: loss %.15g, expected %.15g", what,
@@ -243,6 +244,7 @@ enum { TOKENS = 64, REALS = 6 };
 typedef struct sequence {
     uint32_t x[TOKENS], y[TOKENS];
     double v[TOKENS * REALS], d[TOKENS * REALS];
+    uint8_t reset[TOKENS];
 } sequence;
 
 /* The graphs know nothing of loss_at: where there is no loss they get no label.  The model gets one that it must not look at. */
@@ -267,6 +269,9 @@ static void draw_sequence(sequence *s, const bptt_spec *spec, uint64_t *random)
     ck_assert(tokens <= TOKENS && spec->inputs <= REALS && spec->outputs <= REALS);
     memset(s, 0, sizeof *s);
     if (spec->vocab > 0) { oracle_tokens(random, tokens, (size_t)spec->vocab, 5, s->x, s->y); }
+    for (size_t i = 0; i < TOKENS && spec->resets; i++) {
+        s->reset[i] = oracle_random(random) % 4 == 0 ? (uint8_t)(1u << i % 8) : 0;
+    }
     for (size_t i = 0; i < TOKENS * REALS; i++) {
         s->v[i] = (double)(oracle_random(random) >> 11) * 0x1p-52 - 1;
         s->d[i] = oracle_random(random) % 5 == 0 ? (double)NAN : (double)(oracle_random(random) >> 11) * 0x1p-53;
@@ -275,8 +280,11 @@ static void draw_sequence(sequence *s, const bptt_spec *spec, uint64_t *random)
 
 static bptt_rows rows_at(const sequence *s, const bptt_spec *spec, size_t row)
 {
-    return (bptt_rows){
-        .x = s->x + row, .v = s->v + row * (size_t)spec->inputs, .y = s->y + row, .d = s->d + row * (size_t)spec->outputs};
+    return (bptt_rows){.x = s->x + row,
+                       .v = s->v + row * (size_t)spec->inputs,
+                       .y = s->y + row,
+                       .d = s->d + row * (size_t)spec->outputs,
+                       .reset = s->reset + row};
 }
 
 static void check_case(const char *cell, const bptt_spec *spec, int simd, double tolerance, uint64_t *random)
@@ -495,6 +503,26 @@ START_TEST(shipped_cell)
     check_layers(bptt_embedded(names[_i]), &tokens);
     check_cell(bptt_embedded(names[_i]), &reals, 1e-8);
     check_layers(bptt_embedded(names[_i]), &reals);
+}
+END_TEST
+
+/* Documents that start anywhere, and states that start from a trained vector: every cell that ships, and some that are odd. */
+START_TEST(cell_with_starts)
+{
+    static const char *const odd[] = {
+        PARAMS "c = state(hidden)\nc = c + h\nh = tanh(W * x + U * c + b)\n",
+        "W = matrix(hidden, input, 'W')\nb = vector(hidden, 'b')\nWo = matrix(hidden, hidden, 'Wo')\n"
+        "s = state(hidden)\ns0 = s\ns = tanh(W * x + b)\noutput = Wo * s0 + s0 * s\n",
+        PARAMS "h = h + tanh(W * x + U * h + b)\n",
+    };
+    static const char *const names[] = {"cells/rnn.lua", "cells/gru.lua", "cells/lstm.lua"};
+    const char *cell = _i % 6 < 3 ? bptt_embedded(names[_i % 6]) : odd[_i % 6 - 3];
+    bptt_spec spec = interpret_spec(1, 1, 1, 1, 1);
+    spec.h0 = _i / 6 == 0 ? BPTT_H0_ZERO : BPTT_H0_LEARNED;
+    spec.resets = _i / 6 != 1;
+    spec.carry = _i / 6 != 1 && _i % 2 == 0;
+    check_cell(cell, &spec, 1e-8);
+    check_layers(cell, &spec);
 }
 END_TEST
 
@@ -817,9 +845,10 @@ int main(void)
     printf("test_cells: seed %llu (BPTT_TEST_SEED)\n", (unsigned long long)oracle_seed());
     Suite *suite = suite_create("cells");
     TCase *cells = tcase_create("cells");
-    tcase_set_timeout(cells, 60);
+    tcase_set_timeout(cells, 120);
     tcase_add_loop_test(cells, good_cell, 0, (int)(sizeof good_cells / sizeof good_cells[0]));
     tcase_add_loop_test(cells, shipped_cell, 0, 3);
+    tcase_add_loop_test(cells, cell_with_starts, 0, 18);
     tcase_add_loop_test(cells, steep_cell, 0, (int)(sizeof steep_cells / sizeof steep_cells[0]));
     tcase_add_test(cells, padding_stays_clean);
     tcase_add_loop_test(cells, refused_cell, 0, (int)(sizeof refused / sizeof refused[0]));

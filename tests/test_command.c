@@ -672,7 +672,7 @@ START_TEST(test_bench_gates)
     }
     cJSON_Delete(json);
     ck_assert_int_eq(bptt("train net.lua --data text --steps 1 --backend generic --set cell=gru --out a"), 1);
-    said("bptt: net: the generic backend has loops for one layer of cell rnn alone\n");
+    said("bptt: net: the generic backend has loops for one layer of cell rnn alone, without resets, learned h0 or dropout\n");
 }
 END_TEST
 
