@@ -526,6 +526,72 @@ START_TEST(cell_with_starts)
 }
 END_TEST
 
+/* A chunk with documents is its documents one after the other: the same sum of losses and of gradients.  What is dropped before one
+ * may be anything. */
+START_TEST(documents_stand_alone)
+{
+    static const char *const names[] = {"cells/rnn.lua", "cells/gru.lua", "cells/lstm.lua"};
+    enum { T = 9, B = 2 };
+    static const size_t starts[] = {0, 1, 4, T}; /* of documents, in both streams */
+    uint64_t random = oracle_seed();
+    bptt_spec spec = interpret_spec(5, 4, T, T, B);
+    spec.resets = true;
+    spec.h0 = _i < 3 ? BPTT_H0_ZERO : BPTT_H0_LEARNED;
+    built b, alone;
+    sequence s;
+    build(&spec, bptt_embedded(names[_i % 3]), 4, &b);
+    fill(&b, &random);
+    draw_sequence(&s, &spec, &random);
+    memset(s.reset, 0, sizeof s.reset);
+    const bptt_model *model = b.code.model;
+    double loss = 0, *gradient = calloc(model->block, sizeof *gradient);
+    ck_assert_ptr_nonnull(gradient);
+    for (size_t d = 0; d + 1 < sizeof starts / sizeof starts[0]; d++) {
+        spec.T = spec.K = (int64_t)(starts[d + 1] - starts[d]);
+        for (size_t i = 0; i < B; i++) { s.reset[starts[d] * B + i] = 1; }
+        build(&spec, bptt_embedded(names[_i % 3]), 4, &alone);
+        memcpy(block_of(&alone, alone.code.model->param), block_of(&b, model->param), model->block * sizeof *gradient);
+        alone.code.model->refresh(alone.code.model, alone.memory);
+        const bptt_rows rows = rows_at(&s, &spec, starts[d] * B);
+        loss += alone.code.model->gradient(alone.code.model, alone.memory, &rows, 0);
+        for (size_t i = 0; i < model->block; i++) { gradient[i] += block_of(&alone, alone.code.model->grad)[i]; }
+        built_free(&alone);
+    }
+    for (size_t i = 0; i < model->states[0].stride; i++) { block_of(&b, model->state)[i] = i % 2 == 0 ? (double)NAN : HUGE_VAL; }
+    const double found = model->gradient(model, b.memory, &(bptt_rows){.x = s.x, .y = s.y, .reset = s.reset}, 0);
+    ck_assert_double_eq_tol(found, loss, 1e-11 * (1 + fabs(loss)));
+    for (size_t i = 0; i < model->block; i++) {
+        ck_assert_double_eq_tol(block_of(&b, model->grad)[i], gradient[i], 1e-11 * (1 + fabs(gradient[i])));
+    }
+    free(gradient);
+    built_free(&b);
+}
+END_TEST
+
+/* h_0 that is given: start writes the rows of every state, and chunk 0 leaves them. */
+START_TEST(given_start)
+{
+    enum { H = 5, B = 2 };
+    uint64_t random = oracle_seed();
+    bptt_spec spec = interpret_spec(H, 4, 3, 3, B);
+    spec.h0 = BPTT_H0_GIVEN;
+    spec.carry = false;
+    built b;
+    sequence s;
+    build(&spec, bptt_embedded("cells/lstm.lua"), 4, &b);
+    fill(&b, &random);
+    draw_sequence(&s, &spec, &random);
+    const bptt_rows rows = rows_at(&s, &spec, 0);
+    double *unused = calloc(b.code.model->block, sizeof *unused), expected = 0;
+    ck_assert_ptr_nonnull(unused);
+    for (size_t stream = 0; stream < B; stream++) { expected += loss_by_graph(&b, stream, &rows, 3, false, unused); }
+    ck_assert_double_eq_tol(b.code.model->gradient(b.code.model, b.memory, &rows, 0), expected, 1e-11 * (1 + expected));
+    ck_assert_ptr_nonnull(strstr(b.unit.header, "void net_start(net *m, const net_real *h0);"));
+    free(unused);
+    built_free(&b);
+}
+END_TEST
+
 /* Cells too steep or with too many kinks for central differences; some make of their padding what is not a number. */
 static const char *const steep_cells[] = {
     PARAMS "a = W * x + U * h + b\nv = a / (abs(a) + 1)\nh = U * v / exp(h)\n",
@@ -849,6 +915,8 @@ int main(void)
     tcase_add_loop_test(cells, good_cell, 0, (int)(sizeof good_cells / sizeof good_cells[0]));
     tcase_add_loop_test(cells, shipped_cell, 0, 3);
     tcase_add_loop_test(cells, cell_with_starts, 0, 18);
+    tcase_add_loop_test(cells, documents_stand_alone, 0, 6);
+    tcase_add_test(cells, given_start);
     tcase_add_loop_test(cells, steep_cell, 0, (int)(sizeof steep_cells / sizeof steep_cells[0]));
     tcase_add_test(cells, padding_stays_clean);
     tcase_add_loop_test(cells, refused_cell, 0, (int)(sizeof refused / sizeof refused[0]));

@@ -39,14 +39,14 @@ typedef long long int64_t;
 extern "C" {
 #endif
 
-#define TINY_HIDDEN     2  /* H */
-#define TINY_VOCAB      3  /* V */
-#define TINY_STEPS      5  /* T */
-#define TINY_HORIZON    2  /* K */
-#define TINY_BATCH      1  /* B */
-#define TINY_CHUNKS     3  /* chunks of a sequence */
+#define TINY_HIDDEN 2 /* H */
+#define TINY_VOCAB 3 /* V */
+#define TINY_STEPS 5 /* T */
+#define TINY_HORIZON 2 /* K */
+#define TINY_BATCH 1 /* B */
+#define TINY_CHUNKS 3 /* chunks of a sequence */
 #define TINY_PARAMETERS 21 /* without padding */
-#define TINY_SEED       1u /* the spec's seed, for tiny_init */
+#define TINY_SEED 1u /* the spec's seed, for tiny_init */
 
 typedef float tiny_real;
 typedef uint32_t tiny_token; /* below V; a label may be V or more: no loss there */
@@ -69,11 +69,11 @@ typedef struct tiny {
      *   b_y   [1][3], at 18
      */
     TINY_ALIGNED tiny_real param[21];
-    tiny_real grad[21];    /* gradients, laid out as param */
+    tiny_real grad[21]; /* gradients, laid out as param */
     tiny_real moment1[21]; /* of the optimizer, laid out as param */
-    tiny_real turned[10];  /* transposed copies of weights for the backward pass */
-    tiny_real work[19];    /* states and activations of a chunk */
-    double progress[4];    /* updates done, beta1^updates, beta2^updates; the rest is padding */
+    tiny_real turned[10]; /* transposed copies of weights for the backward pass */
+    tiny_real work[19]; /* states and activations of a chunk */
+    double progress[4]; /* updates done, beta1^updates, beta2^updates; the rest is padding */
 } tiny;
 
 /* Parameters from the seed; moments and state to their start. */
@@ -110,14 +110,14 @@ void tiny_refresh(tiny *m);
 /* Logical element (row, col) of a tensor lies at offset + row * stride + col, counted in reals from the block's start.
  * A weight is stored input-major, [inputs][outputs]; files hold it output-major, [outputs][inputs]. */
 typedef struct bptt_tensor {
-    const char *name;     /* as in the equations: "W_hh" */
-    const char *file;     /* as in a weight file: "rnn.weight_hh_l0" */
-    const char *twin;     /* second bias of the same unit in a weight file, "rnn.bias_hh_l0"; NULL: none */
-    uint32_t rank;        /* 2: [rows][cols]; 1: [cols], rows == 1 */
-    uint32_t rows;        /* inputs (a state: B) */
-    uint32_t cols;        /* outputs */
-    uint32_t stride;      /* reals from row to row, cols padded to the vector width */
-    size_t offset;        /* reals from the start of the block */
+    const char *name; /* as in the equations: "W_hh" */
+    const char *file; /* as in a weight file: "rnn.weight_hh_l0" */
+    const char *twin; /* second bias of the same unit in a weight file, "rnn.bias_hh_l0"; NULL: none */
+    uint32_t rank;    /* 2: [rows][cols]; 1: [cols], rows == 1 */
+    uint32_t rows;    /* inputs (a state: B) */
+    uint32_t cols;    /* outputs */
+    uint32_t stride;  /* reals from row to row, cols padded to the vector width */
+    size_t offset;    /* reals from the start of the block */
     uint32_t part, parts; /* in a weight file it is block `part`, from 0, of `parts` blocks of outputs: a gate */
     uint32_t table;   /* 1: files hold it as it is stored, as they do an embedding */
 } bptt_tensor;
