@@ -87,6 +87,7 @@ static void push_action(lua_State *L, const bptt_action *action)
     set_number(L, "smoothing", action->smoothing);
     set_string(L, "cut", cuts[action->cut]);
     set_integer(L, "unit", action->unit);
+    set_integer(L, "site", action->site);
     set_string(L, "name", action->name);
     set_string(L, "note", action->note);
     set_boolean(L, "forward", action->forward);
@@ -251,6 +252,7 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     set_integer(L, "accumulate", spec->accumulate);
     set_string(L, "h0", bptt_spec_word("h0", (int)spec->h0));
     set_boolean(L, "resets", spec->resets);
+    set_boolean(L, "drops", bptt_spec_drops(spec));
     set_integer(L, "separator", spec->separator);
     set_boolean(L, "restarts", bptt_spec_restarts(spec));
     set_string(L, "cell", spec->equations != NULL ? "of its own" : bptt_spec_word("cell", (int)spec->cell));

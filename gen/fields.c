@@ -57,6 +57,8 @@ const bptt_field bptt_fields[] = {
      .help = "documents start within sequences: the state before them is h0"},
     {"separator", BPTT_KIND_TOKEN, AT(separator), 0, INT32_MAX, .fallback = "false", .later = true,
      .help = "token that ends a document, for resets"},
+    {"dropout", BPTT_KIND_DROPOUT, AT(dropout), .low = 0, .high = 0.999, .words = WORDS("input", "between", "output"),
+     .fallback = "0", .later = true, .help = "probability of dropping: the input, if it is a vector, between layers, the output"},
     {"optimizer", BPTT_KIND_OPTIMIZER, AT(optimizer), .words = WORDS("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw"),
      .fallback = "\"adagrad\"", .help = "update rule and its rates"},
     {"schedule", BPTT_KIND_SCHEDULE, AT(schedule), .words = WORDS("constant", "step", "exponential", "cosine", "plateau"),
@@ -915,6 +917,59 @@ const char *bptt_spec_rate(const bptt_spec *spec, const char *name, int i, doubl
     return NULL;
 }
 
+static bool is_word(const void *context, lua_State *L, int key)
+{
+    return bptt_word_at(L, key, context) >= 0;
+}
+
+static bptt_status read_dropout(bptt_reader *r, lua_State *L, int index)
+{
+    double p[3] = {0, 0, 0};
+    const bptt_field *field = r->field;
+    if (!lua_istable(L, index)) {
+        if (!number_at(L, index, field->low, field->high, p)) { return unexpected(r, L, index); }
+        p[1] = p[2] = p[0];
+    } else if (bptt_push_stray_key(L, index, is_word, field->words)) {
+        return unexpected(r, L, index);
+    }
+    for (int i = 0; i < 3 && lua_istable(L, index); i++) {
+        (void)lua_pushstring(L, field->words[i]);
+        (void)lua_rawget(L, index);
+        if (!lua_isnil(L, -1) && !number_at(L, lua_gettop(L), field->low, field->high, &p[i])) {
+            char what[128];
+            (void)snprintf(what, sizeof what, "a number from %g to %g", field->low, field->high);
+            return expected(r, L, lua_gettop(L), field->words[i], what);
+        }
+        lua_pop(L, 1);
+    }
+    *(bptt_dropout *)slot(field, r->spec) = (bptt_dropout){.input = p[0], .between = p[1], .output = p[2]};
+    return BPTT_OK;
+}
+
+static void write_dropout(const bptt_field *field, const bptt_spec *spec, FILE *out)
+{
+    const bptt_dropout *dropout = const_slot(field, spec);
+    const double p[3] = {dropout->input, dropout->between, dropout->output};
+    const char *joint = "{";
+    if (p[0] == p[1] && p[1] == p[2]) {
+        write_number(p[0], out);
+        return;
+    }
+    for (int i = 0; i < 3; i++) {
+        if (p[i] == 0) { continue; }
+        (void)fprintf(out, "%s%s = ", joint, field->words[i]);
+        write_number(p[i], out);
+        joint = ", ";
+    }
+    (void)fputc('}', out);
+}
+
+static void expect_dropout(const bptt_field *field, char *text, size_t size)
+{
+    bptt_append(text, size, "a number from %g to %g, or {input = number, between = number, output = number}", field->low,
+                field->high);
+}
+
 /* Pushes key and value of a table's only entry; false: it has none or several. */
 static bool push_only_entry(lua_State *L, int table)
 {
@@ -994,6 +1049,7 @@ static const struct kind {
     [BPTT_KIND_OPTIMIZER] = {read_rule, write_rule, expect_rule},
     [BPTT_KIND_SCHEDULE] = {read_rule, write_rule, expect_rule},
     [BPTT_KIND_NUMBER] = {read_number, write_real, expect_number},
+    [BPTT_KIND_DROPOUT] = {read_dropout, write_dropout, expect_dropout},
     [BPTT_KIND_SCALE] = {read_scale, write_scale, expect_scale},
 };
 

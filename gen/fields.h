@@ -24,6 +24,7 @@ typedef enum {
     BPTT_KIND_OPTIMIZER, /* one of `words`, or {word, name = number, ...}: a rule with its rates */
     BPTT_KIND_SCHEDULE,  /* the same */
     BPTT_KIND_NUMBER,    /* low .. high */
+    BPTT_KIND_DROPOUT,   /* a number, or {input = number, between = number, output = number}, low .. high */
     BPTT_KIND_SCALE, /* {word = number}, low .. high; a first word "none" (or false) or "same" stands alone; `min`: its enum */
 } bptt_kind;
 
@@ -42,7 +43,7 @@ typedef struct bptt_field {
 
 /* Ended by a row whose name is NULL; a field stands after those that its default names. */
 extern const bptt_field bptt_fields[];
-enum { BPTT_FIELD_COUNT = 35 };
+enum { BPTT_FIELD_COUNT = 36 };
 
 /* A BPTT_KIND_TOKEN that is a character, until it is an id: this and its byte. */
 static const int64_t BPTT_CHARACTERS = (int64_t)1 << 32;

@@ -53,6 +53,7 @@ enum { BPTT_MAX_NODES = 8192, BPTT_MAX_PARAMS = 256, BPTT_MAX_STATES = 32, BPTT_
     X(KEEP, "keep", ROW, 1)                                                  /* 0 where the step starts a sequence, else u */    \
     X(START, "start", ROW, 1)                                                /* u where the step starts a sequence, else 0 */    \
     X(RESTART, "restart", ROW, 2)                                            /* v where the step starts a sequence, else u */    \
+    X(DROPOUT, "dropout", ROW, 1)                                            /* with probability c 0, else u / (1 - c) */        \
     X(CROSS_ENTROPY, "cross_entropy", LOSS, 2)                               /* -log softmax(u)[y], smoothed */                  \
     X(CROSS_ENTROPY_ADJOINT, "cross_entropy_adjoint", LOSS, 2)               /* softmax(u) - onehot(y) */                        \
     X(SQUARED_ERROR, "squared_error", LOSS, 2)                               /* sum of (u - d) (u - d) */                        \
@@ -73,11 +74,11 @@ typedef enum { BPTT_KIND_LEAF, BPTT_KIND_PRODUCT, BPTT_KIND_ELEMENT, BPTT_KIND_R
 /* A value of one time step of one sequence: a vector of `rows`, or a matrix of `rows` outputs x `cols` inputs. */
 typedef struct bptt_node {
     bptt_op op;
-    int a, b;                   /* operands, earlier nodes; -1: none */
-    int64_t rows;               /* 1 for a loss */
-    int64_t cols;               /* 0: a vector */
-    int symbol;                 /* PARAM: index in params; STATE, CARRY, KEEP or RESTART of a state: index in states; else -1 */
-    int line;                   /* of the cell's source; 0: derived */
+    int a, b;     /* operands, earlier nodes; -1: none */
+    int64_t rows; /* 1 for a loss */
+    int64_t cols; /* 0: a vector */
+    int symbol; /* PARAM: index in params; STATE, CARRY, KEEP or RESTART of a state: index in states; DROPOUT: its site; else -1 */
+    int line;   /* of the cell's source; 0: derived */
     double value;               /* the number in the op, else 0 */
     char name[BPTT_SYMBOL_MAX]; /* left side of its equation, or "" */
 } bptt_node;

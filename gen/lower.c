@@ -443,6 +443,7 @@ static bptt_status lower_row(lowering *l, int n, int phase)
     action->element_count = 1;
     action->cols = node->rows;
     action->depth = node_at(l, node->a)->rows;
+    action->site = node->symbol;
     action->flop = node->op != BPTT_OP_SOFTMAX && node->op != BPTT_OP_SOFTMAX_ADJOINT ? 0 : 4.0 * (double)node->rows;
     describe_element(l, n, action->note, sizeof action->note);
     return BPTT_OK;

@@ -43,6 +43,7 @@ bool bptt_op_has_value(bptt_op op)
     case BPTT_OP_STEP:
     case BPTT_OP_SLICE:
     case BPTT_OP_PLACE:
+    case BPTT_OP_DROPOUT:
         return true;
     default:
         return false;
@@ -290,6 +291,17 @@ static bptt_status part_backward(bptt_graph *graph, int n, int d, int *adjoint, 
     return da < 0 ? BPTT_FAILED : pass(graph, adjoint, node.a, da, error);
 }
 
+/* y = m a, m the mask of a site:  da = m dy, the same mask */
+static bptt_status dropout_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt_error *error)
+{
+    const bptt_node node = graph->nodes[n];
+    if (!wants_adjoint(graph, node.a)) { return BPTT_OK; }
+    const int da = bptt_graph_apply_value(graph, BPTT_OP_DROPOUT, d, node.value, error);
+    if (da < 0) { return BPTT_FAILED; }
+    graph->nodes[da].symbol = node.symbol;
+    return pass(graph, adjoint, node.a, da, error);
+}
+
 bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt_error *error)
 {
     const int a = graph->nodes[n].a, b = graph->nodes[n].b;
@@ -336,6 +348,8 @@ bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt
     case BPTT_OP_SLICE:
     case BPTT_OP_PLACE:
         return part_backward(graph, n, d, adjoint, error);
+    case BPTT_OP_DROPOUT:
+        return dropout_backward(graph, n, d, adjoint, error);
     case BPTT_OP_KEEP: /* y = starts ? 0 : a:  da = starts ? 0 : dy */
         return give(graph, adjoint, a, BPTT_OP_KEEP, d, -1, error);
     case BPTT_OP_START: /* y = starts ? a : 0:  da = starts ? dy : 0 */

@@ -74,7 +74,8 @@ int64_t bptt_padded(const bptt_plan *plan, int64_t cols)
 
 int bptt_progress_count(const bptt_spec *spec)
 {
-    return spec->schedule.kind == BPTT_SCHEDULE_PLATEAU ? BPTT_PROGRESS : bptt_accumulates(spec) ? BPTT_BEST : BPTT_LABELS;
+    if (bptt_spec_drops(spec)) { return BPTT_PROGRESS; }
+    return spec->schedule.kind == BPTT_SCHEDULE_PLATEAU ? BPTT_MASKS : bptt_accumulates(spec) ? BPTT_BEST : BPTT_LABELS;
 }
 
 bool bptt_accumulates(const bptt_spec *spec)

@@ -113,6 +113,7 @@ typedef struct bptt_action {
     int64_t terms;       /* of a sum, added up before the next tile: what a cache holds of the panel; 0: all */
     bptt_tile tile;
     bptt_cut cut;
+    int site; /* of a dropout */
     int unit; /* CUT_TENSOR: rows or columns that stay together */
     bptt_element elements[BPTT_MAX_ELEMENTS];
     int element_count, temp_count;

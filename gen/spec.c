@@ -344,6 +344,11 @@ bool bptt_spec_restarts(const bptt_spec *spec)
     return spec->resets || spec->h0 == BPTT_H0_LEARNED;
 }
 
+bool bptt_spec_drops(const bptt_spec *spec)
+{
+    return spec->dropout.input > 0 || spec->dropout.between > 0 || spec->dropout.output > 0;
+}
+
 /* ---- several fields at once ---- */
 
 /* Blames the first of the fields that an override gives, else the first. */
@@ -481,6 +486,25 @@ static bptt_status check_starts(bptt_reader *r)
     return find_separator(r);
 }
 
+/* One probability is for all places that there are; of those that are named, each must be there. */
+static bptt_status check_dropout(bptt_reader *r)
+{
+    static const char *const input[] = {"dropout", "inputs", "embedding", NULL}, *const between[] = {"dropout", "layers", NULL};
+    const bptt_spec *spec = r->spec;
+    const bptt_dropout *p = &spec->dropout;
+    if (p->input == p->between && p->between == p->output) { return BPTT_OK; }
+    if (p->input > 0 && bptt_spec_tokens(spec) && spec->embedding == 0) {
+        blame(r, input);
+        return bptt_reader_fail(r, "input",
+                                "dropout.input with inputs that are tokens, not vectors; expected embedding = E, or none");
+    }
+    if (p->between > 0 && spec->layers == 1) {
+        blame(r, between);
+        return bptt_reader_fail(r, "between", "dropout.between with one layer; expected layers = 2 or more, or none");
+    }
+    return BPTT_OK;
+}
+
 static bptt_status check_together(bptt_reader *r)
 {
     static const char *const horizon[] = {"K", "T", NULL};
@@ -523,7 +547,8 @@ static bptt_status check_together(bptt_reader *r)
         if (status != BPTT_OK) { return status; }
     }
     status = check_data(r);
-    return status == BPTT_OK ? check_starts(r) : status;
+    if (status == BPTT_OK) { status = check_starts(r); }
+    return status == BPTT_OK ? check_dropout(r) : status;
 }
 
 /* ---- entry points ---- */

@@ -102,6 +102,13 @@ typedef struct bptt_steps {
     } stretches[BPTT_MAX_STRETCHES];
 } bptt_steps;
 
+/* Probabilities that an element is dropped, 0: never.  Others are divided by 1 - p; evaluation and prediction drop nothing. */
+typedef struct bptt_dropout {
+    double input;   /* of the first layer's input, where that is a vector: reals or an embedding */
+    double between; /* of what a layer gives the next one, as PyTorch's nn.RNN(dropout=) */
+    double output;  /* of what the last layer gives the output layer */
+} bptt_dropout;
+
 typedef struct bptt_spec {
     char name[BPTT_NAME_MAX]; /* a C identifier, prefix of everything emitted */
     bptt_cell cell;           /* unless there are equations */
@@ -130,6 +137,7 @@ typedef struct bptt_spec {
     bptt_h0 h0;        /* the state before a sequence: zero, a trained vector, or what the caller of the emitted code gives */
     bool resets;       /* documents start within sequences, where the reader says: the state before them is h_0 */
     int64_t separator; /* of documents: the token that ends one; -1: none */
+    bptt_dropout dropout;
     bptt_optimizer optimizer;
     bptt_schedule schedule;
     bptt_update_kind update; /* what an update follows: every chunk, or the last chunk of a sequence */
@@ -178,6 +186,8 @@ int64_t bptt_spec_output_size(const bptt_spec *spec);
 
 /* Whether the state may become h_0 within a chunk, or h_0 is trained. */
 bool bptt_spec_restarts(const bptt_spec *spec);
+
+bool bptt_spec_drops(const bptt_spec *spec);
 
 /* Recomputes `text` and `digest` after a caller in the program changed a field (evaluation sets batch = 1). */
 bptt_status bptt_spec_seal(bptt_spec *spec, bptt_error *error);

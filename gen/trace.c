@@ -9,6 +9,7 @@
 
 #include <float.h>
 #include <lauxlib.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -694,10 +695,25 @@ static bptt_status find_output(lua_State *L, surroundings *s, int first_state, b
                      graph->source);
 }
 
+/* Dropout of what goes on, at a site: 0 before the first layer, n behind the n-th.  A token is no vector and stays. */
+static bptt_status drop(surroundings *s, int site, double p, bptt_error *error)
+{
+    const bptt_node from = s->graph->nodes[s->in];
+    if (p == 0 || from.op == BPTT_OP_INPUT) { return BPTT_OK; }
+    const int node = bptt_graph_apply_value(s->graph, BPTT_OP_DROPOUT, s->in, round(p * 0x1p23) * 0x1p-23, error);
+    if (node < 0) { return BPTT_FAILED; }
+    s->graph->nodes[node].symbol = site;
+    (void)snprintf(s->graph->nodes[node].name, BPTT_SYMBOL_MAX, "%.20s_kept", from.name[0] != '\0' ? from.name : "o");
+    s->in = node;
+    return BPTT_OK;
+}
+
 /* The layers' cells, each on top of the one before. */
 static bptt_status run_cells(bptt_sandbox *sandbox, surroundings *s, const char *cell, bptt_error *error)
 {
     const int layers = s->spec->layers > 1 ? (int)s->spec->layers : 1;
+    const bptt_dropout *p = &s->spec->dropout;
+    if (drop(s, 0, p->input, error) != BPTT_OK) { return BPTT_FAILED; }
     for (s->layer = 0; s->layer < layers; s->layer++) {
         const int first_state = s->graph->state_count;
         s->width = bptt_spec_width(s->spec, s->layer);
@@ -705,6 +721,7 @@ static bptt_status run_cells(bptt_sandbox *sandbox, surroundings *s, const char 
         if (status == BPTT_OK) { status = check_names(s->graph, error); }
         if (status == BPTT_OK) { status = check_states(s->graph, error); }
         if (status == BPTT_OK) { status = find_output(bptt_sandbox_state(sandbox), s, first_state, error); }
+        if (status == BPTT_OK) { status = drop(s, s->layer + 1, s->layer + 1 < layers ? p->between : p->output, error); }
         if (status != BPTT_OK) { return status; }
     }
     s->layer = OUTPUT_LAYER;

@@ -221,7 +221,7 @@ static bool set_layout(struct generic *net)
 bool bptt_generic_has(const bptt_spec *spec)
 {
     return spec->cell == BPTT_CELL_RNN && spec->equations == NULL && spec->layers <= 1 &&
-           (spec->embedding == 0 || spec->inputs == 0) && spec->h0 == BPTT_H0_ZERO && !spec->resets;
+           (spec->embedding == 0 || spec->inputs == 0) && spec->h0 == BPTT_H0_ZERO && !spec->resets && !bptt_spec_drops(spec);
 }
 
 const bptt_model *bptt_generic_new(const bptt_spec *spec)

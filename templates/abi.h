@@ -33,6 +33,7 @@ enum {
     BPTT_BEST,      /* plateau: the least loss observed */
     BPTT_BAD,       /* plateau: losses in a row that were no better */
     BPTT_REDUCTION, /* plateau: what it has multiplied the rate with */
+    BPTT_MASKS,     /* dropout: number of the masks in force, one more than that of the chunk; 0: none */
     BPTT_PROGRESS   /* how many there are at most */
 };
 

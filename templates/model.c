@@ -190,6 +190,9 @@ double ${name}_loss(${name} *m${common.data_parameters()}${common.reset_paramete
 {
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
     double loss = 0;
+% if spec.drops then
+    m->progress[BPTT_MASKS] = 0; /* no dropout */
+% end
     forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
 % H.call_heads("head_loss", "")
     carry_state(m, steps);
@@ -231,6 +234,9 @@ double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_para
     double loss = 0;
 % if H.partial then
     ptrdiff_t done = 0;
+% end
+% if spec.drops then
+    m->progress[BPTT_MASKS] = 1 + ${accumulates and string.format("(m->progress[BPTT_UPDATES] * %d + m->progress[BPTT_PENDING])", spec.accumulate + 1) or "m->progress[BPTT_UPDATES]"} * ${NAME}_CHUNKS + chunk;
 % end
     forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
 % if accumulates then
@@ -386,6 +392,9 @@ void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_
 {
 % if spec.restarts then
     mark_starts(m${common.reset_argument()}, ${NAME}_BATCH, 0);
+% end
+% if spec.drops then
+    m->progress[BPTT_MASKS] = 0; /* no dropout */
 % end
 % H.predict()
     carry_state(m, 1);

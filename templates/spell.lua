@@ -604,6 +604,7 @@ local function chain_call(action, p, rows)
   end)
 end
 
+local from_first = false -- does the function that is written work on a part's streams, from `first` on?
 local by_restart = {keep = true, start = true, restart = true} -- operations that ask where sequences start
 
 -- A call of a kernel that knows where rows end; a parameter is one row for all.
@@ -613,6 +614,10 @@ local function row_call(action, p, rows, time)
   local text = string.format("bptt_%s(%s, %d, ", row_name(action), p(e.out), stride(e.out))
   if e.op == "slice" then
     text = text .. string.format("0, %s, %d, %s, %d);", plus(p(e.a), string.format("%d", e.value)), stride(e.a), rows, action.cols)
+  elseif e.op == "dropout" then
+    local row = time == "row" and "row" or at(time or 0, 0, B) .. (from_first and " + first" or "")
+    text = text .. string.format("%s, %d, (real)%s, m->progress[BPTT_MASKS], %s_SEED, %d, %s, %s, %d);", p(e.a), stride(e.a), hex(e.value),
+      common.NAME, action.site, (row:gsub("^0 %+ ", "")), rows, action.cols)
   elseif e.op == "place" then
     text = text .. string.format("%d, %s, %d, %s, %d);", e.value, p(e.a), stride(e.a), rows, action.depth)
   else
@@ -736,6 +741,7 @@ function H.starts() return "(" .. plus("m->work", tostring(restart_offset)) .. "
 -- Declares what the actions of some regions touch.  A part of the work has rows of its own: from stream `first` on of every slot,
 -- or from row `skip` on of what holds a block.  forward: no gradient is handed back.
 local function declare(chosen, begin, forward)
+  from_first = begin == "first"
   local seen = {}
   local function once(key, ...)
     if not seen[key] then write("    ", table.concat {...}, "\n") end

@@ -17,6 +17,8 @@ typedef struct interpreter {
     const bptt_graph *graph;
     double **value; /* of each node: a vector, or a matrix [rows][cols] */
     bool starts;    /* the step starts a sequence: KEEP, START and RESTART ask */
+    double masks;   /* of dropout: their number, 0: none; the spec's seed, the row in the chunk */
+    uint64_t seed, row;
 } interpreter;
 
 static inline size_t node_size(const bptt_node *node)
@@ -76,6 +78,27 @@ static inline double interpret_with_number(bptt_op op, double a, double c)
     }
 }
 
+static inline uint64_t interpret_hash(uint64_t z)
+{
+    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
+    return z ^ z >> 31;
+}
+
+/* Whether dropout drops an element, as templates/kernels/row.c says. */
+static inline bool interpret_drops(const interpreter *it, const bptt_node *node, uint64_t column)
+{
+    const uint64_t golden = UINT64_C(0x9E3779B97F4A7C15);
+    const uint64_t key = interpret_hash(interpret_hash(it->seed + golden) + (uint64_t)it->masks) + ((uint64_t)node->symbol << 40);
+    const uint64_t z = interpret_hash(key + it->row * golden);
+    uint32_t x = (uint32_t)column * 0x9E3779B1u + (uint32_t)z;
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x ^= (uint32_t)(z >> 32);
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    x ^= x >> 16;
+    return it->masks > 0 && (double)(x >> 9) * 0x1p-23 < node->value;
+}
+
 static inline void interpret_row(const interpreter *it, const bptt_node *node, double *out)
 {
     const double *a = it->value[node->a], *v = node->b < 0 ? NULL : it->value[node->b];
@@ -97,6 +120,12 @@ static inline void interpret_row(const interpreter *it, const bptt_node *node, d
         break;
     case BPTT_OP_PLACE:
         for (int64_t i = 0; i < node->rows; i++) { out[i] = i >= first && i - first < rows ? a[i - first] : 0; }
+        break;
+    case BPTT_OP_DROPOUT:
+        for (int64_t i = 0; i < rows; i++) {
+            const double kept = it->masks > 0 ? a[i] / (1 - node->value) : a[i];
+            out[i] = interpret_drops(it, node, (uint64_t)i) ? 0 : kept;
+        }
         break;
     case BPTT_OP_KEEP:
     case BPTT_OP_START:

@@ -108,18 +108,29 @@ static void copy_node(const interpreter *from, int node, const interpreter *to, 
     memcpy(to->value[copy], from->value[node], node_size(&from->graph->nodes[node]) * sizeof(double));
 }
 
+/* The number of the masks that a gradient of the chunk will use. */
+static double masks_of(const built *b, uint32_t chunk)
+{
+    const double *progress = block_of(b, b->code.model->progress);
+    return bptt_spec_drops(b->plan->spec) ? 1 + progress[BPTT_UPDATES] * b->code.model->chunks + chunk : 0;
+}
+
 /* One stream of a chunk by the graphs themselves, from the state that the model holds now: returns its loss and adds its gradient to
  * one that lies like the model's. */
-static double loss_by_graph(const built *b, size_t stream, const bptt_rows *rows, size_t steps, bool starts, double *gradient)
+static double loss_by_graph(const built *b, size_t stream, const bptt_rows *rows, size_t steps, uint32_t chunk, double *gradient)
 {
     const bptt_graph *g = &b->graph;
     const size_t B = b->code.model->batch;
     interpreter *at = calloc(steps, sizeof *at);
     ck_assert_ptr_nonnull(at);
+    const bool starts = chunk == 0 && !b->plan->spec->carry;
     double loss = 0;
     for (size_t t = 0; t < steps; t++) {
         at[t] = start_of(b, stream);
         for (int s = 0; s < g->state_count && t > 0; s++) { copy_node(&at[t - 1], g->states[s].next, &at[t], g->states[s].node); }
+        at[t].masks = masks_of(b, chunk);
+        at[t].seed = b->plan->spec->seed;
+        at[t].row = t * B + stream;
         at[t].starts = (rows->reset != NULL && rows->reset[t * B + stream] != 0) || (starts && t == 0);
         give_leaf(&at[t], BPTT_OP_INPUT_REAL, rows->v, t * B + stream);
         give_leaf(&at[t], BPTT_OP_TARGET_REAL, rows->d, t * B + stream);
@@ -150,12 +161,17 @@ static double worst_gradient_error(built *b, const bptt_rows *rows, uint32_t chu
     static const double sides[] = {-2, -1, 1, 2}, weights[] = {1, -8, 8, -1};
     const double step = 0x1p-11;
     const bptt_model *model = b->code.model;
+    /* only a gradient drops anything; its masks are the same in every call until there is an update */
+    double (*const loss)(const bptt_model *, void *, const bptt_rows *, uint32_t) =
+        bptt_spec_drops(b->plan->spec) ? model->gradient : model->loss;
     const size_t work = model->bytes - model->state;
     unsigned char *start = malloc(work);
     ck_assert_ptr_nonnull(start);
     memcpy(start, b->memory + model->state, work);
     (void)model->gradient(model, b->memory, rows, chunk);
-    double worst = 0;
+    double worst = 0, *gradient = calloc(model->block, sizeof *gradient);
+    ck_assert_ptr_nonnull(gradient);
+    memcpy(gradient, block_of(b, model->grad), model->block * sizeof *gradient);
     for (uint32_t p = 0; p < model->tensor_count; p++) {
         const bptt_tensor *tensor = &model->tensors[p];
         for (size_t i = 0; i < (size_t)tensor->rows * tensor->cols; i++) {
@@ -165,10 +181,10 @@ static double worst_gradient_error(built *b, const bptt_rows *rows, uint32_t chu
                 *w = kept + sides[side] * step;
                 model->refresh(model, b->memory);
                 memcpy(b->memory + model->state, start, work);
-                difference += weights[side] * model->loss(model, b->memory, rows, chunk);
+                difference += weights[side] * loss(model, b->memory, rows, chunk);
             }
             *w = kept;
-            const double slope = difference / (12 * step), wrong = fabs(block_of(b, model->grad)[at] - slope) / (1 + fabs(slope));
+            const double slope = difference / (12 * step), wrong = fabs(gradient[at] - slope) / (1 + fabs(slope));
             if (!(wrong <= worst)) {
                 worst = wrong;
                 *where = tensor->name;
@@ -177,6 +193,7 @@ static double worst_gradient_error(built *b, const bptt_rows *rows, uint32_t chu
     }
     model->refresh(model, b->memory);
     memcpy(b->memory + model->state, start, work);
+    free(gradient);
     free(start);
     return worst;
 }
@@ -226,7 +243,9 @@ static void check_chunk(built *b, const bptt_rows *rows, const bptt_rows *known,
         worst = worst_gradient_error(b, rows, chunk, &where);
         ck_assert_msg(worst < tolerance, "%s, chunk %u: gradient of %s is %g off", what, (unsigned)chunk, where, worst);
     }
-    for (size_t stream = 0; stream < model->batch; stream++) { expected += loss_by_graph(b, stream, known, steps, chunk == 0 && !b->plan->spec->carry, gradient); }
+    for (size_t stream = 0; stream < model->batch; stream++) {
+        expected += loss_by_graph(b, stream, known, steps, chunk, gradient);
+    }
     const double share = share_of(b, known, steps), loss = model->gradient(model, b->memory, rows, chunk);
     expected *= share;
     ck_assert_msg(fabs(loss - expected) <= 1e-11 * (1 + fabs(expected)), "%s, chunk %u: loss %.15g, expected %.15g", what,
@@ -584,11 +603,75 @@ START_TEST(given_start)
     const bptt_rows rows = rows_at(&s, &spec, 0);
     double *unused = calloc(b.code.model->block, sizeof *unused), expected = 0;
     ck_assert_ptr_nonnull(unused);
-    for (size_t stream = 0; stream < B; stream++) { expected += loss_by_graph(&b, stream, &rows, 3, false, unused); }
+    for (size_t stream = 0; stream < B; stream++) { expected += loss_by_graph(&b, stream, &rows, 3, 0, unused); }
     ck_assert_double_eq_tol(b.code.model->gradient(b.code.model, b.memory, &rows, 0), expected, 1e-11 * (1 + expected));
     ck_assert_ptr_nonnull(strstr(b.unit.header, "void net_start(net *m, const net_real *h0);"));
     free(unused);
     built_free(&b);
+}
+END_TEST
+
+/* Dropout: the gradient is that of the masked network, with the mask that tests/interpret.h computes for itself, for every way to
+ * unroll, width of vectors and number of threads. */
+START_TEST(cell_with_dropout)
+{
+    static const char *const names[] = {"cells/rnn.lua", "cells/gru.lua", "cells/lstm.lua"};
+    bptt_spec spec = _i < 2 ? interpret_spec(1, 1, 1, 1, 1) : interpret_real_spec(1, 1, 1, 1, 1, 1, BPTT_SQUARED_ERROR);
+    spec.embedding = _i == 1 ? 3 : 0;
+    spec.dropout = (bptt_dropout){.input = 0.25, .between = 0.5, .output = 0.375};
+    if (_i == 3) { spec.dropout.input = spec.dropout.output = 0; }
+    spec.resets = _i == 1;
+    spec.seed = (uint64_t)1 << 40;
+    check_cell(bptt_embedded(names[_i % 3]), &spec, 1e-8);
+    check_layers(bptt_embedded(names[_i % 3]), &spec);
+}
+END_TEST
+
+/* The shares that are dropped, pairs side by side, and other masks for other chunks and sites: a kernel by itself. */
+START_TEST(masks_are_random)
+{
+    enum { ROWS = 400, COLS = 100, STRIDE = 112 };
+    typedef void kernel(double *, ptrdiff_t, const double *, ptrdiff_t, double, double, uint64_t, uint32_t, ptrdiff_t, ptrdiff_t,
+                        ptrdiff_t);
+    const int widths[] = {1, 4, bptt_kernels_simd()};
+    double *ones = calloc(2 * ROWS * STRIDE, sizeof *ones), *first = ones + ROWS * STRIDE;
+    double *out = calloc(ROWS * STRIDE, sizeof *out);
+    ck_assert(ones != NULL && out != NULL);
+    for (size_t i = 0; i < ROWS * STRIDE; i++) { ones[i] = i % STRIDE == 3 ? (double)NAN : 1; }
+    for (size_t w = 0; w < 3; w++) {
+        size_t count = 0;
+        const bptt_kernel *kernels = bptt_kernels(8, widths[w], &count);
+        kernel *drop = NULL;
+        for (size_t k = 0; k < count; k++) {
+            if (strcmp(kernels[k].name, "bptt_row_dropout") == 0) { drop = (kernel *)(uintptr_t)kernels[k].function; }
+        }
+        ck_assert(drop != NULL);
+        for (int other = 0; other < 4; other++) { /* chunk, site, seed, row */
+            const double p = 0.25;
+            size_t dropped = 0, pairs = 0, same = 0;
+            drop(out, STRIDE, ones, STRIDE, p, 7 + (other == 1), 5 + (other == 3), other == 2, 0, ROWS, COLS);
+            for (size_t r = 0; r < ROWS; r++) {
+                for (size_t j = 0; j < STRIDE; j++) {
+                    const double v = out[r * STRIDE + j];
+                    ck_assert(j >= COLS ? v == 0 || j >= (COLS + 15) / 16 * 16
+                              : j == 3  ? v == 0 || isnan(v)
+                                        : v == 0 || v == 1 / (1 - p));
+                    dropped += j < COLS && v == 0;
+                    pairs += j < COLS && j > 0 && v == 0 && out[r * STRIDE + j - 1] == 0;
+                    same += j < COLS && (v == 0) == (first[r * STRIDE + j] == 0);
+                }
+            }
+            const double n = ROWS * COLS, share = other == 0 ? 1 : p * p + (1 - p) * (1 - p);
+            ck_assert_double_eq_tol((double)dropped / n, p, 4 * sqrt(p * (1 - p) / n));
+            ck_assert_double_eq_tol((double)pairs / (n - ROWS), p * p, 5 * sqrt(p * p / n));
+            if (w == 0 && other == 0) { memcpy(first, out, ROWS * STRIDE * sizeof *out); }
+            if (w > 0 || other > 0) { ck_assert_double_eq_tol((double)same / n, share, other == 0 ? 1e-12 : 5 * sqrt(0.25 / n)); }
+        }
+        drop(out, STRIDE, ones + 4, STRIDE, 0.25, 0, 5, 0, 0, ROWS, 90);
+        for (size_t j = 0; j < 90; j++) { ck_assert_double_eq(out[j], 1); } /* off */
+    }
+    free(ones);
+    free(out);
 }
 END_TEST
 
@@ -917,6 +1000,8 @@ int main(void)
     tcase_add_loop_test(cells, cell_with_starts, 0, 18);
     tcase_add_loop_test(cells, documents_stand_alone, 0, 6);
     tcase_add_test(cells, given_start);
+    tcase_add_loop_test(cells, cell_with_dropout, 0, 4);
+    tcase_add_test(cells, masks_are_random);
     tcase_add_loop_test(cells, steep_cell, 0, (int)(sizeof steep_cells / sizeof steep_cells[0]));
     tcase_add_test(cells, padding_stays_clean);
     tcase_add_loop_test(cells, refused_cell, 0, (int)(sizeof refused / sizeof refused[0]));

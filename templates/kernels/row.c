@@ -48,6 +48,41 @@ ${signature(k)}
         }
     }
 }
+% elseif k.what == "row_dropout" then
+% local word = f32 and "" or " & 0xffffffffu"
+/* The last steps of SplitMix64 (Steele, Lea, Flood 2014). */
+KERNEL uint64_t hash_of(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+/* c[r] = a[r] / (1 - p) but for elements that are dropped, each with probability p, which are 0; masks 0: c[r] = a[r].  Whether one is
+ * dropped is a hash of seed, masks, site, row + r and its column: nothing is kept.  The column goes through a hash of 32 bits (Wellons'
+ * lowbias32, with a key before and in the middle), of which 23 make a number in [1, 2). */
+${signature(k)}
+{
+    const ptrdiff_t padded = (cols + SIMD - 1) / SIMD * SIMD;
+    const real drop = masks > 0 ? p : (real)0;
+    const vec least = splat(1 + drop), scale = splat(1 / (1 - drop)), zero = splat((real)0);
+    const uint64_t key = hash_of(hash_of(seed + 0x9E3779B97F4A7C15u) + (uint64_t)masks) + ((uint64_t)site << 40);
+    for (ptrdiff_t r = 0; r < rows; r++, c += ldc, a += lda) {
+        const uint64_t z = hash_of(key + (uint64_t)(row + r) * 0x9E3779B97F4A7C15u);
+        const ${bits_type} low = (${bits_type})(z & 0xffffffffu), high = (${bits_type})(z >> 32);
+        for (ptrdiff_t j = 0; j < padded; j += LANES) {
+            const vec column = lane_numbers() + splat((real)j), inside = splat((real)cols) - column;
+            bits x = bits_of(column + splat(ROUND)) & 0x3fffffu; /* the column as an integer */
+            x = (x * 0x9E3779B1u + low)${word};
+            x = ((x ^ (x >> 16)) * 0x7feb352du)${word};
+            x ^= high;
+            x = ((x ^ (x >> 15)) * 0x846ca68bu)${word};
+            x ^= x >> 16;
+            const vec u = from_bits((x >> 9)${f32 and " | 0x3f800000u" or " << 29 | 0x3ff0000000000000u"});
+            store(c + j, if_less(zero, inside, if_less(u, least, zero, load(a + j) * scale), zero));
+        }
+    }
+}
 % else
 /* `cols` reals of each row of a go into a row of c from column `first` on; the rest of that row, with its padding, is 0. */
 ${signature(k)}
