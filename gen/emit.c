@@ -252,8 +252,14 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     set_integer(L, "accumulate", spec->accumulate);
     set_string(L, "h0", bptt_spec_word("h0", (int)spec->h0));
     set_boolean(L, "resets", spec->resets);
-    set_boolean(L, "drops", bptt_spec_drops(spec));
-    set_integer(L, "separator", spec->separator);
+    if (bptt_spec_drops(spec)) {
+        lua_newtable(L);
+        set_number(L, "input", spec->dropout.input);
+        set_number(L, "between", spec->dropout.between);
+        set_number(L, "output", spec->dropout.output);
+        lua_setfield(L, -2, "dropout");
+    }
+    set_integer(L, "separator", spec->separator - 1);
     set_boolean(L, "restarts", bptt_spec_restarts(spec));
     set_string(L, "cell", spec->equations != NULL ? "of its own" : bptt_spec_word("cell", (int)spec->cell));
     set_boolean(L, "own_cell", spec->equations != NULL);

@@ -700,28 +700,30 @@ static void expect_steps(const bptt_field *field, char *text, size_t size)
     bptt_append(text, size, ", or a list of steps, like {1, 2, 5}");
 }
 
-/* A character is kept beyond all ids until the alphabet is known. */
+/* One more than the id; a character is kept beyond all ids until the alphabet is known. */
 static bptt_status read_token(bptt_reader *r, lua_State *L, int index)
 {
+    int64_t token = -1;
     size_t length = 0;
-    if (lua_type(L, index) == LUA_TSTRING) {
-        const char *text = lua_tolstring(L, index, &length);
-        r->spec->separator = BPTT_CHARACTERS + (unsigned char)text[0];
-        return length == 1 ? BPTT_OK : unexpected(r, L, index);
-    }
-    r->spec->separator = -1;
-    return lua_isboolean(L, index) && !lua_toboolean(L, index) ? BPTT_OK : read_integer(r, L, index);
+    const char *text = lua_type(L, index) == LUA_TSTRING ? lua_tolstring(L, index, &length) : "";
+    const bool none = lua_isboolean(L, index) && !lua_toboolean(L, index);
+    const bool id = integer_at(L, index, &token) && token >= r->field->min && token <= r->field->max;
+    if (!none && !id && length != 1) { return unexpected(r, L, index); }
+    if (length == 1) { token = BPTT_CHARACTERS + (unsigned char)text[0]; }
+    token++;
+    memcpy(slot(r->field, r->spec), &token, sizeof token);
+    return BPTT_OK;
 }
 
 static void write_token(const bptt_field *field, const bptt_spec *spec, FILE *out)
 {
-    const int64_t token = load_integer(field, spec);
+    const int64_t token = load_integer(field, spec) - 1;
     if (token < 0) {
         (void)fputs("false", out);
     } else if (token < spec->alphabet_size) {
         write_characters(spec->alphabet + token, 1, out);
     } else {
-        write_integer(field, spec, out);
+        (void)fprintf(out, "%lld", (long long)token);
     }
 }
 

@@ -18,7 +18,7 @@ typedef enum {
     BPTT_KIND_INTEGER,   /* min .. max */
     BPTT_KIND_SIZES,     /* an integer, or a list of them, one a layer */
     BPTT_KIND_BOOLEAN,   /**/
-    BPTT_KIND_TOKEN,     /* an id, or a character of the alphabet; false: none, -1 */
+    BPTT_KIND_TOKEN,     /* an id, or a character of the alphabet; false: none; kept one higher, so that 0 is none */
     BPTT_KIND_VOCAB,     /* an integer, 0: none, or an alphabet */
     BPTT_KIND_STEPS,     /* one of `words`, or a list of integers, from 1 to T */
     BPTT_KIND_OPTIMIZER, /* one of `words`, or {word, name = number, ...}: a rule with its rates */

@@ -449,21 +449,22 @@ static bptt_status find_separator(bptt_reader *r)
 {
     static const char *const separator[] = {"separator", "resets", "inputs", "vocab", NULL};
     bptt_spec *spec = r->spec;
-    if (spec->separator < 0) { return BPTT_OK; }
+    int64_t token = spec->separator - 1;
+    if (token < 0) { return BPTT_OK; }
     blame(r, separator);
     if (!spec->resets) { return bptt_reader_fail(r, NULL, "separator without resets, which it is for; expected resets = true"); }
     if (!bptt_spec_tokens(spec)) { return bptt_reader_fail(r, NULL, "separator with inputs that are reals; expected none"); }
-    if (spec->separator >= BPTT_CHARACTERS) {
-        const unsigned char c = (unsigned char)(spec->separator - BPTT_CHARACTERS);
+    if (token >= BPTT_CHARACTERS) {
+        const unsigned char c = (unsigned char)(token - BPTT_CHARACTERS);
         const unsigned char *at = memchr(spec->alphabet, c, (size_t)spec->alphabet_size);
-        spec->separator = at == NULL ? spec->vocab : at - spec->alphabet;
         char shown[16] = "";
         bptt_append_quoted(shown, sizeof shown, '"', (const char *)&c, 1);
         if (at == NULL) { return bptt_reader_fail(r, NULL, "separator: the alphabet has no %s", shown); }
+        token = at - spec->alphabet;
     }
-    if (spec->separator < spec->vocab) { return BPTT_OK; }
-    return bptt_reader_fail(r, NULL, "separator = %lld is not below vocab = %lld", (long long)spec->separator,
-                            (long long)spec->vocab);
+    spec->separator = token + 1;
+    if (token < spec->vocab) { return BPTT_OK; }
+    return bptt_reader_fail(r, NULL, "separator = %lld is not below vocab = %lld", (long long)token, (long long)spec->vocab);
 }
 
 /* Where sequences and documents start. */

@@ -136,7 +136,7 @@ typedef struct bptt_spec {
     bool carry;        /* the state goes on from sequence to sequence */
     bptt_h0 h0;        /* the state before a sequence: zero, a trained vector, or what the caller of the emitted code gives */
     bool resets;       /* documents start within sequences, where the reader says: the state before them is h_0 */
-    int64_t separator; /* of documents: the token that ends one; -1: none */
+    int64_t separator; /* of documents: one more than the token that ends one; 0: none */
     bptt_dropout dropout;
     bptt_optimizer optimizer;
     bptt_schedule schedule;

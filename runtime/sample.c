@@ -106,7 +106,7 @@ static void feed(writer *w, uint32_t token)
     const bptt_model *model = w->companion.program.model;
     const bptt_rows rows = {.x = &token, .reset = w->companion.spec.resets ? &w->starts : NULL};
     model->predict(model, w->companion.memory, &rows, w->reals);
-    w->starts = (int64_t)token == w->companion.spec.separator;
+    w->starts = (int64_t)token + 1 == w->companion.spec.separator;
     for (uint32_t i = 0; i < model->vocab; i++) {
         w->p[i] = model->real_size == sizeof(float) ? (double)((const float *)w->reals)[i] : ((const double *)w->reals)[i];
     }

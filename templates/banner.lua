@@ -24,6 +24,7 @@ local function loss_at()
   end
   return #steps == 1 and steps[1] == spec.T and "last" or "'{" .. table.concat(steps, ",") .. "}'"
 end
+local d = spec.dropout
 local command = {"bptt gen " .. spec.name .. ".lua -o DIR"}
 for _, field in ipairs {
   {"hidden", spec.hidden}, {"vocab", #spec.alphabet == 0 and spec.vocab > 0 and spec.vocab or nil}, {"inputs", spec.inputs > 0 and spec.inputs or nil},
@@ -32,6 +33,10 @@ for _, field in ipairs {
   {"outputs", spec.targets > 0 and spec.targets or nil}, {"loss", spec.loss ~= "cross_entropy" and spec.loss or nil},
   {"output_activation", spec.output_activation ~= "identity" and spec.output_activation or nil}, {"T", spec.T}, {"K", spec.K}, {"batch", spec.batch}, {"dtype", real_size == 8 and "f64" or "f32"},
   {"cell", not spec.own_cell and spec.cell or nil}, {"activation", spec.activation}, {"reduction", spec.reduction}, {"carry", tostring(spec.carry)},
+  {"h0", spec.h0 ~= "zero" and spec.h0 or nil}, {"resets", spec.resets and "true" or nil},
+  {"separator", spec.separator >= 0 and spec.separator or nil},
+  {"dropout", d and (d.input == d.between and d.between == d.output and real(d.input) or
+    string.format("'{input=%s, between=%s, output=%s}'", real(d.input), real(d.between), real(d.output))) or nil},
   {"optimizer", rule(spec.optimizer)}, {"schedule", include("common.lua").scheduled and rule(spec.schedule) or nil},
   {"update", spec.update ~= "chunk" and spec.update or nil}, {"accumulate", spec.accumulate > 1 and spec.accumulate or nil},
   {"clip", spec.clip == "none" and "none" or "'{" .. spec.clip .. "=" .. real(spec.limit) .. "}'"},
@@ -73,8 +78,11 @@ lines[#lines + 1] = ""
 lines[#lines + 1] = "A sequence of T steps runs as chunks of K: a chunk runs forward, then backward over its own steps alone" ..
   (accumulates and "." or ", then updates the")
 lines[#lines + 1] = (accumulates and "" or "weights.  ") .. "d/dW sum of losses s of the chunk keeps the paths from step t to step s with both in the chunk: K = T is exact."
-lines[#lines + 1] = string.format("  loss: %s, %s over the chunk; optimizer %s, clip %s; state %s from sequence to sequence",
-  spec.loss:gsub("_", " "), spec.reduction, spec.optimizer.kind, spec.clip, spec.carry and "carried" or "zeroed")
+lines[#lines + 1] = string.format("  loss: %s, %s over the chunk; optimizer %s, clip %s; state %s%s",
+  spec.loss:gsub("_", " "), spec.reduction, spec.optimizer.kind, spec.clip,
+  spec.h0 == "given" and "given, or else carried" or spec.carry and "carried" or spec.h0 == "learned" and "set to a trained h_0" or "zeroed",
+  " from sequence to sequence" .. (spec.resets and ", " .. (spec.h0 == "learned" and "h_0" or "0") .. " where a document starts" or ""))
+if d then lines[#lines + 1] = "  dropout(v, p): 0 with probability p, else v / (1 - p); loss and predict drop nothing" end
 if accumulates then
   lines[#lines + 1] = string.format("  gradients are added up, an update follows every %s", spec.accumulate > 1 and
     spec.accumulate .. " " .. spec.update .. "s" or spec.update)

@@ -190,7 +190,7 @@ double ${name}_loss(${name} *m${common.data_parameters()}${common.reset_paramete
 {
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
     double loss = 0;
-% if spec.drops then
+% if spec.dropout then
     m->progress[BPTT_MASKS] = 0; /* no dropout */
 % end
     forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
@@ -235,7 +235,7 @@ double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_para
 % if H.partial then
     ptrdiff_t done = 0;
 % end
-% if spec.drops then
+% if spec.dropout then
     m->progress[BPTT_MASKS] = 1 + ${accumulates and string.format("(m->progress[BPTT_UPDATES] * %d + m->progress[BPTT_PENDING])", spec.accumulate + 1) or "m->progress[BPTT_UPDATES]"} * ${NAME}_CHUNKS + chunk;
 % end
     forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
@@ -393,7 +393,7 @@ void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_
 % if spec.restarts then
     mark_starts(m${common.reset_argument()}, ${NAME}_BATCH, 0);
 % end
-% if spec.drops then
+% if spec.dropout then
     m->progress[BPTT_MASKS] = 0; /* no dropout */
 % end
 % H.predict()

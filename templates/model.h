@@ -39,6 +39,14 @@ extern "C" {
 #define ${NAME}_HORIZON ${spec.K} /* K */
 #define ${NAME}_BATCH ${spec.batch} /* B */
 #define ${NAME}_CHUNKS ${chunks} /* chunks of a sequence */
+% if spec.resets then
+#define ${NAME}_RESETS 1 /* functions take `reset` */
+% end
+% if spec.h0 == "given" then
+%   local reals = 0
+%   for _, s in ipairs(states) do reals = reals + spec.batch * slots[s].cols end
+#define ${NAME}_START ${reals} /* reals that ${name}_start reads */
+% end
 % if threads > 1 then
 #define ${NAME}_THREADS ${threads} /* parts of the work */
 % end

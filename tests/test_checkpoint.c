@@ -613,7 +613,7 @@ START_TEST(test_resume_cells)
 {
     enum { TOKENS = 200, N = 7 };
     static const char *const cells[] = {"lstm", "gru"};
-    char text[256];
+    char text[320];
     uint32_t tokens[TOKENS];
     uint64_t random = 1;
     size_t length = 0;
@@ -621,8 +621,9 @@ START_TEST(test_resume_cells)
     (void)snprintf(
         text, sizeof text,
         "return {name = 'net', cell = '%s', layers = %d, hidden = 6, vocab = 5, T = 10, K = 4, batch = 2, carry = true, "
-        "dtype = '%s', optimizer = 'adam'}",
-        cells[_i % 2], 1 + _i / 2 % 2, _i < 4 ? "f32" : "f64");
+        "dtype = '%s', optimizer = 'adam'%s}",
+        cells[_i % 2], 1 + _i / 2 % 2, _i < 4 ? "f32" : "f64",
+        _i < 4 ? "" : ", h0 = 'learned', resets = true, separator = 3, dropout = 0.25");
     parse(text, &spec);
     const bptt_data data = {.tokens = tokens, .count = TOKENS};
     train_steps(&spec, &data, NULL, scratch("whole"), 2 * N);

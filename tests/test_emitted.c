@@ -82,6 +82,12 @@ static const char *const models[] = {
     "hidden = 3, vocab = 7, embedding = 3, tie = true, smoothing = 0.1, T = 3, unroll = 'full', batch = 2, simd = 4",
     "hidden = 6, vocab = 7, embedding = 3, outputs = 3, T = 6, K = 4, output_activation = 'sigmoid', simd = 8",
     "hidden = 12, vocab = 9, T = 6, K = 2, batch = 2, loss_at = 'last', smoothing = 0.2",
+    "hidden = 5, vocab = 7, T = 7, K = 3, batch = 2, h0 = 'learned', carry = false, unroll = 'full'",
+    "hidden = 9, vocab = 7, T = 7, K = 3, batch = 3, threads = 2, h0 = 'learned', resets = true, cell = 'gru', layers = 2",
+    "hidden = 9, inputs = 3, outputs = 2, T = 7, K = 2, resets = true, cell = 'lstm', unroll = 'none', dtype = 'f64'",
+    "hidden = 6, vocab = 7, T = 6, batch = 2, h0 = 'given', carry = false, cell = 'lstm'",
+    "hidden = 9, inputs = 3, outputs = 2, T = 7, K = 2, batch = 3, threads = 3, dropout = 0.125, layers = 2, unroll = 'none'",
+    "hidden = 5, vocab = 7, embedding = 4, T = 5, K = 2, dropout = {input = 0.1, output = 0.1}, accumulate = 2, unroll = 'full'",
     "hidden = 2, vocab = 70000, T = 3, K = 2, batch = 2, activation = 'sigmoid', optimizer = 'momentum', clip = {value = 5}",
 };
 enum { MODELS = sizeof models / sizeof models[0] };
@@ -234,6 +240,7 @@ START_TEST(test_table_is_complete)
                   {"unroll", offsetof(bptt_spec, unroll)},
                   {"cell", offsetof(bptt_spec, cell)},
                   {"loss", offsetof(bptt_spec, loss)},
+                  {"h0", offsetof(bptt_spec, h0)},
                   {"output_activation", offsetof(bptt_spec, output_activation)}};
     unsigned seen[sizeof fields / sizeof fields[0]] = {0}, widths = 0, carry = 0;
     EACH(i, models)
@@ -374,6 +381,12 @@ static const char consumer[] =
     "#define OUT(row) (out + (row))\n"
     "#endif\n"
     "static net_real p[NET_BATCH * WIDTH];\n"
+    "#ifdef NET_RESETS\n"
+    "static uint8_t reset[ROWS];\n"
+    "#define RESET(row) , (row) % 2 == 0 ? reset + (row) : 0\n"
+    "#else\n"
+    "#define RESET(row)\n"
+    "#endif\n"
     "int main(void)\n"
     "{\n"
     "    double first = 0, last = 0, sum = 0;\n"
@@ -391,20 +404,35 @@ static const char consumer[] =
     "        out[i] = i % 5 == 4 ? NET_VOCAB : (i * i + i / 3 + 1) % NET_VOCAB;\n"
     "#endif\n"
     "    }\n"
+    "#ifdef NET_RESETS\n"
+    "    for (int i = 0; i < ROWS; i++) { reset[i] = i % 5 == 2; }\n"
+    "#endif\n"
     "    net_init(&model, NET_SEED);\n"
     "    net_refresh(&model);\n"
     "    for (int i = 0; i < 25; i++) {\n"
-    "        last = net_train(&model, IN(0), OUT(0));\n"
+    "        last = net_train(&model, IN(0), OUT(0) RESET(0));\n"
     "        if (i == 0) { first = last; }\n"
     "    }\n"
     "    net_reset(&model);\n"
     "    printf(\"%.12g %.12g\", first, last);\n"
     "    for (unsigned chunk = 0; chunk < NET_CHUNKS; chunk++) {\n"
-    "        const double loss = net_loss(&model, IN(chunk * CHUNK), OUT(chunk * CHUNK), chunk);\n"
-    "        const double before = net_gradient(&model, IN(chunk * CHUNK), OUT(chunk * CHUNK), chunk);\n"
+    "        const double loss = net_loss(&model, IN(chunk * CHUNK), OUT(chunk * CHUNK) RESET(chunk * CHUNK), chunk);\n"
+    "        const double before = net_gradient(&model, IN(chunk * CHUNK), OUT(chunk * CHUNK) RESET(chunk * CHUNK), chunk);\n"
     "        printf(\" %.12g %.12g %.12g\", loss, before, net_update(&model));\n"
     "    }\n"
-    "    net_predict(&model, IN(0), p);\n"
+    "#ifdef NET_START\n"
+    "    static net_real h0[NET_START];\n"
+    "    for (int i = 0; i < NET_START; i++) { h0[i] = (net_real)i / NET_START; }\n"
+    "    net_start(&model, h0);\n"
+    "    for (int i = 0; i < NET_START; i++) { /* the rows are there, in the order of the states */\n"
+    "        const int state = i / (NET_BATCH * NET_HIDDEN), row = i / NET_HIDDEN % NET_BATCH;\n"
+    "        const bptt_tensor *const s = &net_model.states[state];\n"
+    "        const net_real *const at = (const net_real *)(const void *)((const char *)&model + net_model.state);\n"
+    "        if (at[s->offset + (size_t)row * s->stride + (size_t)(i % NET_HIDDEN)] < h0[i]) { return 2; }\n"
+    "        if (at[s->offset + (size_t)row * s->stride + (size_t)(i % NET_HIDDEN)] > h0[i]) { return 2; }\n"
+    "    }\n"
+    "#endif\n"
+    "    net_predict(&model, IN(0) RESET(0), p);\n"
     "    for (int i = 0; i < NET_BATCH * WIDTH; i++) { sum += (double)p[i]; }\n"
     "    printf(\" %.12g %.12g\\n\", (double)p[NET_BATCH * WIDTH - 1], sum);\n"
     "#ifdef NET_TARGETS\n"
@@ -549,7 +577,8 @@ START_TEST(test_every_width_computes_the_same)
     static const char *const dtypes[] = {"f32", "f64"};
     static const char *const data[] = {"vocab = 45", "inputs = 3, outputs = 19, output_activation = 'sigmoid'",
                                        "inputs = 3, outputs = 19, loss = 'binary_cross_entropy', loss_at = {2, 3, 7}",
-                                       "vocab = 45, embedding = 37, tie = true, smoothing = 0.1"};
+                                       "vocab = 45, embedding = 37, tie = true, smoothing = 0.1",
+                                       "vocab = 45, h0 = 'learned', resets = true, layers = 2, dropout = 0.25"};
     static const struct {
         const char *flags, *source;
         int simd; /* what the CPU must have */
@@ -642,7 +671,8 @@ START_TEST(test_symbols)
                 publics += type == 'T' || type == 'R';
             }
             const unsigned rate = strstr(models[i], "schedule") != NULL, observe = strstr(models[i], "plateau") != NULL;
-            ck_assert_uint_eq(publics, 9 + rate + observe); /* eight functions, the descriptor; what a schedule adds */
+            const unsigned start = strstr(models[i], "given") != NULL;
+            ck_assert_uint_eq(publics, 9 + rate + observe + start); /* eight functions, the descriptor; what a schedule adds */
         }
     }
 }

@@ -372,6 +372,34 @@ START_TEST(tokens_and_reals)
 }
 END_TEST
 
+/* Documents start at the first step of each stream and behind a separator, also where a stream was resumed. */
+START_TEST(document_starts)
+{
+    static const uint32_t tokens[] = {1, 2, 0, 1, 0, 2, 1, 0, 2, 1}; /* predictions of two streams: 0 .. 3 and 4 .. 8 */
+    bptt_spec spec = interpret_spec(1, 3, 3, 2, 2);
+    bptt_data data = {.tokens = (uint32_t *)(uintptr_t)tokens, .count = 10};
+    static const char *const expected[] = {"1101", "00", "1001"}; /* [step][stream]; the last step is of stream 1 alone */
+    spec.resets = true;
+    spec.separator = 0 + 1;
+    bptt_feed feed;
+    for (size_t from = 0; from < 3; from += 2) {
+        ck_assert_int_eq(bptt_feed_open(&feed, &spec, &data, "text", &error), BPTT_OK);
+        feed.stream.position = from == 0 ? 0 : 3;
+        for (size_t c = from; bptt_feed_next(&feed); c++) {
+            for (size_t i = 0; expected[c][i] != '\0'; i++) {
+                ck_assert_msg(feed.rows.reset[i] == (expected[c][i] == '1'), "chunk %zu, row %zu: %d", c, i, feed.rows.reset[i]);
+            }
+        }
+        bptt_feed_close(&feed);
+    }
+    spec.h0 = BPTT_H0_GIVEN;
+    ck_assert_int_eq(bptt_feed_open(&feed, &spec, &data, "text", &error), BPTT_FAILED);
+    ck_assert_str_eq(error.text,
+                     "net.lua: h0 = \"given\" is for callers of the emitted code, by net_start; a file of data has none; "
+                     "expected \"zero\" or \"learned\"");
+}
+END_TEST
+
 /* Without targets the next row's first inputs are wanted. */
 START_TEST(forecast)
 {
@@ -454,6 +482,7 @@ int main(void)
     tcase_add_loop_test(feeds, data_refused, 0, (int)COUNT(bad_data));
     tcase_add_test(feeds, streams);
     tcase_add_test(feeds, tokens_and_reals);
+    tcase_add_test(feeds, document_starts);
     tcase_add_test(feeds, forecast);
     tcase_add_test(feeds, sequences);
     tcase_add_test(feeds, split);

@@ -241,7 +241,8 @@ END_TEST
 
 #define ALL_FIELDS                                                                                                               \
     "name, cell, activation, hidden, layers, vocab, inputs, embedding, outputs, T, K, batch, dtype, loss, output_activation, "   \
-    "loss_at, tie, smoothing, reduction, carry, optimizer, schedule, update, accumulate, clip, init, init_recurrent, "           \
+    "loss_at, tie, smoothing, reduction, carry, h0, resets, separator, dropout, optimizer, schedule, update, accumulate, clip, " \
+    "init, init_recurrent, "                                                                                                     \
     "forget_bias, seed, unroll, simd, threads"
 #define SIZES      "an integer from 1 to 65536, or a list of up to 8, one a layer"
 #define INITS      "{uniform = number}, {normal = number}, {xavier = number}, {orthogonal = number} or {identity = number}"
