@@ -38,7 +38,7 @@ static void describe_product(const bptt_plan *plan, const bptt_action *action, b
     bptt_tile tiles[BPTT_MAX_TILES];
     *product = (bptt_product){.rows = bptt_product_rows(plan, action), .cols = action->cols, .depth = action->depth};
     (void)snprintf(product->name, sizeof product->name, "%s", action->name);
-    const int64_t chunk = plan->spec->K * plan->spec->batch;
+    const int64_t chunk = plan->window * plan->spec->batch;
     if (product->depth < 0) { product->depth = bptt_call_rows(plan, action); }
     product->flop = action->flop * (double)chunk;
     product->tile_count = bptt_plan_tiles(plan, action, tiles, BPTT_MAX_TILES);

@@ -29,6 +29,7 @@ static void count_struct(bptt_plan *plan)
     add_part(counts, "turned weights", plan->turned_size * real);
     add_part(counts, "states and activations", kept * real);
     add_part(counts, "blocks", (plan->work_size - kept) * real);
+    add_part(counts, "tokens", (size_t)plan->tokens * sizeof(uint32_t));
     add_part(counts, "progress", (size_t)plan->progress * sizeof(double));
 }
 
@@ -79,11 +80,20 @@ static double share_with_loss(const bptt_spec *spec)
     return (double)steps / (double)spec->T;
 }
 
+/* Steps of a chunk that an action is done for: in a full window, and at every lag. */
+static double steps_of(const bptt_plan *plan, const bptt_action *action)
+{
+    const bool back = action->region == BPTT_REGION_BACK || action->region == BPTT_REGION_TAIL;
+    const double lags = back && plan->spec->truncation == BPTT_TRUNCATION_UNIFORM ? (double)plan->spec->K : 1;
+    const double share = action->region == BPTT_REGION_HEAD ? share_with_loss(plan->spec) : 1;
+    const double steps = share * (double)(back ? plan->window : plan->steps);
+    return lags * (steps - (lags - 1) / 2) - (action->into_previous ? lags : 0);
+}
+
 static void count_action(bptt_plan *plan, const bptt_action *action)
 {
     bptt_ref places[3 + 3 * BPTT_MAX_ELEMENTS];
-    const double share = action->region == BPTT_REGION_HEAD ? share_with_loss(plan->spec) : 1;
-    const double steps = share * (double)plan->spec->K - (action->into_previous ? 1 : 0);
+    const double steps = steps_of(plan, action);
     const double all = steps * (double)plan->spec->batch, rows = (double)bptt_call_rows(plan, action);
     const int count = places_of(action, places);
     double reals = parameter_reals(plan, action, rows);
@@ -102,7 +112,7 @@ static void count_action(bptt_plan *plan, const bptt_action *action)
 /* Reals of parameters that an update leaves alone: rows of tokens that cannot all occur in one chunk. */
 static double skipped_reals(const bptt_plan *plan)
 {
-    const double tokens = (double)plan->spec->K * (double)plan->spec->batch;
+    const double tokens = (double)plan->window * (double)plan->spec->batch;
     double reals = 0;
     for (int p = 0; p < plan->graph->param_count; p++) {
         const bptt_tensor_plan *tensor = &plan->params[p];

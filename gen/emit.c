@@ -74,7 +74,7 @@ static void push_tile(lua_State *L, const bptt_tile *tile)
     lua_setfield(L, -2, "tile");
 }
 
-static void push_action(lua_State *L, const bptt_action *action)
+static void push_action(lua_State *L, const bptt_plan *plan, const bptt_action *action)
 {
     static const char *const fills[] = {"zero", "bias", "add"};
     static const char *const cuts[] = {"none", "streams", "rows", "tensor"};
@@ -92,6 +92,8 @@ static void push_action(lua_State *L, const bptt_action *action)
     set_string(L, "note", action->note);
     set_boolean(L, "forward", action->forward);
     set_boolean(L, "into_previous", action->into_previous);
+    set_boolean(L, "later", action->later);
+    set_boolean(L, "in_time", action->cut == BPTT_CUT_STREAMS || bptt_in_time(plan, action));
     set_boolean(L, "turned", action->turned);
     set_boolean(L, "alternates", action->alternates);
     set_integer(L, "param", action->param + 1);
@@ -158,6 +160,13 @@ static void push_params(lua_State *L, const bptt_plan *plan)
     lua_setfield(L, -2, "params");
 }
 
+static bool is_host(const bptt_plan *plan, int slot)
+{
+    bool found = false;
+    for (int s = 0; s < plan->slot_count; s++) { found = found || plan->slots[s].host == slot; }
+    return found;
+}
+
 static void push_slots(lua_State *L, const bptt_plan *plan)
 {
     static const char *const kinds[] = {"state", "chunk", "block", "step"};
@@ -168,6 +177,9 @@ static void push_slots(lua_State *L, const bptt_plan *plan)
         set_string(L, "name", slot->name);
         set_string(L, "later", slot->later);
         set_string(L, "kind", kinds[slot->kind]);
+        set_boolean(L, "kept", slot->kept && slot->host < 0);
+        set_boolean(L, "carried", slot->kept && !is_host(plan, s)); /* columns by themselves: their padding is not a model's */
+        set_boolean(L, "fed", slot->fed);
         set_integer(L, "rows", bptt_slot_row_count(plan, slot));
         set_integer(L, "cols", slot->cols);
         set_integer(L, "stride", slot->stride);
@@ -246,6 +258,8 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     lua_setfield(L, -2, "alphabet");
     set_integer(L, "T", spec->T);
     set_integer(L, "K", spec->K);
+    set_string(L, "truncation", bptt_spec_word("truncation", (int)spec->truncation));
+    set_integer(L, "stride", spec->stride);
     set_integer(L, "batch", spec->batch);
     set_boolean(L, "carry", spec->carry);
     set_string(L, "update", bptt_spec_word("update", (int)spec->update));
@@ -306,6 +320,9 @@ static int fill(lua_State *L)
     set_integer(L, "simd", plan->simd);
     set_integer(L, "lanes", plan->lanes);
     set_integer(L, "chunks", plan->chunks);
+    set_integer(L, "chunk_steps", plan->steps);
+    set_integer(L, "token_slot", plan->token_slot + 1);
+    set_integer(L, "token_count", plan->tokens);
     set_integer(L, "rest", plan->rest);
     set_integer(L, "block", plan->block);
     set_integer(L, "threads", plan->threads);
@@ -319,7 +336,7 @@ static int fill(lua_State *L)
     set_boolean(L, "tuned", plan->spec->tuning != NULL);
     lua_newtable(L);
     for (int a = 0; a < plan->action_count; a++) {
-        push_action(L, &plan->actions[a]);
+        push_action(L, plan, &plan->actions[a]);
         lua_rawseti(L, -2, a + 1);
     }
     lua_setfield(L, -2, "actions");

@@ -43,7 +43,7 @@ typedef struct bptt_field {
 
 /* Ended by a row whose name is NULL; a field stands after those that its default names. */
 extern const bptt_field bptt_fields[];
-enum { BPTT_FIELD_COUNT = 36 };
+enum { BPTT_FIELD_COUNT = 38 };
 
 /* A BPTT_KIND_TOKEN that is a character, until it is an id: this and its byte. */
 static const int64_t BPTT_CHARACTERS = (int64_t)1 << 32;

@@ -23,6 +23,7 @@ typedef struct facts {
     int root;           /* accumulator that it is a term of, else -1 */
     int into;           /* it shares the slot of this later node, else -1 */
     state_set outgoing; /* it is the outgoing carry of these */
+    bool linear;        /* an adjoint: linear in those of the losses and of the step after */
     int slot;           /* -1 */
     int shift;
 } facts;
@@ -98,7 +99,9 @@ static void find_dependences(lowering *l)
         for (int i = 0; i < 2; i++) {
             if (operands[i] < 0 || is_adjoint(l, operands[i]) != is_adjoint(l, n)) { continue; }
             l->of[n].from |= l->of[operands[i]].from;
+            l->of[n].linear = l->of[n].linear || l->of[operands[i]].linear;
         }
+        if (node->op == BPTT_OP_CARRY || (is_loss(l, n) && is_adjoint(l, n))) { l->of[n].linear = true; }
     }
     for (int s = 0; s < g->state_count; s++) {
         l->of[g->states[s].next].feeds |= (state_set)1 << s;
@@ -169,12 +172,30 @@ static bool reaches_level(const lowering *l, state_set set, int level)
     return false;
 }
 
+/* What adjoints are multiplied with belongs to the step itself, where HEAD does not run over all steps that BACK runs over: where
+ * steps have no loss, and where it has the rows of one block alone. */
+static bool is_early_factor(const lowering *l, int n)
+{
+    const bptt_spec *spec = l->plan->spec;
+    return is_adjoint(l, n) && !l->of[n].linear &&
+           (spec->truncation != BPTT_TRUNCATION_CHUNK || spec->loss_at.kind != BPTT_STEPS_ALL);
+}
+
+/* Where all operands are there. */
+static int phase_behind(const lowering *l, int n)
+{
+    const int a = node_at(l, n)->a, b = node_at(l, n)->b;
+    const int first = a >= 0 ? l->of[a].phase : 0, second = b >= 0 ? l->of[b].phase : 0;
+    return first > second ? first : second;
+}
+
 /* Hoist: the phase of a node. */
 static int phase_of(const lowering *l, int n)
 {
     const facts *f = &l->of[n];
     const bptt_plan *plan = l->plan;
     const int head = bptt_phase(plan, BPTT_REGION_HEAD, 0);
+    if (is_early_factor(l, n)) { return phase_behind(l, n); }
     if (is_adjoint(l, n)) {
         if (f->from == 0) { return head; }
         const int level = lowest_level(l, f->from);
@@ -229,6 +250,12 @@ static bool has_value(const lowering *l, int n)
     return l->of[n].root < 0 || l->of[n].root == n; /* a term lives in its accumulator alone */
 }
 
+/* Is the operand a factor that is read again, at other lags or in later chunks, while the result is not? */
+static bool outlives(const lowering *l, int n, int operand)
+{
+    return l->plan->spec->truncation != BPTT_TRUNCATION_CHUNK && l->of[n].linear && !l->of[operand].linear;
+}
+
 /* Element-wise results overwrite an operand that nobody else reads; so does the gradient that a loss hands back. */
 static void share_slots(lowering *l)
 {
@@ -239,6 +266,7 @@ static void share_slots(lowering *l)
         const int operands[2] = {node->a, node->b};
         for (int i = 0; i < 2; i++) {
             if (operands[i] < 0 || l->of[operands[i]].uses != 1 || !has_value(l, operands[i])) { continue; }
+            if (outlives(l, n, operands[i])) { continue; }
             const bptt_op op = node_at(l, operands[i])->op;
             if (op == BPTT_OP_STATE || op == BPTT_OP_INPUT_REAL || l->of[operands[i]].outgoing) { continue; }
             l->of[operands[i]].into = n;
@@ -294,11 +322,12 @@ static bool is_direct_carry(const lowering *l, int n)
     return true;
 }
 
-/* Where the carry of state s lies: step t reads its row block t, step t + 1 has added to it. */
+/* Where the carry of state s lies: step t reads its row block t, step t + 1 has added to it; uniform: to its twin. */
 static bptt_ref home_of_carry(const lowering *l, int s, int shift)
 {
-    int home = l->of[l->graph->states[s].carry].root;
-    return (bptt_ref){BPTT_REF_SLOT, l->of[home].slot, l->of[home].shift + shift};
+    const int home = l->of[l->graph->states[s].carry].root, slot = l->of[home].slot;
+    const bool twin = shift < 0 && l->plan->next[slot] > 0;
+    return (bptt_ref){BPTT_REF_SLOT, twin ? l->plan->next[slot] : slot, l->of[home].shift + shift};
 }
 
 static void link_carries(lowering *l)
@@ -310,6 +339,24 @@ static void link_carries(lowering *l)
         l->of[n].slot = to.index;
         l->of[n].shift = to.shift;
     }
+}
+
+/* Uniform: while a lag reads its carries, those of the next lag gather elsewhere. */
+static bptt_status give_twins(lowering *l)
+{
+    bptt_plan *plan = l->plan;
+    for (int s = 0; s < l->graph->state_count && plan->spec->truncation == BPTT_TRUNCATION_UNIFORM; s++) {
+        const int home = l->of[l->graph->states[s].carry].root, slot = l->of[home].slot;
+        if (plan->next[slot] > 0) { continue; }
+        const int twin = add_slot(l, home);
+        if (twin < 0) { return BPTT_FAILED; }
+        char name[BPTT_SYMBOL_MAX];
+        memcpy(name, plan->slots[slot].name, sizeof name);
+        (void)snprintf(plan->slots[twin].name, sizeof name, "next_%.20s", name);
+        plan->slots[twin].linear = true;
+        plan->next[slot] = twin;
+    }
+    return BPTT_OK;
 }
 
 /* A slot is called after the value that comes first; a state's keeps its name. */
@@ -335,7 +382,11 @@ static bptt_status give_slots(lowering *l)
             if (f->slot < 0) { status = BPTT_FAILED; }
         }
     }
+    if (status == BPTT_OK) { status = give_twins(l); }
     if (status == BPTT_OK) { link_carries(l); }
+    for (int n = 0; n < l->graph->count && status == BPTT_OK; n++) {
+        if (l->of[n].slot >= 0 && l->of[n].linear) { l->plan->slots[l->of[n].slot].linear = true; }
+    }
     return status;
 }
 
@@ -347,6 +398,12 @@ static bptt_ref ref_of(const lowering *l, int n)
     return (bptt_ref){BPTT_REF_SLOT, l->of[n].slot, l->of[n].shift};
 }
 
+/* Part of a pass without gradients: the forward step; where blocks overlap, all that later ones read of it. */
+static bool is_forward(const lowering *l, int n)
+{
+    return !is_adjoint(l, n) || is_early_factor(l, n);
+}
+
 static bptt_action *add_action(lowering *l, bptt_action_kind kind, int phase, int n)
 {
     bptt_plan *plan = l->plan;
@@ -355,7 +412,7 @@ static bptt_action *add_action(lowering *l, bptt_action_kind kind, int phase, in
         return NULL;
     }
     bptt_action *action = &plan->actions[plan->action_count++];
-    *action = (bptt_action){.kind = kind, .forward = !is_adjoint(l, n), .param = -1, .bias = -1};
+    *action = (bptt_action){.kind = kind, .forward = is_forward(l, n), .param = -1, .bias = -1};
     action->region = bptt_phase_region(plan, phase);
     action->level = bptt_phase_level(plan, phase);
     return action;
@@ -407,7 +464,7 @@ static bptt_status lower_element(lowering *l, int phase, int n, bool previous, b
     bptt_plan *plan = l->plan;
     bptt_action *last = plan->action_count > 0 ? &plan->actions[plan->action_count - 1] : NULL;
     if (last == NULL || last->kind != BPTT_CHAIN || bptt_phase(plan, last->region, last->level) != phase ||
-        last->into_previous != previous || last->forward != !is_adjoint(l, n) || last->cols != node_at(l, n)->rows ||
+        last->into_previous != previous || last->forward != is_forward(l, n) || last->cols != node_at(l, n)->rows ||
         last->element_count == BPTT_MAX_ELEMENTS) {
         last = add_action(l, BPTT_CHAIN, phase, n);
         if (last == NULL) { return BPTT_FAILED; }
@@ -511,10 +568,11 @@ static bool is_early_carry(const lowering *l, int s)
 /* The carries' slots start at zero where nothing else is written first: at the end of `phase`, the one before their level's. */
 static bptt_status zero_carries(lowering *l, int phase)
 {
+    const bool uniform = l->plan->spec->truncation == BPTT_TRUNCATION_UNIFORM; /* a lag begins with carries, whatever the level */
     for (int s = 0; s < l->graph->state_count; s++) {
         const int carry = l->graph->states[s].carry, home = l->of[carry].root;
         const bool last = bptt_phase(l->plan, BPTT_REGION_BACK, l->level[s]) == phase + 1;
-        const bool early = phase == bptt_phase(l->plan, BPTT_REGION_HEAD, 0) && is_early_carry(l, s);
+        const bool early = phase == bptt_phase(l->plan, BPTT_REGION_HEAD, 0) && (uniform || is_early_carry(l, s));
         if (l->written[l->of[home].slot] || (!last && !early)) { continue; } /* another term came first, or will */
         bptt_action *action = add_action(l, BPTT_ZERO, phase, carry);
         if (action == NULL) { return BPTT_FAILED; }

@@ -21,9 +21,9 @@ int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot)
     const bptt_spec *spec = plan->spec;
     switch (slot->kind) {
     case BPTT_ROWS_STATE:
-        return (spec->K + 1) * spec->batch;
+        return (plan->window + 1) * spec->batch;
     case BPTT_ROWS_CHUNK:
-        return spec->K * spec->batch;
+        return plan->window * spec->batch;
     case BPTT_ROWS_BLOCK:
         return plan->block;
     default:
@@ -121,7 +121,7 @@ typedef struct usage {
     bool shifted;    /* some step touches another step's rows */
 } usage;
 
-_Static_assert(4 * BPTT_MAX_LEVELS + 1 < 64, "a bit for every phase");
+_Static_assert(4 * BPTT_MAX_LEVELS + 2 < 64, "a bit for every phase");
 
 static void touch(usage *of, const bptt_ref *ref, int phase)
 {
@@ -169,16 +169,17 @@ static void choose_rows(const bptt_plan *plan, bptt_slot *slot, const usage *of)
     for (int p = 0; p < phases; p++) {
         if ((of->phases >> p & 1u) != 0) { slot->last = p; }
     }
-    if (slot->kind == BPTT_ROWS_STATE) { /* lives from chunk to chunk */
+    if (slot->kind == BPTT_ROWS_STATE || slot->kept) { /* lives from chunk to chunk */
         slot->first = 0;
         slot->last = phases - 1;
         return;
     }
+    const bool uniform = plan->spec->truncation == BPTT_TRUNCATION_UNIFORM;
     const bptt_region region = bptt_phase_region(plan, slot->first);
-    const bool single = slot->first == slot->last && !of->shifted;
-    slot->kind = single && region == BPTT_REGION_HEAD                                   ? BPTT_ROWS_BLOCK
-                 : single && (region == BPTT_REGION_STEP || region == BPTT_REGION_BACK) ? BPTT_ROWS_STEP
-                                                                                        : BPTT_ROWS_CHUNK;
+    const bool single = slot->first == slot->last && !of->shifted && !slot->kept;
+    slot->kind = single && region == BPTT_REGION_HEAD                                                 ? BPTT_ROWS_BLOCK
+                 : single && (region == BPTT_REGION_STEP || (region == BPTT_REGION_BACK && !uniform)) ? BPTT_ROWS_STEP
+                                                                                                      : BPTT_ROWS_CHUNK;
 }
 
 /* As many blocks as blocks of `most` rows make, but all of a size, so that every part has the same to do in the last one. */
@@ -194,7 +195,7 @@ static int64_t choose_block(const bptt_plan *plan)
 {
     enum { CACHE_BYTES = 65536, ROWS_AT_LEAST = 64, MULTIPLE = 16, SHARE_OF_WEIGHTS = 4 };
     const int64_t weights = (int64_t)plan->block_size * plan->real_size;
-    const int64_t rows = plan->spec->K * plan->spec->batch;
+    const int64_t rows = plan->steps * plan->spec->batch;
     int64_t widest = 1;
     for (int s = 0; s < plan->slot_count; s++) {
         if (plan->slots[s].kind == BPTT_ROWS_BLOCK && plan->slots[s].stride > widest) { widest = plan->slots[s].stride; }
@@ -207,18 +208,23 @@ static int64_t choose_block(const bptt_plan *plan)
     return block < rows && plan->unroll != BPTT_UNROLL_FULL ? block : rows;
 }
 
-/* Parts of the work do not wait for each other on the way to HEAD, nor after it. */
+/* Parts of the work do not wait for each other on the way to HEAD, nor after it; and what follows it runs once a lag. */
+static bool mixes(const bptt_plan *plan)
+{
+    return plan->threads > 1 || plan->spec->truncation == BPTT_TRUNCATION_UNIFORM;
+}
+
 static int begins(const bptt_plan *plan, const bptt_slot *slot)
 {
     const int head = bptt_phase(plan, BPTT_REGION_HEAD, 0);
-    if (plan->threads == 1 || slot->first == head) { return slot->first; }
+    if (!mixes(plan) || slot->first == head) { return slot->first; }
     return slot->first < head ? 0 : head + 1;
 }
 
 static int ends(const bptt_plan *plan, const bptt_slot *slot)
 {
     const int head = bptt_phase(plan, BPTT_REGION_HEAD, 0);
-    if (plan->threads == 1 || slot->last == head) { return slot->last; }
+    if (!mixes(plan) || slot->last == head) { return slot->last; }
     return slot->last < head ? head - 1 : bptt_phase_count(plan) - 1;
 }
 
@@ -266,8 +272,8 @@ static void round_struct(bptt_plan *plan)
 
 static bool fits(const bptt_plan *plan, size_t memory_limit, double *bytes)
 {
-    const double blocks = 2.0 + plan->moments;
-    *bytes = (blocks * (double)plan->block_size + (double)plan->turned_size + (double)plan->work_size) * plan->real_size;
+    const double blocks = 2.0 + plan->moments, tokens = (double)plan->tokens * sizeof(uint32_t);
+    *bytes = (blocks * (double)plan->block_size + (double)plan->turned_size + (double)plan->work_size) * plan->real_size + tokens;
     return *bytes <= (double)memory_limit && *bytes < MOST;
 }
 
@@ -276,7 +282,7 @@ static void place_slots(bptt_plan *plan, const usage *of)
 {
     for (int s = 0; s < plan->slot_count; s++) {
         bptt_slot *slot = &plan->slots[s];
-        slot->size = of[s].phases == 0 ? 0 : area(bptt_slot_row_count(plan, slot), slot->stride);
+        slot->size = of[s].phases == 0 && !slot->kept ? 0 : area(bptt_slot_row_count(plan, slot), slot->stride);
         if (slot->host < 0) { place_slot(plan, s); }
     }
     for (int s = 0; s < plan->slot_count; s++) {

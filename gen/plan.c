@@ -10,13 +10,13 @@ enum { UNROLL_STEPS_AT_MOST = 512 }; /* auto: beyond that straight-line code is 
 
 const char *bptt_region_name(bptt_region region)
 {
-    static const char *const names[] = {"input", "step", "head", "back", "tail"};
+    static const char *const names[] = {"input", "step", "head", "back", "tail", "sum"};
     return names[region];
 }
 
 int bptt_phase_count(const bptt_plan *plan)
 {
-    return 4 * plan->levels + 1;
+    return 4 * plan->levels + 1 + (plan->spec->truncation == BPTT_TRUNCATION_UNIFORM ? 1 : 0);
 }
 
 int bptt_phase(const bptt_plan *plan, bptt_region region, int level)
@@ -28,6 +28,8 @@ int bptt_phase(const bptt_plan *plan, bptt_region region, int level)
         return 2 * level + (region == BPTT_REGION_STEP);
     case BPTT_REGION_HEAD:
         return head;
+    case BPTT_REGION_SUM:
+        return 2 * head + 1;
     default:
         return head + 1 + 2 * (plan->levels - 1 - level) + (region == BPTT_REGION_TAIL);
     }
@@ -37,6 +39,7 @@ bptt_region bptt_phase_region(const bptt_plan *plan, int phase)
 {
     const int head = 2 * plan->levels;
     if (phase == head) { return BPTT_REGION_HEAD; }
+    if (phase > 2 * head) { return BPTT_REGION_SUM; }
     if (phase < head) { return phase % 2 == 0 ? BPTT_REGION_INPUT : BPTT_REGION_STEP; }
     return (phase - head) % 2 == 1 ? BPTT_REGION_BACK : BPTT_REGION_TAIL;
 }
@@ -44,7 +47,7 @@ bptt_region bptt_phase_region(const bptt_plan *plan, int phase)
 int bptt_phase_level(const bptt_plan *plan, int phase)
 {
     const int head = 2 * plan->levels;
-    return phase == head ? 0 : phase < head ? phase / 2 : plan->levels - 1 - (phase - head - 1) / 2;
+    return phase == head || phase > 2 * head ? 0 : phase < head ? phase / 2 : plan->levels - 1 - (phase - head - 1) / 2;
 }
 
 const char *bptt_action_name(bptt_action_kind kind)
@@ -80,7 +83,7 @@ int bptt_progress_count(const bptt_spec *spec)
 
 bool bptt_accumulates(const bptt_spec *spec)
 {
-    return spec->accumulate > 1 || (spec->update == BPTT_UPDATE_SEQUENCE && spec->K < spec->T);
+    return spec->accumulate > 1 || (spec->update == BPTT_UPDATE_SEQUENCE && bptt_spec_chunk(spec) < spec->T);
 }
 
 static void place_progress(bptt_plan *plan)
@@ -96,22 +99,28 @@ int64_t bptt_plan_share(const bptt_plan *plan, int64_t n)
     return (n + plan->threads - 1) / plan->threads;
 }
 
-static bool sums_over_rows(const bptt_action *action)
+bool bptt_sums_over_rows(const bptt_action *action)
 {
     return action->kind == BPTT_GRADIENT || action->kind == BPTT_SCATTER || action->kind == BPTT_COLUMN_SUM;
 }
 
+bool bptt_in_time(const bptt_plan *plan, const bptt_action *action)
+{
+    const bool back = action->region == BPTT_REGION_BACK && plan->spec->truncation != BPTT_TRUNCATION_UNIFORM;
+    return action->region == BPTT_REGION_STEP || back;
+}
+
 int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action)
 {
-    const int64_t step = plan->spec->batch, chunk = plan->spec->K * step;
+    const int64_t step = plan->spec->batch;
+    if (bptt_in_time(plan, action)) { return step; }
     switch (action->region) {
-    case BPTT_REGION_STEP:
-    case BPTT_REGION_BACK:
-        return step;
+    case BPTT_REGION_INPUT:
+        return plan->threads > 1 ? step : plan->steps * step; /* a part has its own streams alone, so it goes step by step */
     case BPTT_REGION_HEAD:
         return plan->block;
-    default: /* a part has its own streams alone, so it goes step by step */
-        return plan->threads > 1 && !sums_over_rows(action) ? step : chunk;
+    default:
+        return plan->threads > 1 && !bptt_sums_over_rows(action) ? step : plan->window * step;
     }
 }
 
@@ -119,7 +128,7 @@ int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action)
 static void accumulate(bptt_plan *plan)
 {
     for (int a = 0; a < plan->action_count && plan->accumulates; a++) {
-        if (sums_over_rows(&plan->actions[a])) { plan->actions[a].fill = BPTT_FILL_ADD; }
+        if (bptt_sums_over_rows(&plan->actions[a])) { plan->actions[a].fill = BPTT_FILL_ADD; }
     }
 }
 
@@ -128,7 +137,7 @@ static void cut(bptt_plan *plan)
 {
     for (int a = 0; a < plan->action_count && plan->threads > 1; a++) {
         bptt_action *action = &plan->actions[a];
-        action->cut = sums_over_rows(action)               ? BPTT_CUT_TENSOR
+        action->cut = bptt_sums_over_rows(action)          ? BPTT_CUT_TENSOR
                       : action->region == BPTT_REGION_HEAD ? BPTT_CUT_ROWS
                                                            : BPTT_CUT_STREAMS;
         action->unit = action->kind == BPTT_GRADIENT ? action->tile.rows : plan->lanes;
@@ -146,11 +155,13 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
     plan->simd = spec->simd > 0 ? (int)spec->simd : simd;
     plan->lanes = 4 * plan->simd / plan->real_size;
     if (plan->lanes < 1) { plan->lanes = 1; }
-    plan->chunks = (spec->T + spec->K - 1) / spec->K;
-    plan->rest = spec->T % spec->K;
-    plan->unroll = spec->unroll != BPTT_UNROLL_AUTO               ? spec->unroll
-                   : spec->K + plan->rest <= UNROLL_STEPS_AT_MOST ? BPTT_UNROLL_TIME
-                                                                  : BPTT_UNROLL_NONE;
+    plan->steps = bptt_spec_chunk(spec);
+    plan->window = spec->truncation == BPTT_TRUNCATION_BLOCK ? spec->K : plan->steps;
+    plan->chunks = (spec->T + plan->steps - 1) / plan->steps;
+    plan->rest = spec->T % plan->steps;
+    plan->unroll = spec->unroll != BPTT_UNROLL_AUTO                   ? spec->unroll
+                   : plan->steps + plan->rest <= UNROLL_STEPS_AT_MOST ? BPTT_UNROLL_TIME
+                                                                      : BPTT_UNROLL_NONE;
     plan->threads = spec->threads > 1 ? (int)spec->threads : 1;
     plan->line = 64 / plan->real_size > plan->lanes ? 64 / plan->real_size : plan->lanes;
     plan->moments = moments_of(spec);
@@ -159,8 +170,11 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
     bptt_status status = bptt_plan_lower(plan, error);
     if (status == BPTT_OK) { status = bptt_plan_stack(plan, error); }
     if (status == BPTT_OK) {
-        accumulate(plan);
         bptt_plan_fuse(plan);
+        status = bptt_plan_truncate(plan, error);
+    }
+    if (status == BPTT_OK) {
+        accumulate(plan);
         status = bptt_plan_clear(plan, error);
     }
     if (status == BPTT_OK) { status = bptt_plan_place(plan, memory_limit, error); }
@@ -230,7 +244,7 @@ void bptt_plan_print(const bptt_plan *plan, FILE *out)
     const bptt_spec *spec = plan->spec;
     fprintf(out, "plan: H %lld V %lld T %lld K %lld B %lld, %lld chunks, last of %lld steps, unroll %s, vectors of %d reals\n",
             (long long)spec->hidden, (long long)spec->vocab, (long long)spec->T, (long long)spec->K, (long long)spec->batch,
-            (long long)plan->chunks, (long long)(plan->rest > 0 ? plan->rest : spec->K),
+            (long long)plan->chunks, (long long)(plan->rest > 0 ? plan->rest : plan->steps),
             bptt_spec_word("unroll", (int)plan->unroll), plan->lanes);
     if (plan->threads > 1) {
         fprintf(out,

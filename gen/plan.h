@@ -5,6 +5,7 @@
  *   stack           stack.c    which products become one
  *   accumulate      plan.c     whether gradients are added to those of the chunks before
  *   fuse            fuse.c     which values of a chain need no memory
+ *   truncate        truncate.c what outlives a chunk, where adjoints begin, which gradients wait for all lags
  *   clear           clear.c    which chains' results need their padding cleared
  *   place           place.c    which slot holds a value, in which rows, where
  *   tile            tile.c     register tiles of every product
@@ -20,6 +21,15 @@
  * States that depend on each other have one level, and depend otherwise on lower levels alone: a layer of cells is a level.  A level
  * runs over all steps before the next one begins: INPUT 0, STEP 0, INPUT 1, STEP 1, ..., HEAD, ..., BACK 1, TAIL 1, BACK 0, TAIL 0.
  * A place in that order is a phase.
+ *
+ * Truncation.  A gradient keeps the pairs of a loss at step s and a state or parameter at step t <= s with
+ *   chunk     s and t in one chunk of K steps
+ *   block     end of s' block - K < t; blocks of `stride` steps are the chunks, and what BACK and TAIL read of the last K steps (the
+ *             window) stays from chunk to chunk: INPUT, STEP and HEAD work on the window's last rows, BACK and TAIL on all that are
+ *             filled, with nothing from HEAD in the older ones
+ *   uniform   s - t < K; the chunk is the sequence.  BACK and TAIL run once a lag, 0 .. K - 1, over all rows at once: row t holds the
+ *             adjoint of the loss at t + lag, and lag + 1 of step t - 1 begins with what step t hands on, so that K adjoints of a
+ *             step share the recurrent matrices in one product.  SUM: gradients, from the adjoints summed over lags.
  */
 #ifndef BPTT_PLAN_H
 #define BPTT_PLAN_H
@@ -29,12 +39,19 @@
 
 enum { BPTT_MAX_SLOTS = 384, BPTT_MAX_ACTIONS = 768, BPTT_MAX_ELEMENTS = 32, BPTT_MAX_LEVELS = 15 };
 
-typedef enum { BPTT_REGION_INPUT, BPTT_REGION_STEP, BPTT_REGION_HEAD, BPTT_REGION_BACK, BPTT_REGION_TAIL } bptt_region;
+typedef enum {
+    BPTT_REGION_INPUT,
+    BPTT_REGION_STEP,
+    BPTT_REGION_HEAD,
+    BPTT_REGION_BACK,
+    BPTT_REGION_TAIL,
+    BPTT_REGION_SUM,
+} bptt_region;
 
 /* How many rows a slot has. */
 typedef enum {
-    BPTT_ROWS_STATE, /* (K + 1) B: row block 0 is the carried state */
-    BPTT_ROWS_CHUNK, /* K B */
+    BPTT_ROWS_STATE, /* (window + 1) B: row block 0 is the carried state, the last one where chunks are blocks */
+    BPTT_ROWS_CHUNK, /* window B */
     BPTT_ROWS_BLOCK, /* one block of HEAD */
     BPTT_ROWS_STEP,  /* B: dead when the step is over */
 } bptt_slot_rows;
@@ -47,6 +64,9 @@ typedef struct bptt_slot {
     size_t size, offset;  /* reals, in the workspace */
     int host;             /* it is columns of this slot, from `column` on; -1: it stands alone */
     int64_t column;
+    bool linear;     /* holds adjoints: linear in those of the losses and of the step after */
+    bool kept;       /* block: for the chunks to come */
+    bool fed;        /* HEAD writes it for BACK or TAIL: elsewhere than in HEAD's rows, and at later lags, it is 0 */
     int first, last; /* phases */
 } bptt_slot;
 
@@ -101,6 +121,7 @@ typedef struct bptt_action {
     int level;          /* of STEP and BACK, and of what prepares or ends them; 0 in HEAD */
     bool forward;       /* also part of a pass without gradients */
     bool into_previous; /* writes step t-1: not done at t = 0 */
+    bool later;         /* not done at lag 0 */
     int param;          /* matrix or bias that it reads, or whose gradient it writes; -1: none */
     bool turned;        /* reads the [outputs][inputs] copy of the matrix */
     bool alternates;    /* in STEP and BACK: every second step sums from the last term to the first */
@@ -140,9 +161,13 @@ typedef struct bptt_plan {
     const bptt_graph *graph;
     int levels;
     int real_size, simd, lanes; /* lanes: reals in a vector */
-    int64_t chunks, rest;       /* chunks of a sequence; steps of the last one when not K, else 0 */
+    int64_t steps, window;      /* of a chunk, at most; whose values are there when it runs back */
+    int64_t chunks, rest;       /* chunks of a sequence; steps of the last one when not `steps`, else 0 */
+    int next[BPTT_MAX_SLOTS];   /* uniform: the slot that gathers a slot's carries for the next lag; 0: none */
     int64_t block;              /* rows of a HEAD block */
     int threads;                /* parts of the work */
+    int token_slot;             /* block: the window's tokens, as reals; 0: not kept */
+    int64_t tokens;             /* room for them as tokens */
     int line;                   /* reals that parts do not divide: a line of a cache, whole vectors */
     bptt_unroll unroll;         /* never AUTO */
     bptt_tensor_plan params[BPTT_MAX_PARAMS];
@@ -169,6 +194,7 @@ void bptt_plan_print(const bptt_plan *plan, FILE *out);
 bptt_status bptt_plan_lower(bptt_plan *plan, bptt_error *error);
 bptt_status bptt_plan_stack(bptt_plan *plan, bptt_error *error);
 void bptt_plan_fuse(bptt_plan *plan);
+bptt_status bptt_plan_truncate(bptt_plan *plan, bptt_error *error);
 bptt_status bptt_plan_clear(bptt_plan *plan, bptt_error *error);
 bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *error);
 bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error); /* obeys spec.tuning */
@@ -183,6 +209,10 @@ int bptt_plan_tiles(const bptt_plan *plan, const bptt_action *action, bptt_tile 
 
 /* `n` things in equal shares, one for each part of the work: the largest share. */
 int64_t bptt_plan_share(const bptt_plan *plan, int64_t n);
+/* Whether an action runs step by step. */
+bool bptt_in_time(const bptt_plan *plan, const bptt_action *action);
+/* Whether it sums over rows into a parameter's gradient. */
+bool bptt_sums_over_rows(const bptt_action *action);
 /* Rows of the slots that a call of an action works on, most of the time, by all parts together. */
 int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action);
 /* `cols` and its padding, in whole vectors. */

@@ -506,6 +506,56 @@ static bptt_status check_dropout(bptt_reader *r)
     return BPTT_OK;
 }
 
+/* How far losses flow back, and what that goes with. */
+static bptt_status check_truncation(bptt_reader *r)
+{
+    static const char *const stride[] = {"stride", "truncation", "K", NULL}, *const mode[] = {"truncation", "stride", NULL},
+                             *const threads[] = {"truncation", "threads", NULL}, *const unroll[] = {"truncation", "unroll", NULL},
+                             *const vocab[] = {"truncation", "vocab", NULL};
+    const bptt_spec *spec = r->spec;
+    const char *word = bptt_spec_word("truncation", (int)spec->truncation);
+    const bool block = spec->truncation == BPTT_TRUNCATION_BLOCK;
+    if (block && spec->stride == 0) {
+        blame(r, mode);
+        return bptt_reader_fail(r, NULL, "truncation = \"block\" without stride; expected stride from 1 to K = %lld",
+                                (long long)spec->K);
+    }
+    if (block ? spec->stride > spec->K : spec->stride != 0) {
+        blame(r, stride);
+        if (!block) {
+            return bptt_reader_fail(r, NULL, "stride = %lld with truncation = \"%s\"; expected truncation = \"block\"",
+                                    (long long)spec->stride, word);
+        }
+        return bptt_reader_fail(r, NULL, "stride = %lld with truncation = \"block\"; expected stride from 1 to K = %lld",
+                                (long long)spec->stride, (long long)spec->K);
+    }
+    if (spec->truncation == BPTT_TRUNCATION_CHUNK) { return BPTT_OK; }
+    if (spec->h0 != BPTT_H0_ZERO || spec->resets || bptt_spec_drops(spec)) {
+        static const char *const starts[] = {"truncation", "h0", "resets", "dropout", NULL};
+        blame(r, starts);
+        return bptt_reader_fail(r, NULL, "truncation = \"%s\" with %s; expected truncation = \"chunk\"", word,
+                                spec->resets               ? "resets"
+                                : spec->h0 != BPTT_H0_ZERO ? "h0 that is not zero"
+                                                           : "dropout");
+    }
+    if (spec->threads > 1) {
+        blame(r, threads);
+        return bptt_reader_fail(r, NULL, "truncation = \"%s\" with threads = %lld; expected threads = 1", word,
+                                (long long)spec->threads);
+    }
+    if (spec->unroll == BPTT_UNROLL_FULL) {
+        blame(r, unroll);
+        return bptt_reader_fail(r, NULL, "truncation = \"%s\" with unroll = \"full\"; expected unroll = \"time\"", word);
+    }
+    if (block && spec->dtype == BPTT_F32 && spec->vocab > 1 << 24) {
+        blame(r, vocab);
+        return bptt_reader_fail(r, NULL,
+                                "truncation = \"block\" with vocab = %lld, which keeps tokens as f32; expected at most %d",
+                                (long long)spec->vocab, 1 << 24);
+    }
+    return BPTT_OK;
+}
+
 static bptt_status check_together(bptt_reader *r)
 {
     static const char *const horizon[] = {"K", "T", NULL};
@@ -533,6 +583,8 @@ static bptt_status check_together(bptt_reader *r)
         blame(r, steps);
         return bptt_reader_fail(r, NULL, "loss_at: step %lld is beyond T = %lld", (long long)end, (long long)r->spec->T);
     }
+    status = check_truncation(r);
+    if (status != BPTT_OK) { return status; }
     if (r->spec->threads > r->spec->batch) {
         blame(r, parts);
         return bptt_reader_fail(r, NULL, "threads = %lld is more than batch = %lld, expected threads from 1 to batch",
@@ -553,6 +605,18 @@ static bptt_status check_together(bptt_reader *r)
 }
 
 /* ---- entry points ---- */
+
+int64_t bptt_spec_chunk(const bptt_spec *spec)
+{
+    switch (spec->truncation) {
+    case BPTT_TRUNCATION_BLOCK:
+        return spec->stride;
+    case BPTT_TRUNCATION_UNIFORM:
+        return spec->T;
+    default:
+        return spec->K;
+    }
+}
 
 int64_t bptt_spec_width(const bptt_spec *spec, int64_t layer)
 {

@@ -23,6 +23,8 @@ typedef enum { BPTT_CROSS_ENTROPY, BPTT_SQUARED_ERROR, BPTT_BINARY_CROSS_ENTROPY
 typedef enum { BPTT_OUTPUT_IDENTITY, BPTT_OUTPUT_SIGMOID, BPTT_OUTPUT_TANH } bptt_output_activation;
 typedef enum { BPTT_MEAN, BPTT_SUM } bptt_reduction;
 typedef enum { BPTT_H0_ZERO, BPTT_H0_LEARNED, BPTT_H0_GIVEN } bptt_h0;
+/* Which pairs of a loss and an earlier step a gradient keeps: see README. */
+typedef enum { BPTT_TRUNCATION_CHUNK, BPTT_TRUNCATION_BLOCK, BPTT_TRUNCATION_UNIFORM } bptt_truncation_mode;
 typedef enum { BPTT_UNROLL_AUTO, BPTT_UNROLL_TIME, BPTT_UNROLL_FULL, BPTT_UNROLL_NONE } bptt_unroll;
 typedef enum { BPTT_SGD, BPTT_MOMENTUM, BPTT_ADAGRAD, BPTT_RMSPROP, BPTT_ADAM, BPTT_ADAMW } bptt_optimizer_kind;
 typedef enum {
@@ -125,7 +127,9 @@ typedef struct bptt_spec {
     int64_t outputs;                /* Q, reals of a target; 0: targets are labels, tokens */
     int64_t T;                      /* steps of a sequence */
     int64_t K;                      /* truncation horizon, steps of a chunk, 1 <= K <= T */
-    int64_t batch;                  /* B, sequences trained side by side */
+    bptt_truncation_mode truncation;
+    int64_t stride; /* BLOCK: steps from one run back to the next, 1 <= stride <= K; else 0 */
+    int64_t batch;  /* B, sequences trained side by side */
     bptt_dtype dtype;
     bptt_loss loss;
     bptt_output_activation output_activation; /* g in the squared error of g(o) */
@@ -173,6 +177,8 @@ bptt_status bptt_spec_parse(const char *text, size_t length, const char *source,
                             bptt_spec *spec, bptt_error *error);
 void bptt_spec_free(bptt_spec *spec);
 
+/* Steps of a chunk, which one call of a model takes: K; stride where blocks overlap; T where the horizon is uniform. */
+int64_t bptt_spec_chunk(const bptt_spec *spec);
 /* Hidden units of a layer, from 0. */
 int64_t bptt_spec_width(const bptt_spec *spec, int64_t layer);
 /* What a step of a sequence is given: a token or not, a label or not; beside these inputs and outputs say. */

@@ -454,6 +454,7 @@ static bptt_status add_host_slots(stacking *s, bptt_error *error)
         memcpy(slot->name, plan->slots[h->slots[0]].name, sizeof slot->name);
         for (int k = 0; k < h->count; k++) {
             bptt_slot *member = &plan->slots[h->slots[k]];
+            slot->linear = slot->linear || member->linear;
             member->host = plan->slot_count;
             member->column = slot->cols;
             slot->cols += bptt_padded(plan, member->cols);

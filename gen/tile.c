@@ -103,19 +103,14 @@ bool bptt_has_tile(const bptt_plan *plan, const bptt_action *action)
     return is_product(action) && plan->unroll != BPTT_UNROLL_FULL;
 }
 
-static bool is_in_time(const bptt_action *action)
-{
-    return action->region == BPTT_REGION_STEP || action->region == BPTT_REGION_BACK;
-}
-
 /* Steps that follow each other read the same matrix.  When it is too large for the first-level cache, the end that one step has
  * just read is where the next one begins. */
 static bool should_alternate(const bptt_plan *plan, const bptt_action *action)
 {
     enum { FIRST_LEVEL_BYTES = 24576 };
     const double bytes = (double)action->depth * (double)bptt_padded(plan, action->cols) * plan->real_size;
-    const int64_t times = plan->spec->K - (action->into_previous ? 1 : 0);
-    return bptt_has_tile(plan, action) && action->kind == BPTT_PRODUCT && is_in_time(action) && times > 1 &&
+    const int64_t times = plan->window - (action->into_previous ? 1 : 0);
+    return bptt_has_tile(plan, action) && action->kind == BPTT_PRODUCT && bptt_in_time(plan, action) && times > 1 &&
            bytes > FIRST_LEVEL_BYTES;
 }
 
@@ -123,7 +118,7 @@ static bool should_alternate(const bptt_plan *plan, const bptt_action *action)
 static int64_t choose_terms(const bptt_plan *plan, const bptt_action *action)
 {
     enum { PANEL_BYTES = 327680, STRETCH_BYTES = 131072 };
-    if (!bptt_has_tile(plan, action) || is_in_time(action)) { return 0; }
+    if (!bptt_has_tile(plan, action) || bptt_in_time(plan, action)) { return 0; }
     const int64_t depth = action->kind == BPTT_GRADIENT ? bptt_call_rows(plan, action) : action->depth;
     const int64_t term_bytes = (int64_t)action->tile.vectors * plan->lanes * plan->real_size;
     return depth * term_bytes > PANEL_BYTES ? STRETCH_BYTES / term_bytes : 0;
@@ -133,11 +128,11 @@ static int64_t choose_terms(const bptt_plan *plan, const bptt_action *action)
 static double spelled_out(const bptt_plan *plan)
 {
     double total = 0;
-    const double batch = (double)plan->spec->batch, rows = (double)(plan->spec->K + plan->rest) * batch;
+    const double batch = (double)plan->spec->batch, rows = (double)(plan->steps + plan->rest) * batch;
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
         if (!is_product(action)) { continue; }
-        total += action->flop / 2 * (is_in_time(action) ? batch : rows + batch);
+        total += action->flop / 2 * (bptt_in_time(plan, action) ? batch : rows + batch);
     }
     return total;
 }

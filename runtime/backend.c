@@ -212,6 +212,9 @@ static void close_generic(bptt_program *program)
 
 static bptt_status open_generic(const bptt_spec *spec, bptt_program *program, bptt_error *error)
 {
+    if (spec->truncation != BPTT_TRUNCATION_CHUNK) {
+        return bptt_fail(error, BPTT_FAILED, "%s: the generic backend has loops for truncation = \"chunk\" alone", spec->name);
+    }
     if (!bptt_generic_has(spec)) {
         return bptt_fail(
             error, BPTT_FAILED,

@@ -162,7 +162,7 @@ bptt_status bptt_bench_measure(bptt_bench *bench, uint64_t seed, double seconds,
     contest c = {.spec = &bench->spec};
     memset(bench->timings, 0, sizeof bench->timings);
     bptt_status status = count_work(bench, error);
-    if (status == BPTT_OK) { status = bptt_rows_draw(c.spec, (size_t)c.spec->K, seed, &c.rows, error); }
+    if (status == BPTT_OK) { status = bptt_rows_draw(c.spec, (size_t)bptt_spec_chunk(c.spec), seed, &c.rows, error); }
     if (status == BPTT_OK) { status = open_all(&c, bench->timings, error); }
     if (status == BPTT_OK) { status = compare(&c, error); }
     if (status == BPTT_OK) { bench->cores = time_all(&c, seconds); }

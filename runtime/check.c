@@ -244,10 +244,10 @@ static bptt_status follow(check *c, const runner *r, const char *label, double t
     generated->init(generated, r->memory, c->spec.seed);
     copy_model(&c->reference, r); /* weights are drawn by generated code: the interpreter draws none */
     for (uint32_t chunk = 0; chunk < m->chunks; chunk++) {
-        const size_t steps = chunk + 1 < m->chunks ? m->horizon : m->steps - (size_t)chunk * m->horizon,
+        const size_t steps = chunk + 1 < m->chunks ? m->chunk_steps : m->steps - (size_t)chunk * m->chunk_steps,
                      tokens = steps * m->batch;
         copy_model(r, &c->reference);
-        const size_t row = (size_t)chunk * m->horizon * m->batch;
+        const size_t row = (size_t)chunk * m->chunk_steps * m->batch;
         const bptt_rows rows = bptt_rows_from(&c->reference.spec, &c->wide, row);
         const bptt_rows own = wide ? rows : bptt_rows_from(&c->spec, &c->own, row);
         const double loss = generated->gradient(generated, r->memory, &own, chunk);
@@ -267,7 +267,7 @@ static bptt_status follow(check *c, const runner *r, const char *label, double t
 static void compare_start(check *c, const runner *r)
 {
     const bptt_model *m = r->program.model;
-    const size_t labels = bptt_rows_labels(&c->reference.spec, &c->wide, 0, (size_t)m->horizon * m->batch);
+    const size_t labels = bptt_rows_labels(&c->reference.spec, &c->wide, 0, (size_t)m->chunk_steps * m->batch);
     if (c->spec.equations != NULL || !bptt_spec_labels(&c->spec) || c->spec.loss_at.kind != BPTT_STEPS_ALL) { return; }
     memset((char *)r->memory + m->param, 0, m->block * m->real_size);
     m->refresh(m, r->memory);

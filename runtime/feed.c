@@ -1,4 +1,4 @@
-/* feed.c: streams cut into sequences of T and chunks of K.  See feed.h. */
+/* feed.c: streams cut into sequences of T and these into chunks.  See feed.h. */
 #include "feed.h"
 
 #include <math.h>
@@ -29,12 +29,13 @@ bptt_status bptt_feed_open(bptt_feed *feed, const bptt_spec *spec, const bptt_da
                          "\"zero\" or \"learned\"",
                          spec->source, spec->name);
     }
-    *feed = (bptt_feed){.spec = spec, .data = data, .chunks = (uint32_t)((spec->T + spec->K - 1) / spec->K)};
+    const int64_t most = bptt_spec_chunk(spec);
+    *feed = (bptt_feed){.spec = spec, .data = data, .chunks = (uint32_t)((spec->T + most - 1) / most)};
     bptt_status status = data->length > 0 ? open_sequences(feed, what, error)
                          : data->tokens != NULL
                              ? bptt_stream_open(&feed->stream, data->tokens, data->count, batch, what, error)
                              : bptt_stream_open_rows(&feed->stream, bptt_data_predictions(data), batch, what, error);
-    return status == BPTT_OK ? bptt_rows_new(spec, (size_t)spec->K, &feed->rows, error) : status;
+    return status == BPTT_OK ? bptt_rows_new(spec, (size_t)most, &feed->rows, error) : status;
 }
 
 /* The row of the data, or NULL: none, to row `at` of the chunk.  Returns the labels that count. */
@@ -87,7 +88,7 @@ static size_t count_labels(const bptt_feed *feed, size_t steps)
     int64_t stretches[BPTT_MAX_STRETCHES][2];
     const bptt_spec *spec = feed->spec;
     const int count = bptt_spec_loss_steps(spec, stretches);
-    const int64_t before = (int64_t)feed->next * spec->K;
+    const int64_t before = (int64_t)feed->next * bptt_spec_chunk(spec);
     size_t labels = 0;
     for (int s = 0; s < count; s++) {
         const int64_t from = stretches[s][0] - before, to = stretches[s][1] - before;
@@ -121,8 +122,8 @@ static void mark_starts(const bptt_feed *feed, size_t steps)
 
 bool bptt_feed_next(bptt_feed *feed)
 {
-    const size_t rest = (size_t)(feed->spec->T - (int64_t)feed->next * feed->spec->K), K = (size_t)feed->spec->K;
-    const size_t steps = rest < K ? rest : K;
+    const int64_t most = bptt_spec_chunk(feed->spec), rest = feed->spec->T - (int64_t)feed->next * most;
+    const size_t steps = (size_t)(rest < most ? rest : most);
     if (bptt_feed_done(feed)) { return false; }
     if (feed->spec->resets) { mark_starts(feed, steps); }
     feed->labels = feed->data->tokens != NULL ? bptt_stream_next(&feed->stream, steps, (uint32_t *)(uintptr_t)feed->rows.x,

@@ -152,6 +152,7 @@ static bool set_sizes(struct generic *net, const bptt_spec *spec)
         !set_size(&model->batch, spec->batch)) {
         return false;
     }
+    model->chunk_steps = model->horizon;
     model->chunks = (uint32_t)((spec->T + spec->K - 1) / spec->K);
     return model->horizon <= model->steps;
 }
@@ -221,7 +222,8 @@ static bool set_layout(struct generic *net)
 bool bptt_generic_has(const bptt_spec *spec)
 {
     return spec->cell == BPTT_CELL_RNN && spec->equations == NULL && spec->layers <= 1 &&
-           (spec->embedding == 0 || spec->inputs == 0) && spec->h0 == BPTT_H0_ZERO && !spec->resets && !bptt_spec_drops(spec);
+           (spec->embedding == 0 || spec->inputs == 0) && spec->h0 == BPTT_H0_ZERO && !spec->resets && !bptt_spec_drops(spec) &&
+           spec->truncation == BPTT_TRUNCATION_CHUNK;
 }
 
 const bptt_model *bptt_generic_new(const bptt_spec *spec)

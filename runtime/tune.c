@@ -166,7 +166,9 @@ static bptt_status prepare(tuner *t, const bptt_options *options, bptt_error *er
 {
     t->deadline = bptt_seconds() + options->seconds;
     bptt_status status = list_products(t, error);
-    if (status == BPTT_OK) { status = bptt_rows_draw(&t->spec, (size_t)t->spec.K, options->seed, &t->rows, error); }
+    if (status == BPTT_OK) {
+        status = bptt_rows_draw(&t->spec, (size_t)bptt_spec_chunk(&t->spec), options->seed, &t->rows, error);
+    }
     if (status == BPTT_OK) { status = open_with(t, &t->best, &t->program, error); }
     if (status != BPTT_OK) { return status; }
     t->memory = bptt_memory_new(t->program.model);

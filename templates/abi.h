@@ -9,7 +9,7 @@ typedef struct bptt_tensor {
     const char *file; /* as in a weight file: "rnn.weight_hh_l0" */
     const char *twin; /* second bias of the same unit in a weight file, "rnn.bias_hh_l0"; NULL: none */
     uint32_t rank;    /* 2: [rows][cols]; 1: [cols], rows == 1 */
-    uint32_t rows;    /* inputs (a state: B) */
+    uint32_t rows;    /* inputs (a state: B; what blocks that overlap keep: K B) */
     uint32_t cols;    /* outputs */
     uint32_t stride;  /* reals from row to row, cols padded to the vector width */
     size_t offset;    /* reals from the start of the block */
@@ -54,8 +54,9 @@ struct bptt_model {
     const char *name;
     const char *digest;                            /* of the spec, hexadecimal */
     uint32_t hidden, vocab, steps, horizon, batch; /* H V T K B; V is 0 where there are no tokens and no labels */
+    uint32_t chunk_steps;                          /* steps of a chunk: K, or what the truncation says; the last one has those that remain */
     uint32_t inputs, targets;                      /* D, Q: reals read at each step of a sequence; 0: none */
-    uint32_t chunks;   /* chunks of a sequence, ceil(T / K); each has K steps, the last one those that remain */
+    uint32_t chunks;   /* chunks of a sequence, ceil(T / chunk_steps) */
     uint32_t threads;  /* parts of the work; 0 or 1: it has none */
     size_t bytes;      /* size of the struct */
     size_t parameters; /* logical parameters, without padding */
@@ -80,7 +81,7 @@ struct bptt_model {
     void (*reset)(const bptt_model *self, void *model);
     /* Call after parameters were written from outside: brings derived copies of them up to date. */
     void (*refresh)(const bptt_model *self, void *model);
-    /* Chunk `chunk` (0 .. chunks - 1) of a sequence forward and backward; gradients overwritten, state advanced, no update.
+    /* Chunk `chunk` (0 .. chunks - 1, in order) of a sequence forward and backward; gradients overwritten, state advanced, no update.
      * Returns the loss in the spec's reduction: sum, or mean over the labels or targets that count (0 where none does).  Chunk 0
      * zeroes the state first unless the spec carries it. */
     double (*gradient)(const bptt_model *self, void *model, const bptt_rows *rows, uint32_t chunk);

@@ -31,7 +31,8 @@ for _, field in ipairs {
   {"embedding", spec.embedding > 0 and spec.embedding or nil}, {"tie", spec.tie and "true" or nil},
   {"loss_at", spec.loss_steps and loss_at()}, {"smoothing", spec.smoothing > 0 and real(spec.smoothing) or nil},
   {"outputs", spec.targets > 0 and spec.targets or nil}, {"loss", spec.loss ~= "cross_entropy" and spec.loss or nil},
-  {"output_activation", spec.output_activation ~= "identity" and spec.output_activation or nil}, {"T", spec.T}, {"K", spec.K}, {"batch", spec.batch}, {"dtype", real_size == 8 and "f64" or "f32"},
+  {"output_activation", spec.output_activation ~= "identity" and spec.output_activation or nil}, {"T", spec.T}, {"K", spec.K},
+  {"truncation", spec.truncation ~= "chunk" and spec.truncation or nil}, {"stride", spec.truncation == "block" and spec.stride or nil}, {"batch", spec.batch}, {"dtype", real_size == 8 and "f64" or "f32"},
   {"cell", not spec.own_cell and spec.cell or nil}, {"activation", spec.activation}, {"reduction", spec.reduction}, {"carry", tostring(spec.carry)},
   {"h0", spec.h0 ~= "zero" and spec.h0 or nil}, {"resets", spec.resets and "true" or nil},
   {"separator", spec.separator >= 0 and spec.separator or nil},
@@ -70,14 +71,25 @@ if spec.targets > 0 then data = data .. string.format("Q = %d real targets, ", s
 lines[#lines + 1] = ""
 for _, line in ipairs {
   string.format("A recurrent network (cell %s, %s) and its training by backpropagation through time, sizes fixed:", spec.cell, spec.activation),
-  string.format("  H = %d hidden units, %sT = %d steps of a sequence, K = %d steps of a chunk (truncation), B = %d sequences",
-    spec.hidden, data, spec.T, spec.K, spec.batch),
+  string.format("  H = %d hidden units, %sT = %d steps of a sequence, K = %d steps %s, B = %d sequences",
+    spec.hidden, data, spec.T, spec.K, spec.truncation == "chunk" and "of a chunk (truncation)" or "back (truncation)", spec.batch),
 } do lines[#lines + 1] = line end
 for _, equation in ipairs(equations) do lines[#lines + 1] = "  " .. equation end
 lines[#lines + 1] = ""
-lines[#lines + 1] = "A sequence of T steps runs as chunks of K: a chunk runs forward, then backward over its own steps alone" ..
-  (accumulates and "." or ", then updates the")
-lines[#lines + 1] = (accumulates and "" or "weights.  ") .. "d/dW sum of losses s of the chunk keeps the paths from step t to step s with both in the chunk: K = T is exact."
+local formula = {
+  chunk = {
+    "A sequence of T steps runs as chunks of K: a chunk runs forward, then backward over its own steps alone" ..
+      (accumulates and "." or ", then updates the"),
+    (accumulates and "" or "weights.  ") .. "d/dW sum of losses s of the chunk keeps the paths from step t to step s with both in the chunk: K = T is exact."},
+  block = {
+    string.format("A sequence of T steps runs as blocks of %d: a block runs forward, then its losses flow back over the last K steps of the", spec.stride),
+    "sequence" .. (accumulates and "." or ", then it updates the weights.") .. "  d/dW sum of losses s of the block keeps the paths from step t to step s with",
+    "end of the block - K < t <= s.  A step's values are those from when it ran, its adjoint takes the weights of now."},
+  uniform = {
+    "A sequence of T steps runs forward, then each loss flows back over K steps" .. (accumulates and "." or ", then the weights are updated."),
+    "d/dW sum of losses s keeps the paths from step t to step s with 0 <= s - t < K: K = T is exact."},
+}
+for _, line in ipairs(formula[spec.truncation]) do lines[#lines + 1] = line end
 lines[#lines + 1] = string.format("  loss: %s, %s over the chunk; optimizer %s, clip %s; state %s%s",
   spec.loss:gsub("_", " "), spec.reduction, spec.optimizer.kind, spec.clip,
   spec.h0 == "given" and "given, or else carried" or spec.carry and "carried" or spec.h0 == "learned" and "set to a trained h_0" or "zeroed",

@@ -8,6 +8,11 @@ common.NAME = string.upper(spec.name)
 
 common.scheduled = spec and (spec.schedule.kind ~= "constant" or spec.schedule.warmup ~= nil)
 
+-- Steps of a chunk, in words and as a macro; nothing while kernels alone are spelled.
+local truncation = spec and spec.truncation
+common.chunk_steps_word = truncation == "block" and "STRIDE" or truncation == "uniform" and "T" or "K"
+common.chunk_macro = truncation == "block" and "STRIDE" or truncation == "uniform" and "STEPS" or "HORIZON"
+
 -- Everything a kernel's template may use beside the plan.
 function common.kernel_text(kernel)
   k = kernel

@@ -2,6 +2,7 @@
 % local kernels = common.kernels
 % local name, NAME, real, at, plus = common.name, common.NAME, common.real, common.at, common.plus
 % local H = include("spell.lua")(common)
+% local chunk_size = common.chunk_macro
 % local function whole(x) return string.format("%d", x or 0) end
 /* ${name}.c: a network and its training, in one file.
  *
@@ -19,6 +20,9 @@ typedef ${name}_real real;
 #define CHAIN_RUN 512
 % end
 void *memcpy(void *to, const void *from, size_t n);
+% if spec.truncation == "block" then
+void *memmove(void *to, const void *from, size_t n);
+% end
 void *memset(void *to, int byte, size_t n);
 % if H.inits.normal or H.inits.orthogonal or unroll == "full" then
 double log(double x);
@@ -92,9 +96,9 @@ static double ${H.head_name("head_loss", rows)}(${name} *m${common.data_paramete
 
 % end
 % for _, streams in ipairs(H.stream_counts) do
-% for _, steps in ipairs(H.step_counts) do
+% for _, steps in ipairs(H.back_counts) do
 /* ${H.count_words(steps, streams)} back: the adjoint of every state${threads == 1 and ", then the gradients that sum over time" or ""}. */
-static void ${H.backward_name(steps, streams)}(${name} *m${threads == 1 and common.data_parameters("x") or ""}${H.steps_parameter})
+static void ${H.backward_name(steps, streams)}(${name} *m${threads == 1 and common.data_parameters("x") or ""}${H.back_parameter})
 {
 % H.backward(steps, streams)
 }
@@ -117,7 +121,7 @@ static const ptrdiff_t loss_steps[STRETCHES][2] = {
 /* The rows of stretch i among the `rows` rows of a chunk: the first, and in *end the one after the last. */
 static ptrdiff_t stretch(int i, uint32_t chunk, ptrdiff_t rows, ptrdiff_t *end)
 {
-    const ptrdiff_t before = (ptrdiff_t)chunk * ${NAME}_HORIZON;
+    const ptrdiff_t before = (ptrdiff_t)chunk * ${NAME}_${chunk_size};
     const ptrdiff_t from = (loss_steps[i][0] - before) * ${NAME}_BATCH, to = (loss_steps[i][1] - before) * ${NAME}_BATCH;
     *end = to < 0 ? 0 : to < rows ? to : rows;
     return from < 0 ? 0 : from < rows ? from : rows;
@@ -138,6 +142,14 @@ static ptrdiff_t count_${H.counted}(${common.data_parameters("target"):sub(3)}${
 }
 
 % end
+% if spec.truncation == "block" then
+/* The window moves on by so many steps: its last rows, and the state behind them, are those of the next steps. */
+static void move_window(${name} *m${common.data_parameters("x")}, ptrdiff_t steps)
+{
+% H.move_window()
+}
+
+% else
 /* The state after the last step is where the next chunk starts. */
 static void carry_state(${name} *m, ptrdiff_t steps)
 {
@@ -148,16 +160,27 @@ static void carry_state(${name} *m, ptrdiff_t steps)
 % end
 }
 
+% end
 static ptrdiff_t steps_of(uint32_t chunk)
 {
 % if rest > 0 then
-    return chunk + 1 < ${NAME}_CHUNKS ? ${NAME}_HORIZON : ${rest};
+    return chunk + 1 < ${NAME}_CHUNKS ? ${NAME}_${chunk_size} : ${rest};
 % else
     (void)chunk;
-    return ${NAME}_HORIZON;
+    return ${NAME}_${chunk_size};
 % end
 }
 
+% if spec.truncation == "block" then
+/* From the last step of a block back over the last K steps of the sequence, as far as there are any. */
+static void back_window(${name} *m, uint32_t chunk, ptrdiff_t steps)
+{
+    const ptrdiff_t seen = (ptrdiff_t)chunk * ${NAME}_STRIDE + steps, window = seen < ${NAME}_HORIZON ? seen : ${NAME}_HORIZON;
+    const ptrdiff_t oldest = (${NAME}_HORIZON - window) * ${NAME}_BATCH;
+% H.back_window()
+}
+
+% end
 % if spec.restarts then
 /* Notes before which steps of a chunk the state is h_0: at its start where it starts a sequence, and where reset is not 0. */
 static void mark_starts(${name} *m${common.reset_parameter}, ptrdiff_t rows, int first)
@@ -183,19 +206,27 @@ static void forward(${name} *m${common.data_parameters("input")}${common.reset_p
 % elseif not spec.carry and spec.h0 ~= "given" then
     if (chunk == 0) { ${name}_reset(m); }
 % end
+% if spec.truncation == "block" then
+    move_window(m${common.data_arguments("x")}, steps_of(chunk));
+% end
 % H.dispatch("forward")
 }
 
 double ${name}_loss(${name} *m${common.data_parameters()}${common.reset_parameter}, uint32_t chunk)
 {
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
+% if spec.truncation == "block" then
+    const ptrdiff_t first = (${NAME}_HORIZON - steps) * ${NAME}_BATCH;
+% end
     double loss = 0;
 % if spec.dropout then
     m->progress[BPTT_MASKS] = 0; /* no dropout */
 % end
     forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
 % H.call_heads("head_loss", "")
+% if spec.truncation ~= "block" then
     carry_state(m, steps);
+% end
 % if spec.reduction == "mean" then
     const ptrdiff_t ${H.counted} = count_${H.counted}(${common.data_arguments("target"):sub(3)}${H.chunk_argument}, rows);
     return ${H.counted} > 0 ? loss * (1.0 / (double)${H.counted}) : 0;
@@ -231,6 +262,9 @@ double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_para
 % else
     const double share = 1;
 % end
+% if spec.truncation == "block" then
+    const ptrdiff_t first = (${NAME}_HORIZON - steps) * ${NAME}_BATCH;
+% end
     double loss = 0;
 % if H.partial then
     ptrdiff_t done = 0;
@@ -246,7 +280,9 @@ double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_para
 % end
 % H.call_heads("head", accumulates and ", (real)1" or ", (real)share")
 % H.dispatch("backward")
+% if spec.truncation ~= "block" then
     carry_state(m, steps);
+% end
     return loss * share;
 }
 
@@ -397,7 +433,9 @@ void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_
     m->progress[BPTT_MASKS] = 0; /* no dropout */
 % end
 % H.predict()
+% if spec.truncation ~= "block" then
     carry_state(m, 1);
+% end
 }
 
 /* --- start ------------------------------------------------------------------------------------------------------------------------- */
@@ -405,7 +443,7 @@ void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_
 void ${name}_reset(${name} *m)
 {
 % for _, s in ipairs(states) do
-    real *const ${slots[s].variable} = ${plus("m->work", tostring(slots[s].offset))};
+    real *const ${slots[s].variable} = ${plus("m->work", tostring(H.state_offset(s)))};
 %   local h0 = H.h0[s]
 %   if h0 then
     for (ptrdiff_t b = 0; b < ${spec.batch}; b++) { memcpy(${plus(slots[s].variable, "b * " .. slots[s].stride)}, ${plus("m->param", tostring(h0.offset))}, ${slots[s].cols * real_size}); }
@@ -604,10 +642,10 @@ static const bptt_tensor tensors[] = {
 % end
 };
 
+% local carried, first_carried = H.carried()
 static const bptt_tensor carried[] = {
-% local first_state = slots[states[1]].offset
-% for _, s in ipairs(states) do
-    {"${slots[s].name}", "${slots[s].name}", 0, 2, ${spec.batch}, ${slots[s].cols}, ${slots[s].stride}, ${slots[s].offset - first_state}, 0, 1, 0},
+% for _, c in ipairs(carried) do
+    {"${c[1]}", "${c[1]}", 0, 2, ${c[2]}, ${c[3]}, ${c[4]}, ${c[5]}, 0, 1, 0},
 % end
 };
 
@@ -622,6 +660,7 @@ const bptt_model ${name}_model = {
     .targets = ${spec.targets},
     .steps = ${NAME}_STEPS,
     .horizon = ${NAME}_HORIZON,
+    .chunk_steps = ${NAME}_${chunk_size},
     .batch = ${NAME}_BATCH,
     .chunks = ${NAME}_CHUNKS,
     .threads = ${threads},
@@ -629,14 +668,14 @@ const bptt_model ${name}_model = {
     .parameters = ${NAME}_PARAMETERS,
     .block = ${block_size},
     .tensor_count = ${#params},
-    .state_count = ${#states},
+    .state_count = ${#carried},
     .moment_count = ${moments},
     .tensors = tensors,
     .states = carried,
     .param = offsetof(${name}, param),
     .grad = offsetof(${name}, grad),
     .moment = {${moments > 0 and "offsetof(" .. name .. ", moment1)" or "0"}, ${moments > 1 and "offsetof(" .. name .. ", moment2)" or "0"}},
-    .state = offsetof(${name}, work) + ${first_state} * sizeof(real),
+    .state = offsetof(${name}, work) + ${first_carried} * sizeof(real),
     .progress = offsetof(${name}, progress),
     .progress_count = ${progress_count},
 % if accumulates then

@@ -37,6 +37,9 @@ extern "C" {
 % end
 #define ${NAME}_STEPS ${spec.T} /* T */
 #define ${NAME}_HORIZON ${spec.K} /* K */
+% if spec.truncation == "block" then
+#define ${NAME}_STRIDE ${spec.stride} /* steps of a block */
+% end
 #define ${NAME}_BATCH ${spec.batch} /* B */
 #define ${NAME}_CHUNKS ${chunks} /* chunks of a sequence */
 % if spec.resets then
@@ -86,6 +89,9 @@ typedef struct ${name} {
     ${name}_real turned[${turned_size}]; /* transposed copies of weights for the backward pass */
 % end
     ${name}_real work[${work_size}]; /* states and activations of a chunk */
+% if token_count > 0 then
+    uint32_t tokens[${token_count}]; /* of the window */
+% end
 % if threads > 1 then
     double progress[${progress_count}]; /* ${progress_count == 3 and "updates done, beta1^updates, beta2^updates" or "BPTT_UPDATES and so on, below"} */
     union {
@@ -118,7 +124,7 @@ void ${name}_start(${name} *m, const ${name}_real *h0);
  * the ${spec.labels and "labels" or "targets that are numbers"}.  Not a number, or infinite: training has diverged, and the last update was not made. */
 double ${name}_train(${name} *m${common.data_parameters()}${common.reset_parameter});
 
-/* Chunk `chunk` of a sequence (0 .. CHUNKS - 1; K steps each, the last one what remains) forward and backward: ${accumulates and "adds sums to" or "overwrites"} m->grad,
+/* Chunk `chunk` of a sequence (0 .. CHUNKS - 1; ${common.chunk_steps_word} steps each, the last one what remains) forward and backward: ${accumulates and "adds sums to" or "overwrites"} m->grad,
  * advances the state, updates nothing.  ${common.data_arguments():sub(3)}: [steps of the chunk][B].  Returns the loss, ${spec.reduction} over the ${spec.labels and "labels" or "targets"}.${accumulates and "\n * The first chunk after an update overwrites m->grad." or ""} */
 double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_parameter}, uint32_t chunk);
 

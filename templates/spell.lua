@@ -6,6 +6,7 @@ local H = {}
 local kernels, at, plus, name = common.kernels, common.at, common.plus, common.name
 local B = spec.batch
 local looped, spelled, parted = unroll == "none", unroll == "full", threads > 1
+local block_mode, uniform = spec.truncation == "block", spec.truncation == "uniform"
 
 H.largest = real_size == 4 and 0x1.fffffep127 or 0x1.fffffffffffffp1023
 function H.decimal(x) return (string.format("%.9g", x):gsub(",", ".")) end
@@ -62,7 +63,7 @@ for word in ([[auto break case char const continue default do double else enum e
   restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x v y d t row rows steps loss scale
   first probabilities outputs real zeros forward head head_loss backward squares uniform cross_entropy softmax job all begin each part skip
   streams from to vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
-  CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
+  lag oldest window stay move_window back_window memmove CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
   taken[word] = true
 end
 for _, action in ipairs(actions) do taken[action.name] = true end
@@ -89,12 +90,12 @@ end
 
 -- --- which functions and kernels there are ----------------------------------------------------------------------------------------
 
-H.step_counts = looped and {0} or rest > 0 and {spec.K, rest} or {spec.K}
+H.step_counts = looped and {0} or rest > 0 and {chunk_steps, rest} or {chunk_steps}
 H.steps_parameter = looped and ", ptrdiff_t steps" or ""
 local partial = spec.loss_steps -- not every step has a loss
 local chunk_rows = {0}
 H.head_rows = {0} -- what the output layer's functions are made for; 0: any number, told when called
-if spelled then chunk_rows = rest > 0 and {spec.K * B, rest * B} or {spec.K * B} end
+if spelled then chunk_rows = rest > 0 and {chunk_steps * B, rest * B} or {chunk_steps * B} end
 if spelled then H.head_rows = partial and {B} or chunk_rows end
 H.needs_rows = partial or not spelled or spec.reduction == "mean"
 H.rows_parameter = spelled and (partial and ", ptrdiff_t row" or "") or parted and ", ptrdiff_t row, ptrdiff_t skip, ptrdiff_t rows" or ", ptrdiff_t row, ptrdiff_t rows"
@@ -107,18 +108,23 @@ end
 function H.head_name(name, rows) return spelled and for_rows(name, rows) or parted and name .. "_rows" or name end
 H.stream_counts = {B // threads} -- sequences that a part of the work has
 if B % threads > 0 then table.insert(H.stream_counts, 1, B // threads + 1) end
+H.back_counts = block_mode and {0} or H.step_counts -- a window has any number of steps
+H.back_parameter = block_mode and ", ptrdiff_t steps" or H.steps_parameter
 local function of(name, steps, streams)
-  return name .. "_" .. (looped and "steps" or steps) .. (parted and "_of_" .. streams or "")
+  return name .. "_" .. (steps == 0 and "steps" or steps) .. (parted and "_of_" .. streams or "")
 end
 function H.forward_name(steps, streams) return of("forward", steps, streams) end
 function H.backward_name(steps, streams) return of("backward", steps, streams) end
 function H.count_words(steps, streams)
-  return (looped and "The steps" or steps == 1 and "One step" or steps .. " steps") ..
+  return (steps == 0 and "The steps" or steps == 1 and "One step" or steps .. " steps") ..
     (parted and " of " .. streams .. (streams > 1 and " streams" or " stream") .. ", from `first` on," or "")
 end
-if parted then H.steps_parameter = H.steps_parameter .. ", ptrdiff_t first" end
+if parted or block_mode then -- what they work on begins at row `first`
+  H.steps_parameter, H.back_parameter = H.steps_parameter .. ", ptrdiff_t first", H.back_parameter .. ", ptrdiff_t first"
+end
+if block_mode then H.rows_parameter = ", ptrdiff_t first" .. H.rows_parameter end
 
-local function in_time(action) return action.cut == "streams" or action.region == "step" or action.region == "back" end
+local function in_time(action) return action.in_time end
 local function is_product(action) return action.kind == "product" or action.kind == "gradient" end
 local function is_tiled(action) return is_product(action) and not spelled end
 local down_names = {}
@@ -516,10 +522,13 @@ local function define_loss(action)
 end
 
 -- Whether a straight line of so many steps has this action: the first step hands nothing back.
-local function is_made(action, steps) return looped or steps > 1 or not action.into_previous end
+local function is_made(action, steps)
+  if uniform then steps = spec.K end -- the last lag hands nothing on
+  return (looped or block_mode) and not uniform or steps > 1 or not action.into_previous
+end
 
 function H.define(action)
-  if not is_made(action, spec.K) then return end
+  if not is_made(action, chunk_steps) then return end
   if is_product(action) then define_product(action) end
   if action.kind == "chain" and not is_kernel(action) then define_chain(action) end
   if action.loss == "cross_entropy" and spelled then define_loss(action) end
@@ -756,7 +765,8 @@ local function declare(chosen, begin, forward)
     if not ref or not ref.slot then return end
     local s = slots[ref.slot]
     local from = plus("m->work", tostring(s.offset))
-    if begin == "first" or begin == "skip" and s.kind == "block" then from = from .. " + " .. begin .. " * " .. s.stride end
+    local rows_kept = s.kind == "state" or s.kind == "chunk"
+    if begin == "first" and (parted or rows_kept) or begin == "skip" and s.kind == "block" then from = from .. " + " .. begin .. " * " .. s.stride end
     once(s.variable, "real *const ", s.variable, " = ", from, "; /* ", s.name,
       s.later ~= "" and ", then " .. s.later or "", " [", s.rows, "][", s.stride, "] */")
   end
@@ -814,7 +824,7 @@ function H.locals(regions, steps)
   for _, action in ipairs(choose(regions)) do
     if is_made(action, steps) then chosen[#chosen + 1] = action end
   end
-  declare(chosen, parted and "first")
+  declare(chosen, (parted or block_mode) and "first")
   for _, read in ipairs(common.data) do
     local passed = read.role == "input" and (read.name == "x" or regions[1] == "input")
     if passed and (not parted or read.name ~= "x") and not reads(chosen, read.name) then write("    (void)", read.name, ";\n") end
@@ -833,7 +843,7 @@ end
 local function rows_region(region, level, steps)
   for _, action in ipairs(choose({region}, level)) do
     write("    /* all t: ", action.note, " */\n")
-    put("    ", calls(action, nil, looped and "steps * " .. B or steps * B))
+    put("    ", calls(action, nil, steps == 0 and "steps * " .. B or steps * B))
   end
 end
 
@@ -857,7 +867,7 @@ local function steps_regions(regions, level, steps, streams)
   local ahead = regions[#regions] == "step"
   if #chosen == 0 then return end
   local notes = {}
-  if looped then
+  if steps == 0 then
     for _, action in ipairs(chosen) do notes[#notes + 1] = action.note end
     write("    for (ptrdiff_t t = ", ahead and "0; t < steps; t++" or "steps - 1; t >= 0; t--", ") {\n")
     write("        /* ", table.concat(notes, ", "), " */\n")
@@ -889,7 +899,31 @@ function H.forward(steps, streams)
   end
 end
 
+-- Every lag of all steps at once: row t of an adjoint is that of the loss at t + lag.
+local function lags(steps)
+  write("    for (ptrdiff_t lag = 0; lag < ", spec.K, "; lag++) { /* row t of an adjoint: of the loss at t + lag */\n")
+  write("        const ptrdiff_t rows = (", steps == 0 and "steps" or steps, " - lag) * ", B, ";\n")
+  for level = levels - 1, 0, -1 do
+    for _, action in ipairs(choose({"back", "tail"}, level)) do
+      if is_made(action, steps) then
+        local condition = action.later and "lag > 0" or action.into_previous and "lag + 1 < " .. spec.K
+        write("        /* ", action.note, " */\n")
+        if condition then write("        if (", condition, ") {\n") end
+        put(condition and "            " or "        ",
+          calls(action, action.into_previous and 1 or nil, action.into_previous and "(rows - " .. B .. ")" or "rows"))
+        if condition then write("        }\n") end
+      end
+    end
+  end
+  write("    }\n")
+end
+
 function H.backward(steps, streams)
+  if uniform then
+    H.locals({"back", "tail", "sum"}, steps)
+    lags(steps)
+    return rows_region("sum", 0, steps)
+  end
   H.locals({"back", "tail"}, steps)
   for level = levels - 1, 0, -1 do
     steps_regions({"back"}, level, steps, streams)
@@ -899,7 +933,7 @@ end
 
 function H.head(backward, rows)
   local chosen = choose({"head"}, nil, not backward)
-  declare(chosen, parted and "skip", not backward)
+  declare(chosen, parted and "skip" or block_mode and "first", not backward)
   for _, action in ipairs(chosen) do
     write("    /* ", action.note, " */\n")
     put("    ", calls(action, (not spelled or partial) and "row" or nil, spelled and rows or "rows", backward))
@@ -950,7 +984,7 @@ function H.count_labels()
     return common.wrap(8, terms, " + ")
   end
   if rest > 0 then write("    if (n == ", rest * B, ") {\n        return ", sum(0, rest * B * width - 1), ";\n    }\n") else write("    (void)n;\n") end
-  write("    return ", sum(0, spec.K * B * width - 1), ";\n")
+  write("    return ", sum(0, chunk_steps * B * width - 1), ";\n")
 end
 
 -- Where there is no loss, rows of what HEAD hands on are 0.
@@ -988,12 +1022,12 @@ function H.call_heads(name, scale)
   if partial then
     local step = spelled and B or block
     write("    for (int i = 0; i < STRETCHES; i++) {\n        ptrdiff_t to = 0;\n        const ptrdiff_t from = stretch(i, chunk, rows, &to);\n")
-    if scale ~= "" then write("        clear_rows(m, done, from - done);\n") end
+    if scale ~= "" then write("        clear_rows(m, ", block_mode and "first + " or "", "done, from - done);\n") end
     write("        for (ptrdiff_t row = from; row < to; row += ", step, ") {\n            loss += ", spelled and for_rows(name, B) or name, "(m",
-      targets("row"), ", row", spelled and "" or ", to - row < " .. block .. " ? to - row : " .. block, scale, ");\n        }\n")
+      targets("row"), block_mode and ", first" or "", ", row", spelled and "" or ", to - row < " .. block .. " ? to - row : " .. block, scale, ");\n        }\n")
     if scale ~= "" then write("        done = to;\n") end
     write("    }\n")
-    if scale ~= "" then write("    clear_rows(m, done, rows - done);\n") end
+    if scale ~= "" then write("    clear_rows(m, ", block_mode and "first + " or "", "done, rows - done);\n") end
     return
   end
   if spelled and rest > 0 then
@@ -1002,7 +1036,7 @@ function H.call_heads(name, scale)
   elseif spelled then
     write("    loss = ", for_rows(name, H.head_rows[1]), "(m", targets(), scale, ");\n")
   else
-    write("    for (ptrdiff_t row = 0; row < rows; row += ", block, ") {\n        loss += ", name, "(m", targets("row"), ", row, rows - row < ", block,
+    write("    for (ptrdiff_t row = 0; row < rows; row += ", block, ") {\n        loss += ", name, "(m", targets("row"), block_mode and ", first" or "", ", row, rows - row < ", block,
       " ? rows - row : ", block, scale, ");\n    }\n")
   end
 end
@@ -1021,20 +1055,72 @@ function H.dispatch_part(named, tokens)
   end
 end
 
+-- Reals from the workspace's start to where the state lies between chunks: row block 0, or the window's end.
+function H.state_offset(s) return slots[s].offset + (block_mode and spec.K * B * slots[s].stride or 0) end
+
+-- What goes on from chunk to chunk: the states, and where blocks overlap all that the window keeps, as {name, rows, cols, stride, offset}.
+function H.carried()
+  local list, first = {}, block_mode and 0 or H.state_offset(states[1])
+  for _, s in ipairs(states) do list[#list + 1] = {slots[s].name, B, slots[s].cols, slots[s].stride, H.state_offset(s) - first} end
+  for _, slot in ipairs(slots) do
+    if slot.carried then list[#list + 1] = {"window." .. slot.variable, spec.K * B, slot.cols, slot.stride, slot.offset} end
+  end
+  return list, first
+end
+
+-- The window moves on by `steps`.
+function H.move_window()
+  write("    const ptrdiff_t rows = steps * ", B, ", stay = ", spec.K * B, " - rows;\n")
+  for i, slot in ipairs(slots) do
+    if slot.kept then
+      local from = plus("m->work", tostring(slot.offset))
+      write("    memmove(", from, ", ", from, " + rows * ", slot.stride, ", (size_t)", slot.kind == "state" and "(stay + " .. B .. ")" or "stay", " * ",
+        slot.stride * real_size, "); /* ", slot.name, " */\n")
+    end
+  end
+  if token_slot > 1 then
+    local slot = slots[token_slot]
+    write("    for (ptrdiff_t i = 0; i < rows; i++) { m->work[", slot.offset, " + (stay + i) * ", slot.stride, "] = (real)x[i]; }\n")
+  else
+    if spec.tokens then write("    (void)x;\n") end
+  end
+end
+
+-- Back over all steps of the window, in whose older ones the losses of this block have no term of their own.
+function H.back_window()
+  for _, slot in ipairs(slots) do
+    if slot.fed then
+      write(string.format("    memset(%s + oldest * %d, 0, (size_t)(%d - oldest - steps * %d) * %d); /* %s */\n", plus("m->work", tostring(slot.offset)),
+        slot.stride, spec.K * B, B, slot.stride * real_size, slot.name))
+    end
+  end
+  if token_slot > 1 then
+    local slot = slots[token_slot]
+    write("    for (ptrdiff_t i = oldest; i < ", spec.K * B, "; i++) { /* in bounds, whatever a checkpoint put there */\n")
+    write("        const real token = m->work[", slot.offset, " + i * ", slot.stride, "];\n")
+    write("        m->tokens[i] = token >= 0 && token < ", spec.vocab, " ? (", name, "_token)token : 0;\n    }\n")
+  end
+  write("    ", H.backward_name(0), "(m", spec.tokens and (token_slot > 1 and ", m->tokens + oldest" or ", 0") or "", ", window, oldest);\n")
+end
+
 -- Calls the forward or backward function for the chunk's number of steps.
 function H.dispatch(which)
   local named = which == "forward" and H.forward_name or H.backward_name
   local data = common.data_arguments(which == "forward" and "input" or "x")
-  if parted then
+  local first = block_mode and ", " .. (spec.K - chunk_steps) * B or ""
+  if block_mode and which == "backward" then
+    write("    back_window(m, chunk, steps);\n")
+  elseif parted then
     write("    ", which, "_parts(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps", ");\n")
   elseif looped then
-    write("    ", named(0), "(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps", ");\n")
+    write("    ", named(0), "(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps",
+      block_mode and string.format(", (%d - steps_of(chunk)) * %d", spec.K, B) or "", ");\n")
   elseif rest == 0 then
-    if which == "forward" and spec.carry then write("    (void)chunk;\n") end
-    write("    ", named(spec.K), "(m", data, ");\n")
+    if which == "forward" and spec.carry and not block_mode then write("    (void)chunk;\n") end
+    write("    ", named(chunk_steps), "(m", data, first, ");\n")
   else
-    write("    if (chunk + 1 < ", common.NAME, "_CHUNKS) {\n        ", named(spec.K), "(m", data, ");\n    } else {\n        ", named(rest),
-      "(m", data, ");\n    }\n")
+    write("    if (chunk + 1 < ", common.NAME, "_CHUNKS) {\n        ", named(chunk_steps), "(m", data, first, ");\n    } else {\n        ", named(rest),
+      "(m", data, block_mode and ", " .. (spec.K - rest) * B or "", ");\n    }\n")
   end
 end
 
@@ -1054,7 +1140,8 @@ end
 
 function H.predict()
   local chosen = choose({"input", "step", "head"}, nil, true)
-  declare(chosen, nil, true)
+  if block_mode then write("    const ptrdiff_t first = ", (spec.K - 1) * B, ";\n    move_window(m", common.data_arguments("x"), ", 1);\n") end
+  declare(chosen, block_mode and "first", true)
   for _, action in ipairs(chosen) do
     if action.kind == "loss" and action.loss ~= "cross_entropy" then
       put("    ", write_outputs(action))

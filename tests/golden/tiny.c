@@ -15,7 +15,6 @@
  *
  * A sequence of T steps runs as chunks of K: a chunk runs forward, then backward over its own steps alone, then updates the
  * weights.  d/dW sum of losses s of the chunk keeps the paths from step t to step s with both in the chunk: K = T is exact.
- *   loss: cross entropy, mean over the chunk; optimizer adagrad, clip norm; state carried from sequence to sequence
  *   21 parameters, 400 bytes in all, FLOP a chunk: 72 forward, 90 backward, 168 update
  */
 #ifndef TINY_H
@@ -1145,6 +1144,7 @@ const bptt_model tiny_model = {
     .targets = 0,
     .steps = TINY_STEPS,
     .horizon = TINY_HORIZON,
+    .chunk_steps = TINY_HORIZON,
     .batch = TINY_BATCH,
     .chunks = TINY_CHUNKS,
     .threads = 1,
