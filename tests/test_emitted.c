@@ -88,6 +88,14 @@ static const char *const models[] = {
     "hidden = 6, vocab = 7, T = 6, batch = 2, h0 = 'given', carry = false, cell = 'lstm'",
     "hidden = 9, inputs = 3, outputs = 2, T = 7, K = 2, batch = 3, threads = 3, dropout = 0.125, layers = 2, unroll = 'none'",
     "hidden = 5, vocab = 7, embedding = 4, T = 5, K = 2, dropout = {input = 0.1, output = 0.1}, accumulate = 2, unroll = 'full'",
+    "hidden = 7, vocab = 9, T = 7, K = 5, truncation = 'block', stride = 2, batch = 2, unroll = 'time'",
+    "hidden = 90, vocab = 9, T = 6, K = 4, truncation = 'block', stride = 4, carry = false, optimizer = 'adam', unroll = 'none'",
+    "hidden = 5, vocab = 9, T = 4, K = 1, truncation = 'block', stride = 1, dtype = 'f64', update = 'sequence'",
+    "hidden = 7, vocab = 9, T = 7, K = 3, truncation = 'uniform', batch = 2, unroll = 'time'",
+    "hidden = 90, vocab = 9, T = 6, K = 6, truncation = 'uniform', dtype = 'f64', optimizer = 'adam', unroll = 'none'",
+    "hidden = 5, vocab = 9, T = 4, K = 1, truncation = 'uniform', reduction = 'sum', carry = false",
+    CELL "hidden = 6, vocab = 9, T = 6, K = 4, truncation = 'block', stride = 3, batch = 2",
+    CELL "hidden = 6, vocab = 9, T = 6, K = 4, truncation = 'uniform', batch = 2, unroll = 'none'",
     "hidden = 2, vocab = 70000, T = 3, K = 2, batch = 2, activation = 'sigmoid', optimizer = 'momentum', clip = {value = 5}",
 };
 enum { MODELS = sizeof models / sizeof models[0] };
@@ -727,7 +735,7 @@ static void train_here(const char *fields, double losses[4])
         m->reset(m, memory);
         stream.position = 0;
         for (uint32_t chunk = 0;; chunk = (chunk + 1) % m->chunks) {
-            const uint32_t steps = chunk + 1 < m->chunks ? m->horizon : m->steps - chunk * m->horizon;
+            const uint32_t steps = chunk + 1 < m->chunks ? m->chunk_steps : m->steps - chunk * m->chunk_steps;
             const size_t labels = bptt_stream_next(&stream, steps, x, y);
             if (labels == 0) { break; }
             const double loss = m->gradient(m, memory, &(bptt_rows){.x = x, .y = y}, chunk);
@@ -749,6 +757,8 @@ START_TEST(test_example_learns)
         "hidden = 24, vocab = 256, T = 16, reduction = 'mean'",
         "hidden = 24, vocab = 50, T = 14, K = 6, batch = 3, reduction = 'mean'",
         "hidden = 24, vocab = 50, T = 16, batch = 3, reduction = 'sum', carry = false",
+        "hidden = 24, vocab = 50, T = 14, K = 9, truncation = 'block', stride = 4, batch = 3",
+        "hidden = 24, vocab = 50, T = 16, K = 9, truncation = 'uniform', batch = 3",
         "hidden = 24, T = 16, batch = 3, vocab = (function() local s = '' for i = 41, 1, -1 do "
         "s = s .. string.char(i) end return s end)()"};
     double losses[4], expected[4];
@@ -839,7 +849,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_every_width_computes_the_same, 0, 8);
     tcase_add_test(tcase, test_sanitizers_are_silent);
     tcase_add_loop_test(tcase, test_symbols, 0, 2);
-    tcase_add_loop_test(tcase, test_example_learns, 0, 4);
+    tcase_add_loop_test(tcase, test_example_learns, 0, 6);
     tcase_add_test(tcase, test_example_refuses);
     tcase_add_test(tcase, test_example_reads_numbers);
     suite_add_tcase(suite, tcase);

@@ -240,7 +240,8 @@ END_TEST
 /* ---- messages ---- */
 
 #define ALL_FIELDS                                                                                                               \
-    "name, cell, activation, hidden, layers, vocab, inputs, embedding, outputs, T, K, batch, dtype, loss, output_activation, "   \
+    "name, cell, activation, hidden, layers, vocab, inputs, embedding, outputs, T, K, truncation, stride, batch, dtype, loss, "  \
+    "output_activation, "                                                                                                        \
     "loss_at, tie, smoothing, reduction, carry, h0, resets, separator, dropout, optimizer, schedule, update, accumulate, clip, " \
     "init, init_recurrent, "                                                                                                     \
     "forget_bias, seed, unroll, simd, threads"
@@ -329,6 +330,17 @@ static const struct {
     {WITH("batch = 3, threads = 4"), "s.lua:6: threads = 4 is more than batch = 3, expected threads from 1 to batch"},
     {WITH("batch = 2, threads = 2, unroll = 'full'"),
      "s.lua:6: threads = 2 with unroll = 'full', which is for one thread; expected unroll = 'time'"},
+    {WITH("truncation = 'blocks'"), "s.lua:6: truncation = \"blocks\": expected \"chunk\", \"block\" or \"uniform\""},
+    {WITH("truncation = 'block'"), "s.lua:6: truncation = \"block\" without stride; expected stride from 1 to K = 6"},
+    {WITH("K = 4, truncation = 'block', stride = 5"),
+     "s.lua:6: stride = 5 with truncation = \"block\"; expected stride from 1 to K = 4"},
+    {WITH("stride = 2"), "s.lua:6: stride = 2 with truncation = \"chunk\"; expected truncation = \"block\""},
+    {WITH("truncation = 'uniform', stride = 2"),
+     "s.lua:6: stride = 2 with truncation = \"uniform\"; expected truncation = \"block\""},
+    {WITH("batch = 2, threads = 2, truncation = 'uniform'"),
+     "s.lua:6: truncation = \"uniform\" with threads = 2; expected threads = 1"},
+    {WITH("unroll = 'full', truncation = 'block', stride = 1"),
+     "s.lua:6: truncation = \"block\" with unroll = \"full\"; expected unroll = \"time\""},
     {WITH("K = 7"), "s.lua:6: K = 7 is more than T = 6, expected K from 1 to T"},
     {WITH("K = 0"), "s.lua:6: K = 0: expected an integer from 1 to 65536"},
     {"return {name = 'a', vocab = 2147483647, T = 1,\nhidden = 65536}",
@@ -720,6 +732,8 @@ static void draw_spec(bptt_spec *spec)
     spec->seed = draw(1u << 31) << draw(33);
     spec->unroll = (bptt_unroll)draw(4);
     spec->threads = spec->unroll == BPTT_UNROLL_FULL ? 1 : 1 + (int64_t)draw((uint64_t)spec->batch);
+    if (spec->threads == 1 && spec->unroll != BPTT_UNROLL_FULL) { spec->truncation = (bptt_truncation_mode)draw(3); }
+    if (spec->truncation == BPTT_TRUNCATION_BLOCK) { spec->stride = 1 + (int64_t)draw((uint64_t)spec->K); }
     spec->simd = (int64_t[]){0, 1, 4, 8, 16}[draw(5)];
     if (draw(2) != 0) { draw_alphabet(spec); }
 }
