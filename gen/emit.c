@@ -180,6 +180,8 @@ static void push_slots(lua_State *L, const bptt_plan *plan)
         set_boolean(L, "kept", slot->kept && slot->host < 0);
         set_boolean(L, "carried", slot->kept && !is_host(plan, s)); /* columns by themselves: their padding is not a model's */
         set_boolean(L, "fed", slot->fed);
+        set_boolean(L, "linear", slot->linear);
+        if (slot->host >= 0) { set_integer(L, "host", slot->host + 1); }
         set_integer(L, "rows", bptt_slot_row_count(plan, slot));
         set_integer(L, "cols", slot->cols);
         set_integer(L, "stride", slot->stride);

@@ -991,9 +991,9 @@ end
 function H.clear_rows()
   local seen, any = {}, false
   local function clear(ref)
-    if not ref or not ref.slot or seen[ref.slot] or slots[ref.slot].kind ~= "chunk" then return end
-    local s = slots[ref.slot]
-    seen[ref.slot], any = true, true
+    local s = ref and ref.slot and slots[slots[ref.slot].host or ref.slot] -- whole rows, in which columns of others lie
+    if not s or seen[s] or s.kind ~= "chunk" or not s.linear then return end
+    seen[s], any = true, true
     write("    memset(", plus("m->work", tostring(s.offset)), " + row * ", s.stride, ", 0, (size_t)rows * ", s.stride * real_size, "); /* ", s.name, " */\n")
   end
   for _, action in ipairs(choose {"head"}) do

@@ -125,12 +125,12 @@ static double run_chunk(const built *b, stream *streams, const sequence *q, uint
 
 static void describe_case(const char *cell, const bptt_spec *spec, int simd, char *what, size_t size)
 {
-    (void)snprintf(what, size,
-                   "%s-- %s, H %lld V %lld D %lld Q %lld T %lld K %lld stride %lld B %lld layers %lld simd %d unroll %s%s%s", cell,
-                   bptt_spec_word("truncation", (int)spec->truncation), (long long)spec->hidden, (long long)spec->vocab,
-                   (long long)spec->inputs, (long long)spec->outputs, (long long)spec->T, (long long)spec->K,
-                   (long long)spec->stride, (long long)spec->batch, (long long)spec->layers, simd,
-                   bptt_spec_word("unroll", (int)spec->unroll), spec->carry ? " carry" : "", spec->loss_at.kind == BPTT_STEPS_LAST ? " last" : "");
+    (void)snprintf(
+        what, size, "%s-- %s, H %lld V %lld D %lld Q %lld T %lld K %lld stride %lld B %lld layers %lld simd %d unroll %s%s%s",
+        cell, bptt_spec_word("truncation", (int)spec->truncation), (long long)spec->hidden, (long long)spec->vocab,
+        (long long)spec->inputs, (long long)spec->outputs, (long long)spec->T, (long long)spec->K, (long long)spec->stride,
+        (long long)spec->batch, (long long)spec->layers, simd, bptt_spec_word("unroll", (int)spec->unroll),
+        spec->carry ? " carry" : "", spec->loss_at.kind == BPTT_STEPS_LAST ? " last" : "");
 }
 
 static void compare(const built *b, const double *gradient, double loss, double expected, const bptt_rows *rows, uint32_t chunk,
@@ -170,7 +170,8 @@ static void follow_sequence(built *b, uint64_t *random, bool updates, const char
     ck_assert(streams != NULL && gradient != NULL);
     if (!spec->carry) { model->reset(model, b->memory); }
     for (uint32_t chunk = 0; chunk < model->chunks; chunk++) {
-        const bptt_rows rows = rows_of(spec, &q, chunk_first(model, chunk)), known = rows_of(spec, &masked, chunk_first(model, chunk));
+        const bptt_rows rows = rows_of(spec, &q, chunk_first(model, chunk)),
+                        known = rows_of(spec, &masked, chunk_first(model, chunk));
         memset(gradient, 0, model->block * sizeof *gradient);
         const double expected = run_chunk(b, streams, &masked, chunk, gradient);
         if (!is_moderate(gradient, model->block, expected)) { break; } /* a random cell that blows up has no digits to compare */
@@ -231,6 +232,7 @@ static void check_cell(const char *cell, const bptt_spec *like, bool updates)
         if (spec.vocab > 0) { spec.vocab = sizes[i % 3][1]; }
         spec.unroll = i % 2 == 0 ? BPTT_UNROLL_TIME : BPTT_UNROLL_NONE;
         spec.carry = i % 4 < 2;
+        spec.loss_at.kind = i % 3 == 0 ? BPTT_STEPS_LAST : BPTT_STEPS_ALL;
         spec.reduction = i % 5 == 0 ? BPTT_MEAN : BPTT_SUM;
         check_case(cell, &spec, (const int[]){1, 4, bptt_kernels_simd()}[i % 3], updates, &random);
         ck_assert_uint_eq(compared, 2 * (unsigned)((spec.T + bptt_spec_chunk(&spec) - 1) / bptt_spec_chunk(&spec)));
