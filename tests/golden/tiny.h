@@ -15,6 +15,7 @@
  *
  * A sequence of T steps runs as chunks of K: a chunk runs forward, then backward over its own steps alone, then updates the
  * weights.  d/dW sum of losses s of the chunk keeps the paths from step t to step s with both in the chunk: K = T is exact.
+ *   loss: cross entropy, mean over the chunk; optimizer adagrad, clip norm; state carried from sequence to sequence
  *   21 parameters, 400 bytes in all, FLOP a chunk: 72 forward, 90 backward, 168 update
  */
 #ifndef TINY_H
