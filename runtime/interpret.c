@@ -171,8 +171,14 @@ static void multiply(bptt_op op, const double *matrix, size_t rows, size_t cols,
     }
 }
 
-/* y of a ROW op of u, of `count` rows, and of v (a softmax).  SLICE and PLACE are linear: they take tangents as values. */
-static void run_row(const bptt_node *node, size_t count, const double *u, const double *v, double *y)
+static bool starts(const bptt_interpreter *it, size_t t)
+{
+    return (t == 0 && it->fresh) || (it->sequence.starts != NULL && it->sequence.starts[t] != 0);
+}
+
+/* y of a ROW op of u, of `count` rows, and of v (a softmax, or h_0).  SLICE, PLACE, KEEP and START are linear: they take tangents as
+ * values. */
+static void run_row(const bptt_node *node, size_t count, bool begins, const double *u, const double *v, double *y)
 {
     const size_t rows = (size_t)node->rows, first = node->op == BPTT_OP_SOFTMAX ? 0 : (size_t)node->value;
     double all;
@@ -187,6 +193,13 @@ static void run_row(const bptt_node *node, size_t count, const double *u, const 
         return;
     case BPTT_OP_SLICE:
         memcpy(y, u + first, rows * sizeof *y);
+        return;
+    case BPTT_OP_KEEP:
+    case BPTT_OP_START:
+        for (size_t i = 0; i < rows; i++) { y[i] = begins == (node->op == BPTT_OP_START) ? u[i] : 0; }
+        return;
+    case BPTT_OP_RESTART:
+        memcpy(y, begins ? v : u, rows * sizeof *y);
         return;
     default:
         memset(y, 0, rows * sizeof *y);
@@ -207,7 +220,7 @@ static bool is_known(const bptt_node *node)
         return node->cols == 0 || node->op == BPTT_OP_ADD;
     case BPTT_KIND_ROW:
     case BPTT_KIND_LOSS:
-        return node->cols == 0;
+        return node->cols == 0 && node->op != BPTT_OP_DROPOUT;
     }
     return false;
 }
@@ -374,7 +387,7 @@ static void run_node(const bptt_interpreter *it, size_t t, int n, bool counts)
         for (size_t i = 0; i < (size_t)node->rows; i++) { y[i] = bptt_op_result(node->op, a[i], b[i], node->value); }
         return;
     case BPTT_KIND_ROW:
-        run_row(node, (size_t)node_of(it, node->a)->rows, a, b, y);
+        run_row(node, (size_t)node_of(it, node->a)->rows, starts(it, t), a, b, y);
         return;
     case BPTT_KIND_LOSS:
         if (!counts) {
@@ -431,6 +444,7 @@ static void enter_step(const bptt_interpreter *it, size_t t, const double *start
 void bptt_interpret_forward(bptt_interpreter *it, const bptt_sequence *sequence, const double *start, double *losses)
 {
     it->sequence = *sequence;
+    it->fresh = start == NULL;
     for (size_t t = 0; t < sequence->steps; t++) {
         enter_step(it, t, start);
         for (int n = 0; n < it->graph->forward; n++) { run_node(it, t, n, true); }
@@ -533,7 +547,8 @@ static void move_node(const bptt_interpreter *it, size_t t, int n)
     if (bptt_op_kind_of(node->op) == BPTT_KIND_ROW) {
         bptt_node rule = *node;
         if (node->op == BPTT_OP_SOFTMAX) { rule.op = BPTT_OP_SOFTMAX_ADJOINT; } /* its Jacobian is symmetric */
-        run_row(&rule, (size_t)of->rows, da, y, dy);
+        if (node->op == BPTT_OP_RESTART) { rule.op = BPTT_OP_KEEP; }            /* h_0 stays */
+        run_row(&rule, (size_t)of->rows, starts(it, t), da, y, dy);
         return;
     }
     for (size_t i = 0; i < (size_t)node->rows; i++) {

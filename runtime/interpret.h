@@ -18,6 +18,7 @@ typedef struct bptt_sequence {
     size_t steps;
     const uint32_t *x, *y; /* [steps]; borrowed, as all here */
     const double *v, *d;   /* [steps][D], [steps][Q] */
+    const uint8_t *starts; /* [steps], not 0: the state before the step is h_0; NULL: nowhere */
 } bptt_sequence;
 
 typedef struct bptt_interpreter {
@@ -29,6 +30,7 @@ typedef struct bptt_interpreter {
     size_t steps;                     /* of the longest sequence */
     /* its own */
     bptt_sequence sequence; /* that was run forward last */
+    bool fresh;             /* it started from h_0 */
     size_t *offset;         /* of each node in the values of a step, or in those of the adjoint */
     unsigned char *uses;    /* what each node is needed for */
     size_t step_size;       /* reals of the forward nodes of a step */
@@ -42,7 +44,7 @@ typedef struct bptt_interpreter {
 bptt_status bptt_interpreter_open(bptt_interpreter *it, const bptt_graph *graph, size_t steps, bptt_error *error);
 void bptt_interpreter_close(bptt_interpreter *it);
 
-/* All steps of `sequence` from the state `start` (NULL: zero).  losses[steps]: nats of each step, 0 where there is no label. */
+/* All steps of `sequence` from the state `start` (NULL: h_0, or zero).  losses[steps]: nats of each step, 0 where there is no label. */
 void bptt_interpret_forward(bptt_interpreter *it, const bptt_sequence *sequence, const double *start, double *losses);
 /* The value of a forward node in step t of the sequence that was run last. */
 const double *bptt_interpret_value(const bptt_interpreter *it, size_t t, int node);

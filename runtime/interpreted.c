@@ -15,6 +15,7 @@ typedef struct interpreted {
     bptt_interpreter it; /* of one chunk of one sequence; holds a copy of the parameters */
     bptt_tensor tensors[BPTT_MAX_PARAMS], states[BPTT_MAX_STATES];
     bptt_rows rows;                        /* what it reads */
+    uint8_t *starts;                       /* [K] */
     double *losses, *start, *carry, *flat; /* [K], a state, its adjoint, a gradient as the interpreter has it */
 } interpreted;
 
@@ -77,12 +78,16 @@ static double run_chunk(interpreted *net, void *memory, const bptt_rows *rows, u
 {
     const bptt_model *self = &net->model;
     const size_t first = (size_t)chunk * self->horizon, rest = self->steps - first;
-    const bptt_sequence sequence = {rest < self->horizon ? rest : self->horizon, net->rows.x, net->rows.y, net->rows.v,
-                                    net->rows.d};
+    const bptt_sequence sequence = {
+        rest < self->horizon ? rest : self->horizon, net->rows.x, net->rows.y, net->rows.v, net->rows.d, net->starts};
     double sum = 0;
     *labels = 0;
     for (size_t b = 0; b < self->batch; b++) {
         *labels += bptt_rows_sequence(net->spec, rows, b, first, sequence.steps, &net->rows);
+        for (size_t t = 0; t < sequence.steps; t++) {
+            net->starts[t] = rows->reset != NULL && rows->reset[t * self->batch + b] != 0;
+        }
+        if (chunk == 0 && !net->spec->carry) { net->starts[0] = 1; }
         move_state(self, memory, b, net->start, false);
         bptt_interpret_forward(&net->it, &sequence, net->start, net->losses);
         bptt_interpret_state(&net->it, sequence.steps - 1, net->start);
@@ -208,6 +213,7 @@ static void close_interpreted(bptt_program *program)
     bptt_interpreter_close(&net->it);
     bptt_graph_free(&net->graph);
     bptt_rows_free(&net->rows);
+    free(net->starts);
     free(net->losses);
     free(net->start);
     free(net->carry);
@@ -220,11 +226,12 @@ static bptt_status allocate(interpreted *net, bptt_error *error)
     const size_t K = (size_t)net->spec->K, S = net->it.state_size + 1;
     bptt_spec one = *net->spec;
     one.batch = 1;
+    net->starts = calloc(K, sizeof *net->starts);
     net->losses = calloc(K, sizeof(double));
     net->start = calloc(S, sizeof(double));
     net->carry = calloc(S, sizeof(double));
     net->flat = calloc(net->it.param_size + 1, sizeof(double));
-    if (net->losses == NULL || net->start == NULL || net->carry == NULL || net->flat == NULL) {
+    if (net->starts == NULL || net->losses == NULL || net->start == NULL || net->carry == NULL || net->flat == NULL) {
         return bptt_fail(error, BPTT_FAILED, "%s: no memory to interpret %zu parameters", net->spec->name, net->it.param_size);
     }
     return bptt_rows_new(&one, K, &net->rows, error);
