@@ -1116,7 +1116,7 @@ function H.dispatch(which)
     write("    ", named(0), "(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps",
       block_mode and string.format(", (%d - steps_of(chunk)) * %d", spec.K, B) or "", ");\n")
   elseif rest == 0 then
-    if which == "forward" and spec.carry and not block_mode then write("    (void)chunk;\n") end
+    if which == "forward" and (spec.carry or spec.h0 == "given") and not block_mode then write("    (void)chunk;\n") end
     write("    ", named(chunk_steps), "(m", data, first, ");\n")
   else
     write("    if (chunk + 1 < ", common.NAME, "_CHUNKS) {\n        ", named(chunk_steps), "(m", data, first, ");\n    } else {\n        ", named(rest),

@@ -1378,6 +1378,9 @@ START_TEST(test_check_data)
         "--set cell=gru --set inputs=3 --set outputs=2 --set vocab=0 --set reduction=sum --set carry=false --set K=3",
         "--set cell=gru --set vocab=6 --set embedding=3 --set inputs=2 --set loss_at=last",
         "--set layers=3 --set hidden={5,6,7} --set activation=relu",
+        "--set cell=lstm --set vocab=6 --set resets=true --set K=3",
+        "--set cell=gru --set vocab=6 --set resets=true --set h0=learned --set layers=2 --set threads=2",
+        "--set vocab=6 --set h0=learned --set carry=false --set K=3",
     };
     OK("check net.lua %s", fields[_i]);
     printed_part(" comparisons, 0 failed");
@@ -1452,7 +1455,7 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_log_clipped);
     tcase_add_test(usual, test_reals);
     tcase_add_test(usual, test_tokens_and_reals);
-    tcase_add_loop_test(usual, test_check_data, 0, 10);
+    tcase_add_loop_test(usual, test_check_data, 0, 13);
     tcase_add_test(usual, test_check_own_cell);
     suite_add_tcase(suite, usual);
     return suite;
