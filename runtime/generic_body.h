@@ -473,8 +473,8 @@ static void F(init)(const bptt_model *self, void *memory, uint64_t seed)
         if (net->at[which] < 0 || net->tensors[net->at[which]].rank != 2) { continue; }
         const bptt_tensor *tensor = &net->tensors[net->at[which]];
         F(first_weights)
-        (which == W_HH ? &net->init_recurrent : &net->init, tensor->rows, tensor->cols, F(at)(memory, self->param) + tensor->offset,
-         &seed);
+        (which == W_HH ? &net->init_recurrent : &net->init, tensor->rows, tensor->cols,
+         F(at)(memory, self->param) + tensor->offset, &seed);
     }
 }
 
