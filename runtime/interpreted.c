@@ -174,7 +174,7 @@ static void set_model(interpreted *net)
     model->hidden = (uint32_t)spec->hidden;
     model->vocab = (uint32_t)spec->vocab;
     model->steps = (uint32_t)spec->T;
-    model->horizon = (uint32_t)spec->K;
+    model->horizon = model->chunk_steps = (uint32_t)spec->K;
     model->batch = (uint32_t)spec->batch;
     model->inputs = (uint32_t)spec->inputs;
     model->targets = (uint32_t)spec->outputs;
@@ -239,6 +239,10 @@ static bptt_status allocate(interpreted *net, bptt_error *error)
 
 bptt_status bptt_interpreted_open(const bptt_spec *spec, bptt_program *program, bptt_error *error)
 {
+    if (spec->truncation != BPTT_TRUNCATION_CHUNK) {
+        return bptt_fail(error, BPTT_FAILED, "%s: nothing to check truncation = \"%s\" against; expected \"chunk\"", spec->name,
+                         bptt_spec_word("truncation", (int)spec->truncation));
+    }
     interpreted *net = calloc(1, sizeof *net);
     if (net == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory to interpret its graph", spec->name); }
     *program = (bptt_program){.model = &net->model, .backend = "interpreter", .hidden = net, .close = close_interpreted};
