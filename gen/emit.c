@@ -224,7 +224,7 @@ static void push_scale(lua_State *L, const char *name, const bptt_init *init)
 /* The stretches of steps that have a loss, first and last + 1; nothing when all have. */
 static void push_steps(lua_State *L, const bptt_spec *spec)
 {
-    int64_t stretches[BPTT_MAX_STRETCHES][2];
+    int64_t stretches[BPTT_MAX_STRETCHES][2] = {{0}};
     const int count = bptt_spec_loss_steps(spec, stretches);
     if (spec->loss_at.kind == BPTT_STEPS_ALL) { return; }
     lua_newtable(L);

@@ -577,7 +577,7 @@ static bptt_status check_together(bptt_reader *r)
         return bptt_reader_fail(r, NULL, "K = %lld is more than T = %lld, expected K from 1 to T", (long long)r->spec->K,
                                 (long long)r->spec->T);
     }
-    int64_t stretches[BPTT_MAX_STRETCHES][2];
+    int64_t stretches[BPTT_MAX_STRETCHES][2] = {{0}};
     const int64_t end = stretches[bptt_spec_loss_steps(r->spec, stretches) - 1][1];
     if (end > r->spec->T) {
         blame(r, steps);

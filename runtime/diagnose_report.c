@@ -46,7 +46,7 @@ static void print_norms(const bptt_diagnosis *d, const bptt_spec *spec)
 /* `count` values from number `first` on, eight a line; of long lists every n-th. */
 static void print_list(const char *title, const double *values, size_t count, size_t first)
 {
-    const size_t every = (count + COLUMNS * MOST_LINES - 1) / (COLUMNS * MOST_LINES);
+    const size_t most = (size_t)COLUMNS * MOST_LINES, every = (count + most - 1) / most;
     printf("\n%s", title);
     if (every > 1) { printf(" (every %zu; all with --json)", every); }
     size_t shown = 0;

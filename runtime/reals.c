@@ -278,7 +278,8 @@ static bptt_status read_line(csv *f, const char *line, const char *end)
             char text[41];
             size_t shown = 0;
             for (; shown < sizeof text - 1 && at + shown < stop; shown++) {
-                text[shown] = at[shown] >= ' ' && at[shown] <= '~' ? at[shown] : '?';
+                text[shown] = '?';
+                if (at[shown] >= ' ' && at[shown] <= '~') { text[shown] = at[shown]; }
             }
             text[shown] = '\0';
             return bptt_fail(f->error, BPTT_FAILED, "%s:%zu: column %zu: '%s' is not a number", f->path, f->line, column + 1,
