@@ -35,7 +35,7 @@ const char *const bptt_suite_words[] = {SUITE(SUITE_WORD) NULL};
 
 #define SUITE_TEXT(name, cell, H, V, T, B)                                                                                       \
     "return {name = 'suite_" #name "', cell = '" #cell "', hidden = " #H ", vocab = " #V ", T = " #T ", batch = " #B             \
-    ", optimizer = 'adagrad', clip = {norm = 5}}",
+    ", optimizer = 'adagrad', clip = {norm = 5}, forget_bias = 0}",
 static const char *const texts[] = {SUITE(SUITE_TEXT)};
 
 bptt_status bptt_suite_spec(size_t row, const bptt_override *overrides, size_t count, bptt_spec *spec, bptt_error *error)
