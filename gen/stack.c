@@ -425,17 +425,17 @@ static void close_ranks(stacking *s)
     int count = 0;
     for (int a = 0; a < plan->action_count; a++) {
         if (s->removed[a]) { continue; }
-        const bptt_action *next = &plan->actions[a];
+        const bptt_action next = plan->actions[a]; /* a copy: ranks close over where it was */
         bptt_action *last = count > 0 ? &plan->actions[count - 1] : NULL;
-        if (last == NULL || !can_join(last, next)) {
-            plan->actions[count++] = *next;
+        if (last == NULL || !can_join(last, &next)) {
+            plan->actions[count++] = next;
             continue;
         }
-        memcpy(last->elements + last->element_count, next->elements, (size_t)next->element_count * sizeof *next->elements);
-        last->element_count += next->element_count;
-        last->flop += next->flop;
+        memcpy(last->elements + last->element_count, next.elements, (size_t)next.element_count * sizeof *next.elements);
+        last->element_count += next.element_count;
+        last->flop += next.flop;
         const size_t used = strlen(last->note);
-        (void)snprintf(last->note + used, sizeof last->note - used, ", %s", next->note);
+        (void)snprintf(last->note + used, sizeof last->note - used, ", %s", next.note);
     }
     plan->action_count = count;
 }
