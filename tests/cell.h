@@ -185,7 +185,7 @@ static inline void draw_sequence(sequence *s, const bptt_spec *spec, uint64_t *r
     memset(s, 0, sizeof *s);
     if (spec->vocab > 0) { oracle_tokens(random, tokens, (size_t)spec->vocab, 5, s->x, s->y); }
     for (size_t i = 0; i < TOKENS && spec->resets; i++) {
-        s->reset[i] = oracle_random(random) % 4 == 0 ? (uint8_t)(1u << i % 8) : 0;
+        s->reset[i] = (uint8_t)(oracle_random(random) % 4 == 0 ? 1u << i % 8 : 0u);
     }
     for (size_t i = 0; i < TOKENS * REALS; i++) {
         s->v[i] = (double)(oracle_random(random) >> 11) * 0x1p-52 - 1;
