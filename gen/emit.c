@@ -323,7 +323,9 @@ static int fill(lua_State *L)
     set_integer(L, "lanes", plan->lanes);
     set_integer(L, "chunks", plan->chunks);
     set_integer(L, "chunk_steps", plan->steps);
+    set_integer(L, "window", plan->window);
     set_integer(L, "token_slot", plan->token_slot + 1);
+    set_integer(L, "start_slot", plan->start_slot + 1);
     set_integer(L, "token_count", plan->tokens);
     set_integer(L, "rest", plan->rest);
     set_integer(L, "block", plan->block);

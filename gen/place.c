@@ -254,10 +254,10 @@ static void place_slot(bptt_plan *plan, int s)
     if (offset + slot->size > plan->work_size) { plan->work_size = offset + slot->size; }
 }
 
-/* A byte for each row of a chunk, behind the slots, in whole vectors. */
+/* A byte for each row of a chunk, or window, behind the slots, in whole vectors. */
 static void place_restart(bptt_plan *plan)
 {
-    const int64_t reals = (plan->spec->K * plan->spec->batch + plan->real_size - 1) / plan->real_size;
+    const int64_t reals = (plan->window * plan->spec->batch + plan->real_size - 1) / plan->real_size;
     plan->restart = plan->work_size;
     if (bptt_spec_restarts(plan->spec)) { plan->work_size += (size_t)bptt_padded(plan, reals); }
 }

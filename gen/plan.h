@@ -166,13 +166,13 @@ typedef struct bptt_plan {
     int next[BPTT_MAX_SLOTS];   /* uniform: the slot that gathers a slot's carries for the next lag; 0: none */
     int64_t block;              /* rows of a HEAD block */
     int threads;                /* parts of the work */
-    int token_slot;             /* block: the window's tokens, as reals; 0: not kept */
+    int token_slot, start_slot; /* block: the window's tokens, and where sequences start in it, as reals; 0: not kept */
     int64_t tokens;             /* room for them as tokens */
     int line;                   /* reals that parts do not divide: a line of a cache, whole vectors */
     bptt_unroll unroll;         /* never AUTO */
     bptt_tensor_plan params[BPTT_MAX_PARAMS];
     size_t block_size, turned_size, work_size; /* reals */
-    size_t restart;                            /* reals of the workspace before the bytes [K][B] that say where sequences start */
+    size_t restart;                            /* reals of the workspace before the bytes [window][B] that say where sequences start */
     int moments;
     bool accumulates;             /* gradients of several chunks are added up before an update */
     int progress_count, progress; /* doubles in use (abi.h), and with padding to whole vectors */

@@ -530,13 +530,10 @@ static bptt_status check_truncation(bptt_reader *r)
                                 (long long)spec->stride, (long long)spec->K);
     }
     if (spec->truncation == BPTT_TRUNCATION_CHUNK) { return BPTT_OK; }
-    if (spec->h0 != BPTT_H0_ZERO || spec->resets || bptt_spec_drops(spec)) {
-        static const char *const starts[] = {"truncation", "h0", "resets", "dropout", NULL};
-        blame(r, starts);
-        return bptt_reader_fail(r, NULL, "truncation = \"%s\" with %s; expected truncation = \"chunk\"", word,
-                                spec->resets               ? "resets"
-                                : spec->h0 != BPTT_H0_ZERO ? "h0 that is not zero"
-                                                           : "dropout");
+    if (bptt_spec_drops(spec)) {
+        static const char *const masks[] = {"truncation", "dropout", NULL};
+        blame(r, masks);
+        return bptt_reader_fail(r, NULL, "truncation = \"%s\" with dropout; expected truncation = \"chunk\"", word);
     }
     if (spec->threads > 1) {
         blame(r, threads);

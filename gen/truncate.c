@@ -56,22 +56,34 @@ static void mark_slots(bptt_plan *plan)
     }
 }
 
-/* The tokens of the window, as reals, since what goes on from chunk to chunk is a table of reals. */
-static bptt_status keep_tokens(bptt_plan *plan, bptt_error *error)
+/* A number for each row of the window; -1: error. */
+static int keep_numbers(bptt_plan *plan, const char *name, bptt_error *error)
 {
+    if (plan->slot_count == BPTT_MAX_SLOTS) {
+        (void)bptt_fail(error, BPTT_FAILED, "%s: more than %d values to keep", plan->graph->source, BPTT_MAX_SLOTS);
+        return -1;
+    }
+    bptt_slot *slot = &plan->slots[plan->slot_count];
+    *slot = (bptt_slot){.kind = BPTT_ROWS_CHUNK, .cols = 1, .host = -1, .kept = true};
+    (void)snprintf(slot->name, sizeof slot->name, "%s", name);
+    return plan->slot_count++;
+}
+
+/* What the window's steps were given, where the way back asks for it: tokens, and where sequences started; as reals, since what goes
+ * on from chunk to chunk is a table of reals. */
+static bptt_status keep_inputs(bptt_plan *plan, bptt_error *error)
+{
+    enum { LINE = 16 }; /* tokens of a line of a cache: the struct stays a whole number of vectors */
     bool read = false;
     for (int a = 0; a < plan->action_count; a++) {
         read = read || (plan->actions[a].kind == BPTT_SCATTER && plan->actions[a].region == BPTT_REGION_TAIL);
     }
-    if (!read) { return BPTT_OK; }
-    if (plan->slot_count == BPTT_MAX_SLOTS) {
-        return bptt_fail(error, BPTT_FAILED, "%s: more than %d values to keep", plan->graph->source, BPTT_MAX_SLOTS);
+    if (read) {
+        plan->token_slot = keep_numbers(plan, "tokens", error);
+        plan->tokens = (plan->window * plan->spec->batch + LINE - 1) / LINE * LINE;
     }
-    enum { LINE = 16 }; /* tokens of a line of a cache: the struct stays a whole number of vectors */
-    plan->token_slot = plan->slot_count++;
-    plan->slots[plan->token_slot] = (bptt_slot){.name = "tokens", .kind = BPTT_ROWS_CHUNK, .cols = 1, .host = -1, .kept = true};
-    plan->tokens = (plan->window * plan->spec->batch + LINE - 1) / LINE * LINE;
-    return BPTT_OK;
+    if (bptt_spec_restarts(plan->spec)) { plan->start_slot = keep_numbers(plan, "restarts", error); }
+    return plan->token_slot < 0 || plan->start_slot < 0 ? BPTT_FAILED : BPTT_OK;
 }
 
 /* Makes room for an action at `at`, in the phase of the one that stands there. */
@@ -197,7 +209,7 @@ bptt_status bptt_plan_truncate(bptt_plan *plan, bptt_error *error)
 {
     if (plan->spec->truncation == BPTT_TRUNCATION_CHUNK) { return BPTT_OK; }
     mark_slots(plan);
-    if (plan->spec->truncation == BPTT_TRUNCATION_BLOCK) { return keep_tokens(plan, error); }
+    if (plan->spec->truncation == BPTT_TRUNCATION_BLOCK) { return keep_inputs(plan, error); }
     bptt_status status = begin_lags(plan, error);
     return status == BPTT_OK ? end_lags(plan, error) : status;
 }

@@ -185,7 +185,7 @@ static void back_window(${name} *m, uint32_t chunk, ptrdiff_t steps)
 /* Notes before which steps of a chunk the state is h_0: at its start where it starts a sequence, and where reset is not 0. */
 static void mark_starts(${name} *m${common.reset_parameter}, ptrdiff_t rows, int first)
 {
-    uint8_t *const starts = (uint8_t *)${H.starts()};
+    uint8_t *const starts = (uint8_t *)${H.starts()}${spec.truncation == "block" and string.format(" + (%d - rows)", spec.K * spec.batch) or ""};
 %   if spec.resets then
     if (reset) {
         memcpy(starts, reset, (size_t)rows);
@@ -460,7 +460,7 @@ void ${name}_start(${name} *m, const real *h0)
 %   local from = 0
 %   for _, s in ipairs(states) do
     for (ptrdiff_t b = 0; b < ${spec.batch}; b++) {
-        memcpy(${plus("m->work", tostring(slots[s].offset))} + b * ${slots[s].stride}, ${plus("h0", tostring(from))} + b * ${slots[s].cols}, ${slots[s].cols * real_size}); /* ${slots[s].name} */
+        memcpy(${plus("m->work", tostring(H.state_offset(s)))} + b * ${slots[s].stride}, ${plus("h0", tostring(from))} + b * ${slots[s].cols}, ${slots[s].cols * real_size}); /* ${slots[s].name} */
     }
 %     from = from + spec.batch * slots[s].cols
 %   end

@@ -793,7 +793,7 @@ local function declare(chosen, begin, forward)
       slot(e.out)
       if by_restart[e.op] then
         once("restart", "const uint8_t *const restart = (const uint8_t *)", H.starts(), begin == "first" and " + first" or "",
-          "; /* where sequences start [", spec.K * B, "] */")
+          "; /* where sequences start [", window * B, "] */")
       end
     end
   end
@@ -1084,6 +1084,11 @@ function H.move_window()
   else
     if spec.tokens then write("    (void)x;\n") end
   end
+  if start_slot > 1 then
+    local slot = slots[start_slot]
+    write("    const uint8_t *const starts = (const uint8_t *)", H.starts(), ";\n")
+    write("    for (ptrdiff_t i = stay; i < ", spec.K * B, "; i++) { m->work[", slot.offset, " + i * ", slot.stride, "] = (real)(starts[i] != 0); }\n")
+  end
 end
 
 -- Back over all steps of the window, in whose older ones the losses of this block have no term of their own.
@@ -1099,6 +1104,11 @@ function H.back_window()
     write("    for (ptrdiff_t i = oldest; i < ", spec.K * B, "; i++) { /* in bounds, whatever a checkpoint put there */\n")
     write("        const real token = m->work[", slot.offset, " + i * ", slot.stride, "];\n")
     write("        m->tokens[i] = token >= 0 && token < ", spec.vocab, " ? (", name, "_token)token : 0;\n    }\n")
+  end
+  if start_slot > 1 then
+    local slot = slots[start_slot]
+    write("    uint8_t *const starts = (uint8_t *)", H.starts(), ";\n")
+    write("    for (ptrdiff_t i = oldest; i < ", spec.K * B, "; i++) { starts[i] = m->work[", slot.offset, " + i * ", slot.stride, "] > 0; }\n")
   end
   write("    ", H.backward_name(0), "(m", spec.tokens and (token_slot > 1 and ", m->tokens + oldest" or ", 0") or "", ", window, oldest);\n")
 end
