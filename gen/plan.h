@@ -172,7 +172,7 @@ typedef struct bptt_plan {
     bptt_unroll unroll;         /* never AUTO */
     bptt_tensor_plan params[BPTT_MAX_PARAMS];
     size_t block_size, turned_size, work_size; /* reals */
-    size_t restart;                            /* reals of the workspace before the bytes [window][B] that say where sequences start */
+    size_t restart;                            /* reals of the workspace before the bytes [window][B]: where sequences start */
     int moments;
     bool accumulates;             /* gradients of several chunks are added up before an update */
     int progress_count, progress; /* doubles in use (abi.h), and with padding to whole vectors */

@@ -530,11 +530,6 @@ static bptt_status check_truncation(bptt_reader *r)
                                 (long long)spec->stride, (long long)spec->K);
     }
     if (spec->truncation == BPTT_TRUNCATION_CHUNK) { return BPTT_OK; }
-    if (bptt_spec_drops(spec)) {
-        static const char *const masks[] = {"truncation", "dropout", NULL};
-        blame(r, masks);
-        return bptt_reader_fail(r, NULL, "truncation = \"%s\" with dropout; expected truncation = \"chunk\"", word);
-    }
     if (spec->threads > 1) {
         blame(r, threads);
         return bptt_reader_fail(r, NULL, "truncation = \"%s\" with threads = %lld; expected threads = 1", word,

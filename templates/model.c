@@ -171,6 +171,14 @@ static ptrdiff_t steps_of(uint32_t chunk)
 % end
 }
 
+% if spec.truncation == "block" and spec.dropout then
+/* Rows of the sequence before those of the window; less than none while it is not filled. */
+static ptrdiff_t past_rows(uint32_t chunk)
+{
+    return ((ptrdiff_t)chunk * ${NAME}_STRIDE + steps_of(chunk) - ${NAME}_HORIZON) * ${NAME}_BATCH;
+}
+
+% end
 % if spec.truncation == "block" then
 /* From the last step of a block back over the last K steps of the sequence, as far as there are any. */
 static void back_window(${name} *m, uint32_t chunk, ptrdiff_t steps)
@@ -219,6 +227,9 @@ double ${name}_loss(${name} *m${common.data_parameters()}${common.reset_paramete
     const ptrdiff_t first = (${NAME}_HORIZON - steps) * ${NAME}_BATCH;
 % end
     double loss = 0;
+% if spec.dropout and spec.truncation == "block" then
+    const double masks = m->progress[BPTT_MASKS]; /* of the sequence */
+% end
 % if spec.dropout then
     m->progress[BPTT_MASKS] = 0; /* no dropout */
 % end
@@ -226,6 +237,9 @@ double ${name}_loss(${name} *m${common.data_parameters()}${common.reset_paramete
 % H.call_heads("head_loss", "")
 % if spec.truncation ~= "block" then
     carry_state(m, steps);
+% end
+% if spec.dropout and spec.truncation == "block" then
+    m->progress[BPTT_MASKS] = masks;
 % end
 % if spec.reduction == "mean" then
     const ptrdiff_t ${H.counted} = count_${H.counted}(${common.data_arguments("target"):sub(3)}${H.chunk_argument}, rows);
@@ -269,7 +283,11 @@ double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_para
 % if H.partial then
     ptrdiff_t done = 0;
 % end
-% if spec.dropout then
+% if spec.dropout and spec.truncation == "block" then
+    if (chunk == 0 || m->progress[BPTT_MASKS] < 1) { /* a number for all of a sequence */
+        m->progress[BPTT_MASKS] = 1 + ${accumulates and string.format("(m->progress[BPTT_UPDATES] * %d + m->progress[BPTT_PENDING])", spec.accumulate + 1) or "m->progress[BPTT_UPDATES]"} * ${NAME}_CHUNKS;
+    }
+% elseif spec.dropout then
     m->progress[BPTT_MASKS] = 1 + ${accumulates and string.format("(m->progress[BPTT_UPDATES] * %d + m->progress[BPTT_PENDING])", spec.accumulate + 1) or "m->progress[BPTT_UPDATES]"} * ${NAME}_CHUNKS + chunk;
 % end
     forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
@@ -429,12 +447,18 @@ void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_
 % if spec.restarts then
     mark_starts(m${common.reset_argument()}, ${NAME}_BATCH, 0);
 % end
+% if spec.dropout and spec.truncation == "block" then
+    const double masks = m->progress[BPTT_MASKS]; /* of the sequence */
+% end
 % if spec.dropout then
     m->progress[BPTT_MASKS] = 0; /* no dropout */
 % end
 % H.predict()
 % if spec.truncation ~= "block" then
     carry_state(m, 1);
+% end
+% if spec.dropout and spec.truncation == "block" then
+    m->progress[BPTT_MASKS] = masks;
 % end
 }
 

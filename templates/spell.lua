@@ -124,6 +124,22 @@ if parted or block_mode then -- what they work on begins at row `first`
 end
 if block_mode then H.rows_parameter = ", ptrdiff_t first" .. H.rows_parameter end
 
+-- Where blocks overlap, masks of dropout go by rows of the sequence, `past` of which lie before the window: ", past_rows(chunk)", or what
+-- else is asked for, where some region needs it.
+local function past(text, ...)
+  for _, region in ipairs {...} do
+    for _, action in ipairs(actions) do
+      local drops = action.region == region and action.kind == "row" and action.elements[1].op == "dropout"
+      if block_mode and drops then return text end
+    end
+  end
+  return ""
+end
+H.steps_parameter = H.steps_parameter .. past(", ptrdiff_t past", "input", "step")
+H.back_parameter = H.back_parameter .. past(", ptrdiff_t past", "back", "tail")
+H.rows_parameter = past(", ptrdiff_t past", "head") .. H.rows_parameter
+H.head_window = block_mode and past(", past_rows(chunk)", "head") .. ", first" or ""
+
 local function in_time(action) return action.in_time end
 local function is_product(action) return action.kind == "product" or action.kind == "gradient" end
 local function is_tiled(action) return is_product(action) and not spelled end
@@ -624,7 +640,8 @@ local function row_call(action, p, rows, time)
   if e.op == "slice" then
     text = text .. string.format("0, %s, %d, %s, %d);", plus(p(e.a), string.format("%d", e.value)), stride(e.a), rows, action.cols)
   elseif e.op == "dropout" then
-    local row = time == "row" and "row" or at(time or 0, 0, B) .. (from_first and " + first" or "")
+    local row = (time == "row" and "row" or at(time or 0, 0, B)) .. (from_first and (block_mode or time ~= "row") and " + first" or "") ..
+      (block_mode and " + past" or "")
     text = text .. string.format("%s, %d, (real)%s, m->progress[BPTT_MASKS], %s_SEED, %d, %s, %s, %d);", p(e.a), stride(e.a), hex(e.value),
       common.NAME, action.site, (row:gsub("^0 %+ ", "")), rows, action.cols)
   elseif e.op == "place" then
@@ -1024,7 +1041,7 @@ function H.call_heads(name, scale)
     write("    for (int i = 0; i < STRETCHES; i++) {\n        ptrdiff_t to = 0;\n        const ptrdiff_t from = stretch(i, chunk, rows, &to);\n")
     if scale ~= "" then write("        clear_rows(m, ", block_mode and "first + " or "", "done, from - done);\n") end
     write("        for (ptrdiff_t row = from; row < to; row += ", step, ") {\n            loss += ", spelled and for_rows(name, B) or name, "(m",
-      targets("row"), block_mode and ", first" or "", ", row", spelled and "" or ", to - row < " .. block .. " ? to - row : " .. block, scale, ");\n        }\n")
+      targets("row"), H.head_window, ", row", spelled and "" or ", to - row < " .. block .. " ? to - row : " .. block, scale, ");\n        }\n")
     if scale ~= "" then write("        done = to;\n") end
     write("    }\n")
     if scale ~= "" then write("    clear_rows(m, ", block_mode and "first + " or "", "done, rows - done);\n") end
@@ -1036,7 +1053,7 @@ function H.call_heads(name, scale)
   elseif spelled then
     write("    loss = ", for_rows(name, H.head_rows[1]), "(m", targets(), scale, ");\n")
   else
-    write("    for (ptrdiff_t row = 0; row < rows; row += ", block, ") {\n        loss += ", name, "(m", targets("row"), block_mode and ", first" or "", ", row, rows - row < ", block,
+    write("    for (ptrdiff_t row = 0; row < rows; row += ", block, ") {\n        loss += ", name, "(m", targets("row"), H.head_window, ", row, rows - row < ", block,
       " ? rows - row : ", block, scale, ");\n    }\n")
   end
 end
@@ -1110,27 +1127,29 @@ function H.back_window()
     write("    uint8_t *const starts = (uint8_t *)", H.starts(), ";\n")
     write("    for (ptrdiff_t i = oldest; i < ", spec.K * B, "; i++) { starts[i] = m->work[", slot.offset, " + i * ", slot.stride, "] > 0; }\n")
   end
-  write("    ", H.backward_name(0), "(m", spec.tokens and (token_slot > 1 and ", m->tokens + oldest" or ", 0") or "", ", window, oldest);\n")
+  write("    ", H.backward_name(0), "(m", spec.tokens and (token_slot > 1 and ", m->tokens + oldest" or ", 0") or "", ", window, oldest", past(", past_rows(chunk)", "back", "tail"),
+    ");\n")
 end
 
 -- Calls the forward or backward function for the chunk's number of steps.
 function H.dispatch(which)
   local named = which == "forward" and H.forward_name or H.backward_name
   local data = common.data_arguments(which == "forward" and "input" or "x")
-  local first = block_mode and ", " .. (spec.K - chunk_steps) * B or ""
+  local before = past(", past_rows(chunk)", "input", "step") -- the one that is asked for here
+  local first = block_mode and ", " .. (spec.K - chunk_steps) * B .. before or ""
   if block_mode and which == "backward" then
     write("    back_window(m, chunk, steps);\n")
   elseif parted then
     write("    ", which, "_parts(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps", ");\n")
   elseif looped then
     write("    ", named(0), "(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps",
-      block_mode and string.format(", (%d - steps_of(chunk)) * %d", spec.K, B) or "", ");\n")
+      block_mode and string.format(", (%d - steps_of(chunk)) * %d%s", spec.K, B, before) or "", ");\n")
   elseif rest == 0 then
     if which == "forward" and (spec.carry or spec.h0 == "given") and not block_mode then write("    (void)chunk;\n") end
     write("    ", named(chunk_steps), "(m", data, first, ");\n")
   else
     write("    if (chunk + 1 < ", common.NAME, "_CHUNKS) {\n        ", named(chunk_steps), "(m", data, first, ");\n    } else {\n        ", named(rest),
-      "(m", data, block_mode and ", " .. (spec.K - rest) * B or "", ");\n    }\n")
+      "(m", data, block_mode and ", " .. (spec.K - rest) * B .. before or "", ");\n    }\n")
   end
 end
 
@@ -1151,6 +1170,7 @@ end
 function H.predict()
   local chosen = choose({"input", "step", "head"}, nil, true)
   if block_mode then write("    const ptrdiff_t first = ", (spec.K - 1) * B, ";\n    move_window(m", common.data_arguments("x"), ", 1);\n") end
+  write(past("    const ptrdiff_t past = 0; /* no masks, so no rows of theirs */\n", "input", "step", "head"))
   declare(chosen, block_mode and "first", true)
   for _, action in ipairs(chosen) do
     if action.kind == "loss" and action.loss ~= "cross_entropy" then
