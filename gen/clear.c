@@ -90,6 +90,7 @@ static bptt_status insert_clear(bptt_plan *plan, int a, int e, bptt_error *error
     memmove(clear + 1, clear, (size_t)(plan->action_count - a - 1) * sizeof *clear);
     *clear = (bptt_action){.kind = BPTT_CLEAR, .region = chain->region, .level = chain->level, .param = -1, .bias = -1};
     clear->forward = chain->forward;
+    clear->begins = chain->begins;
     clear->later = chain->later;
     clear->into_previous = chain->into_previous;
     clear->out = chain->elements[e].out;

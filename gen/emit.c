@@ -92,6 +92,7 @@ static void push_action(lua_State *L, const bptt_plan *plan, const bptt_action *
     set_string(L, "note", action->note);
     set_boolean(L, "forward", action->forward);
     set_boolean(L, "into_previous", action->into_previous);
+    set_boolean(L, "begins", action->begins);
     set_boolean(L, "later", action->later);
     set_boolean(L, "in_time", action->cut == BPTT_CUT_STREAMS || bptt_in_time(plan, action));
     set_boolean(L, "turned", action->turned);

@@ -110,6 +110,15 @@ bool bptt_in_time(const bptt_plan *plan, const bptt_action *action)
     return action->region == BPTT_REGION_STEP || back;
 }
 
+/* How parts divide an action. */
+static bptt_cut cut_of(const bptt_plan *plan, const bptt_action *action)
+{
+    const bool lag = plan->spec->truncation == BPTT_TRUNCATION_UNIFORM && action->region > BPTT_REGION_HEAD;
+    return bptt_sums_over_rows(action)                 ? BPTT_CUT_TENSOR
+           : action->region == BPTT_REGION_HEAD || lag ? BPTT_CUT_ROWS
+                                                       : BPTT_CUT_STREAMS;
+}
+
 int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action)
 {
     const int64_t step = plan->spec->batch;
@@ -120,7 +129,7 @@ int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action)
     case BPTT_REGION_HEAD:
         return plan->block;
     default:
-        return plan->threads > 1 && !bptt_sums_over_rows(action) ? step : plan->window * step;
+        return plan->threads > 1 && cut_of(plan, action) == BPTT_CUT_STREAMS ? step : plan->window * step;
     }
 }
 
@@ -137,9 +146,7 @@ static void cut(bptt_plan *plan)
 {
     for (int a = 0; a < plan->action_count && plan->threads > 1; a++) {
         bptt_action *action = &plan->actions[a];
-        action->cut = bptt_sums_over_rows(action)          ? BPTT_CUT_TENSOR
-                      : action->region == BPTT_REGION_HEAD ? BPTT_CUT_ROWS
-                                                           : BPTT_CUT_STREAMS;
+        action->cut = cut_of(plan, action);
         action->unit = action->kind == BPTT_GRADIENT ? action->tile.rows : plan->lanes;
     }
 }

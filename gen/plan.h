@@ -111,7 +111,7 @@ typedef struct bptt_element {
 typedef enum {
     BPTT_CUT_NONE,    /* threads = 1 */
     BPTT_CUT_STREAMS, /* each part has sequences of its own and does all their steps: INPUT, STEP, BACK, and TAIL row by row */
-    BPTT_CUT_ROWS,    /* ranges of the rows of a HEAD block */
+    BPTT_CUT_ROWS,    /* ranges of the rows of a HEAD block; uniform: of a lag, whose beginning ends before any part hands on */
     BPTT_CUT_TENSOR,  /* ranges of the parameter whose gradient is summed: of its rows, of its columns for a scatter or a bias */
 } bptt_cut;
 
@@ -121,7 +121,7 @@ typedef struct bptt_action {
     int level;          /* of STEP and BACK, and of what prepares or ends them; 0 in HEAD */
     bool forward;       /* also part of a pass without gradients */
     bool into_previous; /* writes step t-1: not done at t = 0 */
-    bool later;         /* not done at lag 0 */
+    bool begins, later; /* uniform: a lag begins with it; it is not done at lag 0 */
     int param;          /* matrix or bias that it reads, or whose gradient it writes; -1: none */
     bool turned;        /* reads the [outputs][inputs] copy of the matrix */
     bool alternates;    /* in STEP and BACK: every second step sums from the last term to the first */

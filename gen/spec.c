@@ -510,8 +510,7 @@ static bptt_status check_dropout(bptt_reader *r)
 static bptt_status check_truncation(bptt_reader *r)
 {
     static const char *const stride[] = {"stride", "truncation", "K", NULL}, *const mode[] = {"truncation", "stride", NULL},
-                             *const threads[] = {"truncation", "threads", NULL}, *const unroll[] = {"truncation", "unroll", NULL},
-                             *const vocab[] = {"truncation", "vocab", NULL};
+                             *const unroll[] = {"truncation", "unroll", NULL}, *const vocab[] = {"truncation", "vocab", NULL};
     const bptt_spec *spec = r->spec;
     const char *word = bptt_spec_word("truncation", (int)spec->truncation);
     const bool block = spec->truncation == BPTT_TRUNCATION_BLOCK;
@@ -530,11 +529,6 @@ static bptt_status check_truncation(bptt_reader *r)
                                 (long long)spec->stride, (long long)spec->K);
     }
     if (spec->truncation == BPTT_TRUNCATION_CHUNK) { return BPTT_OK; }
-    if (spec->threads > 1) {
-        blame(r, threads);
-        return bptt_reader_fail(r, NULL, "truncation = \"%s\" with threads = %lld; expected threads = 1", word,
-                                (long long)spec->threads);
-    }
     if (spec->unroll == BPTT_UNROLL_FULL) {
         blame(r, unroll);
         return bptt_reader_fail(r, NULL, "truncation = \"%s\" with unroll = \"full\"; expected unroll = \"time\"", word);

@@ -140,7 +140,8 @@ static int first_behind_head(const bptt_plan *plan)
 /* A later lag has nothing from HEAD, and begins with what the lag before handed to the step before. */
 static bptt_status begin_lags(bptt_plan *plan, bptt_error *error)
 {
-    int at = first_behind_head(plan);
+    const int first = first_behind_head(plan);
+    int at = first;
     if (at == plan->action_count) { return BPTT_OK; }
     bptt_status status = BPTT_OK;
     for (int s = 0; s < plan->slot_count && status == BPTT_OK; s++) {
@@ -153,6 +154,7 @@ static bptt_status begin_lags(bptt_plan *plan, bptt_error *error)
         status = insert_sum(plan, at++, s, plan->next[s], plan->slots[s].cols, true, error);
         if (status == BPTT_OK) { status = insert_zero(plan, at++, plan->next[s], false, "carry of the next lag = 0", error); }
     }
+    for (int a = first; a < at; a++) { plan->actions[a].begins = true; }
     return status;
 }
 

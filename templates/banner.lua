@@ -90,6 +90,10 @@ local formula = {
     "d/dW sum of losses s keeps the paths from step t to step s with 0 <= s - t < K: K = T is exact."},
 }
 for _, line in ipairs(formula[spec.truncation]) do lines[#lines + 1] = line end
+if spec.truncation ~= "chunk" and spec.restarts then
+  lines[#lines + 1] = "No path leads beyond a step where a " .. (spec.resets and "document" or "sequence") .. " starts" ..
+    (spec.h0 == "learned" and "; h_0 counts as a weight of that step." or ".")
+end
 lines[#lines + 1] = string.format("  loss: %s, %s over the chunk; optimizer %s, clip %s; state %s%s",
   spec.loss:gsub("_", " "), spec.reduction, spec.optimizer.kind, spec.clip,
   spec.h0 == "given" and "given, or else carried" or spec.carry and "carried" or spec.h0 == "learned" and "set to a trained h_0" or "zeroed",

@@ -95,6 +95,20 @@ static double ${H.head_name("head_loss", rows)}(${name} *m${common.data_paramete
 }
 
 % end
+% if threads > 1 and spec.truncation == "uniform" then
+%   for _, f in ipairs {{"begin_lag", "What a lag begins with, for `rows` rows from `row` on: what the lag before handed on to these steps."},
+%     {"lag_rows", "A lag of these rows: row t of an adjoint is that of the loss at t + lag."},
+%     {"hand_on", "What these rows, none of the first step, hand on to the steps before, for the next lag."}} do
+%     if H.has_lag(f[1]) then
+/* ${f[2]} */
+static void ${f[1]}(${name} *m${f[1] == "begin_lag" and ", ptrdiff_t lag" or ""}, ptrdiff_t row, ptrdiff_t rows)
+{
+% H.lag(f[1])
+}
+
+%     end
+%   end
+% else
 % for _, streams in ipairs(H.stream_counts) do
 % for _, steps in ipairs(H.back_counts) do
 /* ${H.count_words(steps, streams)} back: the adjoint of every state${threads == 1 and ", then the gradients that sum over time" or ""}. */
@@ -103,6 +117,7 @@ static void ${H.backward_name(steps, streams)}(${name} *m${threads == 1 and comm
 % H.backward(steps, streams)
 }
 
+% end
 % end
 % end
 % if threads > 1 then

@@ -9,7 +9,18 @@ typedef struct job {
 % for _, read in ipairs(common.data) do
     const ${read.type} *${read.name};
 % end
+% if H.window_parameter ~= "" then
+    ptrdiff_t steps;     /* forward: of the chunk; back: of the window, as far as it is filled */
+    ptrdiff_t first;     /* row of the window where these begin */
+%   if H.drops_out then
+    ptrdiff_t past;      /* rows of the sequence before the window */
+%   end
+% else
     ptrdiff_t steps;     /* of the chunk */
+% end
+% if spec.truncation == "uniform" then
+    ptrdiff_t lag;
+% end
     ptrdiff_t row, rows; /* of the output layer: the first, and how many */
     real scale;          /* of every label's gradient */
     const real *with;    /* what the update takes */
@@ -39,19 +50,63 @@ static ptrdiff_t begin(ptrdiff_t n, ptrdiff_t unit, int part)
 static void forward_part(void *all, int part)
 {
     const job *const j = all;
-% H.dispatch_part(H.forward_name, common.data_arguments("input", "first", "j->"))
+% H.dispatch_part("forward", common.data_arguments("input", "first", "j->"))
 }
 
-static void forward_parts(${name} *m${common.data_parameters("input")}, ptrdiff_t steps)
+static void forward_parts(${name} *m${common.data_parameters("input")}, ptrdiff_t steps${H.forward_window})
 {
-    job all = {.m = m${common.data_initializers("input")}, .steps = steps};
+    job all = {.m = m${common.data_initializers("input")}, .steps = steps${H.initializers(H.forward_window)}};
     (void)each(&all, forward_part);
 }
 
+% if spec.truncation == "uniform" then
+%   if H.has_lag("begin_lag") then
+static void begin_lag_part(void *all, int part)
+{
+    const job *const j = all;
+    const ptrdiff_t row = begin(j->rows, 1, part), rows = begin(j->rows, 1, part + 1) - row;
+    begin_lag(j->m, j->lag, row, rows);
+}
+
+%   end
+static void lag_part(void *all, int part)
+{
+    const job *const j = all;
+    const ptrdiff_t row = begin(j->rows, 1, part), rows = begin(j->rows, 1, part + 1) - row;
+%   if H.has_lag("lag_rows") then
+    lag_rows(j->m, row, rows);
+%   end
+%   if H.has_lag("hand_on") then
+    const ptrdiff_t skip = row < ${NAME}_BATCH ? ${NAME}_BATCH - row : 0; /* rows of the first step */
+    if (j->lag + 1 < ${NAME}_HORIZON && skip < rows) { hand_on(j->m, row + skip, rows - skip); }
+%   end
+}
+
+/* The gradients, from the adjoints of all lags. */
+static void sum_part(void *all, int part)
+{
+    const job *const j = all;
+% H.sums("sum")
+}
+
+static void backward_parts(${name} *m${common.data_parameters("x")}, ptrdiff_t steps)
+{
+    job all = {.m = m${common.data_initializers("x")}, .steps = steps};
+    for (; all.lag < ${NAME}_HORIZON; all.lag++) {
+        all.rows = (steps - all.lag) * ${NAME}_BATCH;
+%   if H.has_lag("begin_lag") then
+        (void)each(&all, begin_lag_part);
+%   end
+        (void)each(&all, lag_part);
+    }
+    all.rows = steps * ${NAME}_BATCH;
+    (void)each(&all, sum_part);
+}
+% else
 static void backward_part(void *all, int part)
 {
     const job *const j = all;
-% H.dispatch_part(H.backward_name, "")
+% H.dispatch_part("backward", "")
 }
 
 /* The gradients of what the recurrence used. */
@@ -61,19 +116,20 @@ static void tail_part(void *all, int part)
 % H.sums("tail")
 }
 
-static void backward_parts(${name} *m${common.data_parameters("x")}, ptrdiff_t steps)
+static void backward_parts(${name} *m${common.data_parameters("x")}, ptrdiff_t steps${H.backward_window})
 {
-    job all = {.m = m${common.data_initializers("x")}, .rows = steps * ${NAME}_BATCH, .steps = steps};
+    job all = {.m = m${common.data_initializers("x")}, .rows = steps * ${NAME}_BATCH, .steps = steps${H.initializers(H.backward_window)}};
     (void)each(&all, backward_part);
     (void)each(&all, tail_part);
 }
+% end
 
 % for _, f in ipairs {{"head", ", j->scale"}, {"head_loss", ""}} do
 static void ${f[1]}_part(void *all, int part)
 {
     job *const j = all;
     const ptrdiff_t skip = begin(j->rows, 1, part), row = j->row + skip, rows = begin(j->rows, 1, part + 1) - skip;
-    j->sums[part] = ${f[1]}_rows(j->m${common.data_arguments("target", "skip", "j->")}, row, skip, rows${f[2]});
+    j->sums[part] = ${f[1]}_rows(j->m${common.data_arguments("target", "skip", "j->")}${H.arguments(H.window_parameter)}, row, skip, rows${f[2]});
 }
 
 % end
@@ -84,17 +140,17 @@ static void head_sums_part(void *all, int part)
 % H.sums("head")
 }
 
-static double head(${name} *m${common.data_parameters("target")}, ptrdiff_t row, ptrdiff_t rows, real scale)
+static double head(${name} *m${common.data_parameters("target")}${H.window_parameter}, ptrdiff_t row, ptrdiff_t rows, real scale)
 {
-    job all = {.m = m${common.data_initializers("target")}, .row = row, .rows = rows, .scale = scale};
+    job all = {.m = m${common.data_initializers("target")}${H.initializers(H.window_parameter)}, .row = row, .rows = rows, .scale = scale};
     const double loss = each(&all, head_part);
     (void)each(&all, head_sums_part);
     return loss;
 }
 
-static double head_loss(${name} *m${common.data_parameters("target")}, ptrdiff_t row, ptrdiff_t rows)
+static double head_loss(${name} *m${common.data_parameters("target")}${H.window_parameter}, ptrdiff_t row, ptrdiff_t rows)
 {
-    job all = {.m = m${common.data_initializers("target")}, .row = row, .rows = rows};
+    job all = {.m = m${common.data_initializers("target")}${H.initializers(H.window_parameter)}, .row = row, .rows = rows};
     return each(&all, head_loss_part);
 }
 

@@ -63,7 +63,7 @@ for word in ([[auto break case char const continue default do double else enum e
   restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x v y d t row rows steps loss scale
   first probabilities outputs real zeros forward head head_loss backward squares uniform cross_entropy softmax job all begin each part skip
   streams from to vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
-  lag oldest window stay move_window back_window memmove CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
+  lag oldest window stay past move_window back_window past_rows begin_lag lag_rows hand_on memmove CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
   taken[word] = true
 end
 for _, action in ipairs(actions) do taken[action.name] = true end
@@ -122,8 +122,6 @@ end
 if parted or block_mode then -- what they work on begins at row `first`
   H.steps_parameter, H.back_parameter = H.steps_parameter .. ", ptrdiff_t first", H.back_parameter .. ", ptrdiff_t first"
 end
-if block_mode then H.rows_parameter = ", ptrdiff_t first" .. H.rows_parameter end
-
 -- Where blocks overlap, masks of dropout go by rows of the sequence, `past` of which lie before the window: ", past_rows(chunk)", or what
 -- else is asked for, where some region needs it.
 local function past(text, ...)
@@ -137,8 +135,14 @@ local function past(text, ...)
 end
 H.steps_parameter = H.steps_parameter .. past(", ptrdiff_t past", "input", "step")
 H.back_parameter = H.back_parameter .. past(", ptrdiff_t past", "back", "tail")
-H.rows_parameter = past(", ptrdiff_t past", "head") .. H.rows_parameter
+H.window_parameter = block_mode and past(", ptrdiff_t past", "head") .. ", ptrdiff_t first" or ""
+H.rows_parameter = H.window_parameter .. H.rows_parameter
 H.head_window = block_mode and past(", past_rows(chunk)", "head") .. ", first" or ""
+H.forward_window = block_mode and ", ptrdiff_t first" .. past(", ptrdiff_t past", "input", "step") or ""
+H.backward_window = block_mode and ", ptrdiff_t first" .. past(", ptrdiff_t past", "back", "tail") or ""
+function H.initializers(parameters) return (parameters:gsub("ptrdiff_t (%a+)", ".%1 = %1")) end
+function H.arguments(parameters) return (parameters:gsub("ptrdiff_t ", "j->")) end
+H.drops_out = past("yes", "input", "step", "head", "back", "tail") ~= ""
 
 local function in_time(action) return action.in_time end
 local function is_product(action) return action.kind == "product" or action.kind == "gradient" end
@@ -765,9 +769,9 @@ end
 function H.starts() return "(" .. plus("m->work", tostring(restart_offset)) .. ")" end
 
 -- Declares what the actions of some regions touch.  A part of the work has rows of its own: from stream `first` on of every slot,
--- or from row `skip` on of what holds a block.  forward: no gradient is handed back.
+-- or from row `skip` on of what holds a block.  Where blocks overlap, `first` is a row of the window.  forward: no gradient is handed back.
 local function declare(chosen, begin, forward)
-  from_first = begin == "first"
+  from_first = begin == "first" or block_mode and begin
   local seen = {}
   local function once(key, ...)
     if not seen[key] then write("    ", table.concat {...}, "\n") end
@@ -783,7 +787,13 @@ local function declare(chosen, begin, forward)
     local s = slots[ref.slot]
     local from = plus("m->work", tostring(s.offset))
     local rows_kept = s.kind == "state" or s.kind == "chunk"
-    if begin == "first" and (parted or rows_kept) or begin == "skip" and s.kind == "block" then from = from .. " + " .. begin .. " * " .. s.stride end
+    local skipped = begin == "skip" and s.kind == "block" and "skip"
+    if block_mode and begin then
+      skipped = skipped or rows_kept and "first" or parted and s.kind == "step" and "first % " .. B
+    elseif begin == "first" then
+      skipped = parted and "first"
+    end
+    if skipped then from = from .. " + " .. skipped .. " * " .. s.stride end
     once(s.variable, "real *const ", s.variable, " = ", from, "; /* ", s.name,
       s.later ~= "" and ", then " .. s.later or "", " [", s.rows, "][", s.stride, "] */")
   end
@@ -809,7 +819,7 @@ local function declare(chosen, begin, forward)
       slot(e.b)
       slot(e.out)
       if by_restart[e.op] then
-        once("restart", "const uint8_t *const restart = (const uint8_t *)", H.starts(), begin == "first" and " + first" or "",
+        once("restart", "const uint8_t *const restart = (const uint8_t *)", H.starts(), from_first and " + first" or "",
           "; /* where sequences start [", window * B, "] */")
       end
     end
@@ -935,6 +945,30 @@ local function lags(steps)
   write("    }\n")
 end
 
+-- The parts of a lag, for ranges of its rows: what it begins with, all else, and what is handed on to the steps before, a step less.
+-- Parts begin together: what one hands on, another one's beginning reads.
+local function lag_actions(which)
+  local chosen = {}
+  for level = levels - 1, 0, -1 do
+    for _, action in ipairs(choose({"back", "tail"}, level)) do
+      local own = action.into_previous and "hand_on" or action.begins and "begin_lag" or "lag_rows"
+      if own == which and is_made(action, chunk_steps) then chosen[#chosen + 1] = action end
+    end
+  end
+  return chosen
+end
+function H.has_lag(which) return #lag_actions(which) > 0 end
+function H.lag(which)
+  local chosen = lag_actions(which)
+  declare(chosen)
+  for _, action in ipairs(chosen) do
+    write("    /* ", action.note, " */\n")
+    if action.later then write("    if (lag > 0) {\n") end
+    put(action.later and "        " or "    ", calls(action, "row", "rows"))
+    if action.later then write("    }\n") end
+  end
+end
+
 function H.backward(steps, streams)
   if uniform then
     H.locals({"back", "tail", "sum"}, steps)
@@ -966,8 +1000,17 @@ function H.sums(region)
   end
   write("    ", common.name, " *const m = j->m;\n")
   if reads(chosen, "x") then write("    const ", common.name, "_token *const x = j->x;\n") end
-  write("    const ptrdiff_t ", region == "head" and "row = j->row, " or "", "rows = j->rows;\n")
-  declare(chosen)
+  local kept, begins = false, false -- whether they read rows of the whole chunk, and are told the first one
+  for _, action in ipairs(chosen) do
+    begins = begins or starts_block(action)
+    for _, ref in pairs {action.adjoint, action.input} do
+      local kind = ref.slot and slots[ref.slot].kind
+      kept = kept or kind == "state" or kind == "chunk"
+    end
+  end
+  local window = block_mode and kept
+  write("    const ptrdiff_t ", window and "first = j->first, " or "", region == "head" and (kept or begins) and "row = j->row, " or "", "rows = j->rows;\n")
+  declare(chosen, window and "first")
   for _, action in ipairs(chosen) do
     write("    /* ", action.note, " */\n")
     put("    ", calls(action, region == "head" and "row" or nil, "rows"))
@@ -1059,14 +1102,18 @@ function H.call_heads(name, scale)
 end
 
 -- Calls a part's forward or backward function for the chunk's number of steps and the part's number of streams.
-function H.dispatch_part(named, tokens)
+function H.dispatch_part(which, tokens)
+  local forward = which == "forward"
+  local named, step_counts = forward and H.forward_name or H.backward_name, forward and H.step_counts or H.back_counts
   write("    const ptrdiff_t first = ", H.begin(B, 1), #H.stream_counts > 1 and ", streams = " .. H.begin(B, 1, true) .. " - first" or "", ";\n")
+  local rows = (step_counts[1] == 0 and ", j->steps" or "") .. (block_mode and ", j->first + first" or ", first") ..
+    past(", j->past", table.unpack(forward and {"input", "step"} or {"back", "tail"}))
   for _, streams in ipairs(H.stream_counts) do
-    for _, steps in ipairs(H.step_counts) do
+    for _, steps in ipairs(step_counts) do
       local condition = {}
       if #H.stream_counts > 1 then condition[1] = "streams == " .. streams end
-      if #H.step_counts > 1 then condition[#condition + 1] = "j->steps == " .. steps end
-      local call = named(steps, streams) .. "(j->m" .. tokens .. (looped and ", j->steps" or "") .. ", first);"
+      if #step_counts > 1 then condition[#condition + 1] = "j->steps == " .. steps end
+      local call = named(steps, streams) .. "(j->m" .. tokens .. rows .. ");"
       write("    ", #condition > 0 and "if (" .. table.concat(condition, " && ") .. ") { " .. call .. " }" or call, "\n")
     end
   end
@@ -1127,8 +1174,8 @@ function H.back_window()
     write("    uint8_t *const starts = (uint8_t *)", H.starts(), ";\n")
     write("    for (ptrdiff_t i = oldest; i < ", spec.K * B, "; i++) { starts[i] = m->work[", slot.offset, " + i * ", slot.stride, "] > 0; }\n")
   end
-  write("    ", H.backward_name(0), "(m", spec.tokens and (token_slot > 1 and ", m->tokens + oldest" or ", 0") or "", ", window, oldest", past(", past_rows(chunk)", "back", "tail"),
-    ");\n")
+  write("    ", parted and "backward_parts" or H.backward_name(0), "(m", spec.tokens and (token_slot > 1 and ", m->tokens + oldest" or ", 0") or "",
+    ", window, oldest", past(", past_rows(chunk)", "back", "tail"), ");\n")
 end
 
 -- Calls the forward or backward function for the chunk's number of steps.
@@ -1140,7 +1187,8 @@ function H.dispatch(which)
   if block_mode and which == "backward" then
     write("    back_window(m, chunk, steps);\n")
   elseif parted then
-    write("    ", which, "_parts(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps", ");\n")
+    write("    ", which, "_parts(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps",
+      block_mode and string.format(", (%d - steps_of(chunk)) * %d%s", spec.K, B, before) or "", ");\n")
   elseif looped then
     write("    ", named(0), "(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps",
       block_mode and string.format(", (%d - steps_of(chunk)) * %d%s", spec.K, B, before) or "", ");\n")

@@ -93,6 +93,20 @@ static const char *const models[] = {
     "hidden = 7, vocab = 9, T = 7, K = 3, truncation = 'uniform', batch = 2, unroll = 'time'",
     "hidden = 90, vocab = 9, T = 6, K = 6, truncation = 'uniform', dtype = 'f64', optimizer = 'adam', unroll = 'none'",
     "hidden = 5, vocab = 9, T = 4, K = 1, truncation = 'uniform', reduction = 'sum', carry = false",
+    "hidden = 7, vocab = 9, T = 7, K = 5, truncation = 'block', stride = 2, batch = 3, threads = 2, h0 = 'learned', resets = "
+    "true, "
+    "dropout = 0.25, layers = 2, unroll = 'time'",
+    "hidden = 9, inputs = 3, outputs = 2, T = 7, K = 5, truncation = 'block', stride = 3, batch = 2, h0 = 'given', carry = "
+    "false, "
+    "dropout = 0.25, unroll = 'none', cell = 'gru', loss_at = {2, 7}, update = 'sequence', dtype = 'f64'",
+    "hidden = 6, vocab = 9, embedding = 3, T = 9, K = 5, truncation = 'block', stride = 4, batch = 3, threads = 3, "
+    "cell = 'lstm', dropout = {input = 0.25}, unroll = 'none', loss_at = 'last'",
+    "hidden = 7, vocab = 9, T = 7, K = 3, truncation = 'uniform', batch = 3, threads = 2, h0 = 'learned', resets = true, "
+    "dropout = 0.25, layers = 2, unroll = 'time'",
+    "hidden = 9, inputs = 3, outputs = 2, T = 6, K = 1, truncation = 'uniform', batch = 3, threads = 3, resets = true, "
+    "dropout = 0.25, unroll = 'none', cell = 'lstm', loss_at = {2, 6}",
+    "hidden = 6, vocab = 9, embedding = 3, T = 5, K = 4, truncation = 'uniform', batch = 2, h0 = 'given', carry = false, "
+    "cell = 'gru', dropout = {input = 0.25}, unroll = 'none'",
     CELL "hidden = 6, vocab = 9, T = 6, K = 4, truncation = 'block', stride = 3, batch = 2",
     CELL "hidden = 6, vocab = 9, T = 6, K = 4, truncation = 'uniform', batch = 2, unroll = 'none'",
     "hidden = 2, vocab = 70000, T = 3, K = 2, batch = 2, activation = 'sigmoid', optimizer = 'momentum', clip = {value = 5}",
@@ -587,10 +601,13 @@ static const char plain[] = "#include <math.h>\n#include <stddef.h>\n#include <s
 START_TEST(test_every_width_computes_the_same)
 {
     static const char *const dtypes[] = {"f32", "f64"};
-    static const char *const data[] = {"vocab = 45", "inputs = 3, outputs = 19, output_activation = 'sigmoid'",
+    static const char *const data[] = {"vocab = 45",
+                                       "inputs = 3, outputs = 19, output_activation = 'sigmoid'",
                                        "inputs = 3, outputs = 19, loss = 'binary_cross_entropy', loss_at = {2, 3, 7}",
                                        "vocab = 45, embedding = 37, tie = true, smoothing = 0.1",
-                                       "vocab = 45, h0 = 'learned', resets = true, layers = 2, dropout = 0.25"};
+                                       "vocab = 45, h0 = 'learned', resets = true, layers = 2, dropout = 0.25",
+                                       "vocab = 45, h0 = 'learned', resets = true, layers = 2, dropout = 0.25, threads = 2, "
+                                       "truncation = 'block', stride = 2"};
     static const struct {
         const char *flags, *source;
         int simd; /* what the CPU must have */
@@ -599,7 +616,7 @@ START_TEST(test_every_width_computes_the_same)
                 {"-std=c99 -O2 -mavx2 -mfma", "net.c", 8},
                 {"-std=c99 -O2 -mavx2 -mfma -mavx512f", "net.c", 16},
                 {"-std=c99 -O3 -march=native", "net.c", 1}};
-    char fields[160];
+    char fields[240];
     double expected[64];
     (void)snprintf(fields, sizeof fields, "hidden = 37, %s, T = 7, K = 3, batch = 3, simd = 16, dtype = '%s'", data[_i / 2],
                    dtypes[_i % 2]);
@@ -851,7 +868,7 @@ int main(void)
     tcase_add_test(tcase, test_cxx_program);
     tcase_add_loop_test(tcase, test_two_models, 0, 2);
     tcase_add_loop_test(tcase, test_train_adds_up, 0, 2);
-    tcase_add_loop_test(tcase, test_every_width_computes_the_same, 0, 8);
+    tcase_add_loop_test(tcase, test_every_width_computes_the_same, 0, 12);
     tcase_add_test(tcase, test_sanitizers_are_silent);
     tcase_add_loop_test(tcase, test_symbols, 0, 2);
     tcase_add_loop_test(tcase, test_example_learns, 0, 6);

@@ -337,8 +337,6 @@ static const struct {
     {WITH("stride = 2"), "s.lua:6: stride = 2 with truncation = \"chunk\"; expected truncation = \"block\""},
     {WITH("truncation = 'uniform', stride = 2"),
      "s.lua:6: stride = 2 with truncation = \"uniform\"; expected truncation = \"block\""},
-    {WITH("batch = 2, threads = 2, truncation = 'uniform'"),
-     "s.lua:6: truncation = \"uniform\" with threads = 2; expected threads = 1"},
     {WITH("unroll = 'full', truncation = 'block', stride = 1"),
      "s.lua:6: truncation = \"block\" with unroll = \"full\"; expected unroll = \"time\""},
     {WITH("K = 7"), "s.lua:6: K = 7 is more than T = 6, expected K from 1 to T"},
@@ -732,7 +730,10 @@ static void draw_spec(bptt_spec *spec)
     spec->seed = draw(1u << 31) << draw(33);
     spec->unroll = (bptt_unroll)draw(4);
     spec->threads = spec->unroll == BPTT_UNROLL_FULL ? 1 : 1 + (int64_t)draw((uint64_t)spec->batch);
-    if (spec->threads == 1 && spec->unroll != BPTT_UNROLL_FULL) { spec->truncation = (bptt_truncation_mode)draw(3); }
+    spec->resets = draw(2) != 0;
+    spec->h0 = (bptt_h0)draw(spec->resets || spec->carry ? 1 : 3);
+    if (draw(2) != 0) { spec->dropout.output = draw_number(0, 0.9); }
+    if (spec->unroll != BPTT_UNROLL_FULL) { spec->truncation = (bptt_truncation_mode)draw(3); }
     if (spec->truncation == BPTT_TRUNCATION_BLOCK) { spec->stride = 1 + (int64_t)draw((uint64_t)spec->K); }
     spec->simd = (int64_t[]){0, 1, 4, 8, 16}[draw(5)];
     if (draw(2) != 0) { draw_alphabet(spec); }

@@ -129,6 +129,15 @@ static bptt_spec spec_of(unsigned i, int64_t threads)
     return spec;
 }
 
+/* The same in mode i of truncation. */
+static bptt_spec in_mode(bptt_spec spec, unsigned i)
+{
+    spec.truncation = (bptt_truncation_mode)(i % 3);
+    if (spec.truncation == BPTT_TRUNCATION_BLOCK) { spec.stride = 1 + (spec.K - 1) / 2; }
+    if (spec.truncation != BPTT_TRUNCATION_CHUNK && i % 2 == 0) { spec.dropout.output = 0.25; }
+    return spec;
+}
+
 /* Everything that the interface shows, on the edges and random sizes, with a team and without. */
 START_TEST(test_follows_the_oracle)
 {
@@ -158,7 +167,7 @@ static void train(struct fixture *f, uint32_t chunks, double *figures)
     f->model.init(&f->model, f->memory, f->spec.seed);
     for (uint32_t i = 0; i < chunks; i++) {
         const uint32_t chunk = i % f->model.chunks;
-        const size_t first = (size_t)(chunk * f->spec.K * f->spec.batch);
+        const size_t first = (size_t)chunk * f->model.chunk_steps * (size_t)f->spec.batch;
         figures[2 * i] = f->model.gradient(&f->model, f->memory, &(bptt_rows){.x = x + first, .y = y + first}, chunk);
         figures[2 * i + 1] = f->model.update(&f->model, f->memory);
     }
@@ -185,7 +194,7 @@ START_TEST(test_timing_changes_no_bit)
     const int threads = _i;
     bptt_team *team = team_of(threads);
     for (unsigned i = 0; i < oracle_edge_count() + 15; i++) {
-        const bptt_spec spec = spec_of(i, threads);
+        const bptt_spec spec = in_mode(spec_of(i, threads), i);
         double alone[2 * CHUNKS], together[2 * CHUNKS];
         struct fixture a, b;
         open_fixture(&a, &spec, threads, NULL);
@@ -240,7 +249,7 @@ START_TEST(test_one_thread_gives_the_same)
 {
     const int threads = _i;
     for (unsigned i = 0; i < oracle_edge_count() + 15; i++) {
-        bptt_spec spec = spec_of(i, threads);
+        bptt_spec spec = in_mode(spec_of(i, threads), i);
         spec.dtype = BPTT_F64;
         double one[2], many[2];
         struct fixture a, b;
@@ -352,7 +361,8 @@ START_TEST(test_no_data_race)
         printf("%s: not found\n", gcc);
         return;
     }
-    bptt_spec spec = parsed("threads = 3, simd = 8");
+    bptt_spec spec = parsed((const char *[]){"threads = 3, simd = 8", "threads = 3, simd = 8, truncation = 'block', stride = 2",
+                                             "threads = 3, simd = 8, truncation = 'uniform'"}[_i]);
     bptt_unit unit;
     ck_assert_int_eq(bptt_compile(&spec, 8, SIZE_MAX, &unit, &error), BPTT_OK);
     (void)snprintf(include, sizeof include, "-I%s", scratch_folder);
@@ -407,7 +417,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_one_thread_gives_the_same, 2, 4);
     tcase_add_test(tcase, test_more_threads_than_cpus);
     tcase_add_test(tcase, test_programs_have_a_team);
-    tcase_add_test(tcase, test_no_data_race);
+    tcase_add_loop_test(tcase, test_no_data_race, 0, 3);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

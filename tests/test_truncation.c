@@ -397,6 +397,7 @@ static bptt_spec draw_spec(int kind, bptt_truncation_mode mode, unsigned start, 
     if (oracle_random(random) % 3 == 0 && spec.layers > 1) { spec.dropout.between = 0.5; }
     if (oracle_random(random) % 3 == 0) { spec.embedding = 3; }
     if (oracle_random(random) % 2 == 0 && spec.embedding > 0) { spec.dropout.input = 0.25; }
+    spec.threads = 1 + (int64_t)(oracle_random(random) % (uint64_t)spec.batch);
     give_starts(&spec, start);
     return spec;
 }
@@ -782,6 +783,7 @@ START_TEST(random_cell_with_random_lengths)
     spec.accumulate = 1;
     spec.update = (bptt_update_kind)pick(&c, 2);
     if (pick(&c, 3) == 0) { spec.dropout.output = 0.25; }
+    spec.threads = 1 + pick(&c, (unsigned)spec.batch);
     if (pick(&c, 3) == 0) { spec.loss_at.kind = BPTT_STEPS_LAST; }
     const int simd = (const int[]){1, 4, bptt_kernels_simd()}[pick(&c, 3)];
     check_case(c.length > 0 ? c.text : bptt_embedded(shipped[pick(&c, 3)]), &spec, simd, false, &random);
