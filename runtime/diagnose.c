@@ -79,6 +79,8 @@ static bptt_spec one_sequence(const bptt_spec *spec)
     bptt_spec one = *spec;
     one.batch = 1;
     one.K = one.T;
+    one.truncation = BPTT_TRUNCATION_CHUNK;
+    one.stride = 0;
     one.dtype = BPTT_F64;
     return one;
 }
@@ -102,6 +104,7 @@ static bptt_status read_rows(const bptt_options *options, const bptt_spec *one, 
     for (size_t q = 0; status == BPTT_OK && q < *sequences && bptt_feed_next(&feed); q++) {
         const bptt_rows to = bptt_rows_from(one, rows, q * T);
         labels += bptt_rows_sequence(one, &feed.rows, 0, 0, T, &to);
+        if (one->resets) { memcpy((uint8_t *)(uintptr_t)to.reset, feed.rows.reset, T); }
     }
     bptt_feed_close(&feed);
     if (status == BPTT_OK && labels == 0) {
@@ -136,6 +139,8 @@ static bptt_status with_graph(const bptt_options *options, const bptt_diagnosis_
     bptt_rows rows = {.x = NULL};
     bptt_status status = read_rows(options, &one, data, &task.sequences, &rows, error);
     if (status != BPTT_OK) { return status; }
+    task.stride = spec->truncation == BPTT_TRUNCATION_UNIFORM ? 1 : (size_t)spec->stride;
+    task.starts = rows.reset;
     task.mean = spec->reduction == BPTT_MEAN;
     task.x = rows.x;
     task.y = rows.y;

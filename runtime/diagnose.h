@@ -29,7 +29,8 @@ typedef struct bptt_jacobian {
     unsigned iterations;         /* most that a window took */
 } bptt_jacobian;
 
-/* The gradient of L when it stops at the borders of chunks of K steps, beside the full one: g_K and g.  Means over the sequences. */
+/* The gradient of L truncated at K, beside the full one: g_K and g.  Means over the sequences.  It keeps the pairs of a loss and an
+ * earlier step that the spec's mode of truncation keeps at that K; with blocks, those of chunks where K is not above the stride. */
 typedef struct bptt_truncation {
     size_t K;
     double cosine;       /* g_K . g / (|g_K| |g|), all parameters */
@@ -50,6 +51,7 @@ typedef enum { BPTT_HEALTHY, BPTT_VANISHING, BPTT_EXPLODING } bptt_health;
 typedef struct bptt_diagnosis {
     const bptt_graph *graph;  /* borrowed */
     size_t steps, horizon;    /* T, K of the spec */
+    size_t stride;            /* of the task */
     size_t sequences, labels; /* labels, or numbers of targets, that count */
     double loss;              /* nats per label; per target the squared error, or nats */
     double *state_norms;      /* [T]: |dL/dh_t|, mean over the sequences */
@@ -83,12 +85,14 @@ typedef struct bptt_diagnosis {
  * network does not read it; without labels and targets of steps that have no loss. */
 typedef struct bptt_diagnose_task {
     size_t sequences, steps, horizon; /* N, T, K */
+    size_t stride;                    /* blocks of so many steps, from whose end K counts (uniform: 1); 0: chunks of K */
     bool carry;                       /* the state goes on from sequence to sequence; else each starts at zero */
     bool mean;                        /* L is the mean over the labels; else the sum */
     uint64_t seed;                    /* of the power iteration's first vectors */
     const uint32_t *x, *y;
     size_t inputs, targets; /* D, Q */
     const double *v, *d;
+    const uint8_t *starts; /* not 0: a document starts; NULL: nowhere */
 } bptt_diagnose_task;
 
 /* Fills everything that is measured; the parameters are in `it`, which has room for T steps.  On success the caller frees it. */
@@ -112,9 +116,9 @@ typedef struct bptt_diagnosis_source {
 void bptt_diagnosis_print(const bptt_diagnosis *diagnosis, const bptt_diagnosis_source *source);
 /* One object: name, digest, data, weights (null: initial), seed, hidden, steps, horizon, sequences, labels, loss, norm,
  * norm_at_horizon, tensors (name, norm), state_norms (by t), loss_steps, heat (a row for each of these: by lag, 0 .. s), lags,
- * memory, memory_1e, rate, jacobians (steps, norm, least, most, rate, windows, converged, iterations), truncations (horizon, cosine,
- * ratio, worst_cosine, worst), enough, activations (node, op, low, high, dead), verdict, reason, advice.  What is not a finite number
- * is null. */
+ * memory, memory_1e, rate, jacobians (steps, norm, least, most, rate, windows, converged, iterations), truncation (the mode), stride
+ * (null: not with blocks), truncations (horizon, cosine, ratio, worst_cosine, worst), enough, activations (node, op, low, high, dead),
+ * verdict, reason, advice.  What is not a finite number is null. */
 void bptt_diagnosis_json(const bptt_diagnosis *diagnosis, const bptt_diagnosis_source *source);
 /* Writes PREFIX-heat.svg, .png and PREFIX-curves.svg, .png.  Errors: no gnuplot in PATH, gnuplot failed (its words), a file that
  * cannot be written. */

@@ -122,9 +122,11 @@ static void advise_horizon(bptt_diagnosis *d)
         if (d->truncations[k].K == d->enough) { enough = &d->truncations[k]; }
     }
     if (enough == NULL || now == NULL || !(enough->cosine >= cut_through)) { return; }
+    char stride[40] = "";
+    if (enough->K < d->stride) { (void)snprintf(stride, sizeof stride, ", stride = %zu", enough->K); }
     if (enough->K < now->K) {
-        advise(d, "K = %zu would do in place of %zu: cosine %.3f with the full gradient, %.3g times its length", enough->K,
-               now->K, enough->cosine, enough->ratio);
+        advise(d, "K = %zu%s would do in place of %zu: cosine %.3f with the full gradient, %.3g times its length", enough->K,
+               stride, now->K, enough->cosine, enough->ratio);
     } else if (enough->K > now->K) {
         advise(d, "K = %zu: at the spec's %zu the gradient has cosine %.3f with the full one, %.3g times its length", enough->K,
                now->K, now->cosine, now->ratio);

@@ -26,8 +26,9 @@ typedef struct measure {
     double *losses;                /* [T] */
     double *start, *carry, *total; /* [S] */
     double *full, *cut;            /* gradients, flat */
-    double *sum, *sum_at_horizon;  /* of gradients of all sequences */
-    unsigned char *alive;          /* units of the activities that were not saturated once, node by node */
+    double *arrived; /* blocks, [K's number][T][S]: adjoints that arrive from after step t, by the least K that keeps them */
+    double *sum, *sum_at_horizon; /* of gradients of all sequences */
+    unsigned char *alive;         /* units of the activities that were not saturated once, node by node */
     uint64_t random;
     double cosines[BPTT_DIAGNOSE_LENGTHS][BPTT_MAX_PARAMS + 1][2]; /* sum and count; the last one: all parameters */
 } measure;
@@ -123,7 +124,9 @@ static bptt_status make_room(measure *m, bptt_error *error)
     d->heat = calloc(rows * T, sizeof(double));
     d->lags = calloc(T, sizeof(double));
     double **const vectors[] = {&m->start, &m->carry, &m->total, &m->full, &m->cut, &m->sum, &m->sum_at_horizon};
-    bool good = d->activities != NULL && d->state_norms != NULL && d->loss_steps != NULL && d->heat != NULL && d->lags != NULL;
+    m->arrived = calloc(m->task->stride > 0 ? d->truncation_count : 1, T * S * sizeof(double));
+    bool good = m->arrived != NULL && d->activities != NULL && d->state_norms != NULL && d->loss_steps != NULL &&
+                d->heat != NULL && d->lags != NULL;
     for (size_t v = 0; v < sizeof vectors / sizeof *vectors; v++) {
         *vectors[v] = calloc(v < 3 ? S : P, sizeof(double));
         good = good && *vectors[v] != NULL;
@@ -140,7 +143,7 @@ static bptt_status make_room(measure *m, bptt_error *error)
 
 static void free_room(measure *m)
 {
-    double *const vectors[] = {m->start, m->carry, m->total, m->full, m->cut, m->sum, m->sum_at_horizon, m->losses};
+    double *const vectors[] = {m->start, m->carry, m->total, m->full, m->cut, m->sum, m->sum_at_horizon, m->losses, m->arrived};
     for (size_t v = 0; v < sizeof vectors / sizeof *vectors; v++) { free(vectors[v]); }
     free(m->alive);
 }
@@ -170,6 +173,47 @@ static void gradient_of(measure *m, size_t K, double *gradient, double *norms)
     }
 }
 
+static void add_to(double *sum, const double *v, size_t count, double scale)
+{
+    for (size_t i = 0; i < count; i++) { sum[i] += scale * v[i]; }
+}
+
+static double *arrived_at(const measure *m, size_t k, size_t t)
+{
+    return m->arrived + (k * m->task->steps + t) * m->it->state_size;
+}
+
+/* Follows the losses of each block together from its end to the first step: what arrives n steps before the end counts where K >= n.
+ * The uniform horizon is blocks of one step. */
+static void follow_blocks(measure *m)
+{
+    const bptt_diagnosis *d = m->d;
+    const size_t S = m->it->state_size, T = m->task->steps, stride = m->task->stride;
+    memset(m->arrived, 0, d->truncation_count * T * S * sizeof *m->arrived);
+    for (size_t first = 0; first < T; first += stride) {
+        const size_t end = T - first < stride ? T : first + stride;
+        size_t k = 0;
+        memset(m->carry, 0, S * sizeof *m->carry);
+        for (size_t t = end; t-- > 0;) {
+            while (d->truncations[k].K < end - t) { k++; }
+            add_to(arrived_at(m, k, t), m->carry, S, 1);
+            bptt_interpret_back(m->it, t, t >= first, m->carry, NULL, m->carry, NULL);
+        }
+    }
+}
+
+/* Adds to m->cut, the gradient at the K before (which are blocks too, unless it is `least`), what number k of the K keeps beyond. */
+static void widen_blocks(measure *m, size_t k, size_t least)
+{
+    const size_t S = m->it->state_size, T = m->task->steps;
+    if (k == least) { memset(m->cut, 0, m->it->param_size * sizeof *m->cut); }
+    for (size_t t = 0; t < T; t++) {
+        memset(m->carry, 0, S * sizeof *m->carry);
+        for (size_t j = k == least ? 0 : k; j <= k; j++) { add_to(m->carry, arrived_at(m, j, t), S, 1); }
+        bptt_interpret_back(m->it, t, k == least, m->carry, NULL, m->carry, m->cut);
+    }
+}
+
 /* Adds the cosine of the parts [from, to) of both gradients to a mean; it has none when the full one is 0. */
 static double add_cosine(const measure *m, size_t from, size_t to, double *mean)
 {
@@ -182,19 +226,21 @@ static double add_cosine(const measure *m, size_t from, size_t to, double *mean)
     return cut / full;
 }
 
-static void add_to(double *sum, const double *v, size_t count, double scale)
-{
-    for (size_t i = 0; i < count; i++) { sum[i] += scale * v[i]; }
-}
-
 /* The gradient at every K beside the full one. */
 static void compare_truncations(measure *m)
 {
     bptt_diagnosis *d = m->d;
     const bptt_interpreter *it = m->it;
     const int params = it->graph->param_count;
+    size_t chunks = 0; /* up to a stride of K steps blocks are chunks */
+    while (chunks < d->truncation_count && (d->stride == 0 || d->truncations[chunks].K <= d->stride)) { chunks++; }
+    if (chunks < d->truncation_count) { follow_blocks(m); }
     for (size_t k = 0; k < d->truncation_count; k++) {
-        gradient_of(m, d->truncations[k].K, m->cut, NULL);
+        if (k < chunks) {
+            gradient_of(m, d->truncations[k].K, m->cut, NULL);
+        } else {
+            widen_blocks(m, k, chunks);
+        }
         if (d->truncations[k].K == d->horizon) { add_to(m->sum_at_horizon, m->cut, it->param_size, m->scale); }
         const double ratio = add_cosine(m, 0, it->param_size, m->cosines[k][params]);
         if (!isnan(ratio)) { d->truncations[k].ratio += ratio; }
@@ -430,7 +476,8 @@ static bptt_sequence sequence_of(const bptt_diagnose_task *task, size_t q)
                            .x = task->x == NULL ? NULL : task->x + first,
                            .y = task->y == NULL ? NULL : task->y + first,
                            .v = task->v == NULL ? NULL : task->v + first * task->inputs,
-                           .d = task->d == NULL ? NULL : task->d + first * task->targets};
+                           .d = task->d == NULL ? NULL : task->d + first * task->targets,
+                           .starts = task->starts == NULL ? NULL : task->starts + first};
 }
 
 static void measure_sequence(measure *m, size_t q)
@@ -469,13 +516,14 @@ static void name_lengths(bptt_diagnosis *d)
 bptt_status bptt_diagnose(bptt_interpreter *it, const bptt_diagnose_task *task, bptt_diagnosis *d, bptt_error *error)
 {
     *d = (bptt_diagnosis){.graph = it->graph, .steps = task->steps, .horizon = task->horizon, .sequences = task->sequences};
+    d->stride = task->stride;
     d->finite = true;
     measure *m = calloc(1, sizeof *m);
     if (m == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory"); }
     *m = (measure){.it = it, .task = task, .d = d, .random = task->seed};
+    name_lengths(d);
     bptt_status status = make_room(m, error);
     if (status == BPTT_OK) {
-        name_lengths(d);
         for (size_t q = 0; q < task->sequences; q++) { measure_sequence(m, q); }
         d->loss /= (double)d->labels;
         finish_truncations(m);

@@ -98,9 +98,26 @@ static void print_share(double value)
     }
 }
 
-static void print_truncations(const bptt_diagnosis *d)
+/* What the spec's mode of truncation makes of K. */
+static void print_mode(const bptt_diagnosis *d, const bptt_spec *spec)
 {
-    printf("\ngradient truncated at K against the full one\n       K    cosine     ratio     worst tensor\n");
+    switch (spec->truncation) {
+    case BPTT_TRUNCATION_BLOCK:
+        printf("blocks of %zu steps, K steps back from the end of each; up to K = %zu, chunks of K steps", d->stride, d->stride);
+        break;
+    case BPTT_TRUNCATION_UNIFORM:
+        printf("uniform, K steps back from each loss");
+        break;
+    default:
+        printf("chunks of K steps");
+    }
+}
+
+static void print_truncations(const bptt_diagnosis *d, const bptt_spec *spec)
+{
+    printf("\ngradient truncated at K against the full one (");
+    print_mode(d, spec);
+    printf(")\n       K    cosine     ratio     worst tensor\n");
     for (size_t k = 0; k < d->truncation_count; k++) {
         const bptt_truncation *t = &d->truncations[k];
         printf("  %6zu", t->K);
@@ -120,7 +137,7 @@ void bptt_diagnosis_print(const bptt_diagnosis *d, const bptt_diagnosis_source *
     print_list("|dL_s/dh_{s-lag}| by lag, mean over s", d->lags, d->steps, 0);
     print_jacobians(d);
     print_activities(d);
-    print_truncations(d);
+    print_truncations(d, source->spec);
     printf("\nmemory      %s%zu steps: the largest lag with a mean |dL_s/dh_{s-lag}| of 1 %% of the peak or more (1/e: %zu)\n",
            d->memory + 1 == d->steps ? "at least " : "", d->memory, d->memory_e);
     printf("verdict     %s: %s\n", bptt_health_word(d->health), d->reason);
@@ -195,8 +212,14 @@ static void json_jacobians(bptt_json *json, const bptt_diagnosis *d)
     bptt_json_close(json, ']');
 }
 
-static void json_truncations(bptt_json *json, const bptt_diagnosis *d)
+static void json_truncations(bptt_json *json, const bptt_diagnosis *d, const bptt_spec *spec)
 {
+    bptt_json_text(json, "truncation", bptt_spec_word("truncation", (int)spec->truncation));
+    if (spec->truncation == BPTT_TRUNCATION_BLOCK) {
+        bptt_json_whole(json, "stride", d->stride);
+    } else {
+        bptt_json_text(json, "stride", NULL);
+    }
     bptt_json_open(json, "truncations", '[');
     for (size_t k = 0; k < d->truncation_count; k++) {
         const bptt_truncation *t = &d->truncations[k];
@@ -240,7 +263,7 @@ void bptt_diagnosis_json(const bptt_diagnosis *d, const bptt_diagnosis_source *s
     json_head(&json, d, source);
     json_lags(&json, d);
     json_jacobians(&json, d);
-    json_truncations(&json, d);
+    json_truncations(&json, d, source->spec);
     json_activities(&json, d);
     bptt_json_text(&json, "verdict", bptt_health_word(d->health));
     bptt_json_text(&json, "reason", d->reason);

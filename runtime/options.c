@@ -76,7 +76,8 @@ static const bptt_command commands[COMMANDS] = {
          "gradient of each loss by lag, |dL_s/dh_{s-lag}|; the spectral norm of products of recurrent Jacobians; saturated "
          "units;\n"
          "the effective memory horizon (the largest lag whose mean gradient is 1 % of the peak or more); gradient norms; the\n"
-         "gradient truncated at K = 1, 2, 4 ... T against the full one, and the smallest K that keeps a cosine of 0.95.\n"
+         "gradient truncated at K = 1, 2, 4 ... T, in the spec's mode of truncation, against the full one, and the smallest K\n"
+         "that keeps a cosine of 0.95.\n"
          "\n"
          "The verdict is exploding when the gradient by lag peaks at over 10 times its start (or is not finite), vanishing when\n"
          "the memory horizon is under half of T, else healthy.  A CKPT brings its own weights; a SPEC without --weights has "
@@ -86,9 +87,9 @@ static const bptt_command commands[COMMANDS] = {
          "--json prints one object: name, digest, data, weights (null: initial), seed, hidden, steps, horizon, sequences, "
          "labels,\n"
          "loss, norm, norm_at_horizon, tensors (name, norm), state_norms, loss_steps, heat (a row a loss step, by lag), lags,\n"
-         "memory, memory_1e, rate, jacobians (steps, norm, least, most, rate, windows, converged, iterations), truncations\n"
-         "(horizon, cosine, ratio, worst_cosine, worst), enough, activations (node, op, low, high, dead), verdict, reason, "
-         "advice.\n",
+         "memory, memory_1e, rate, jacobians (steps, norm, least, most, rate, windows, converged, iterations), truncation (the\n"
+         "mode), stride (null: not with blocks), truncations (horizon, cosine, ratio, worst_cosine, worst), enough,\n"
+         "activations (node, op, low, high, dead), verdict, reason, advice.\n",
          bptt_command_diagnose},
     [BENCH] =
         {"bench", "[SPEC]", "time the backends side by side, on SPEC or on the suite",

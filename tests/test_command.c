@@ -1158,6 +1158,29 @@ START_TEST(test_diagnose)
     ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(json, "tensors")), 5);
     ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(json, "truncations")), 5); /* 1 2 4 8 10 */
     cJSON_Delete(json);
+    /* the truncation report is of the spec's mode, whatever the steps of its chunks */
+    const char *const modes[] = {"chunk", "block", "uniform"};
+    const char *const headings[] = {"(chunks of K steps)",
+                                    "(blocks of 3 steps, K steps back from the end of each; up to K = 3, chunks of K steps)",
+                                    "(uniform, K steps back from each loss)"};
+    double norms[3], full[3];
+    for (int m = 0; m < 3; m++) {
+        char command[128];
+        (void)snprintf(command, sizeof command, "diagnose net.lua --data text --sequences 3 --set truncation=%s%s", modes[m],
+                       m == 1 ? " --set stride=3" : "");
+        OK(command);
+        printed_part(headings[m]);
+        (void)snprintf(command + strlen(command), sizeof command - strlen(command), " --json");
+        OK(command);
+        json = printed_json();
+        ck_assert_str_eq(cJSON_GetObjectItemCaseSensitive(json, "truncation")->valuestring, modes[m]);
+        ck_assert_int_eq(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(json, "stride")), m != 1);
+        norms[m] = number(json, "norm_at_horizon");
+        full[m] = number(json, "norm");
+        cJSON_Delete(json);
+    }
+    ck_assert(full[0] == full[1] && full[1] == full[2]);
+    ck_assert(norms[0] != norms[1] && norms[1] != norms[2] && norms[0] != norms[2]);
     /* a short file has fewer sequences */
     write_text("short", "the quick brown fox jumps");
     OK("diagnose net.lua --data short --json");

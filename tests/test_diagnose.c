@@ -275,11 +275,13 @@ typedef struct rig {
     bptt_graph graph;
     bptt_interpreter it;
     bptt_diagnosis d;
+    const uint8_t *starts; /* of documents, in the data; NULL: none */
 } rig;
 
 static void open_rig(rig *r, bptt_spec spec)
 {
     r->spec = spec;
+    r->starts = NULL;
     ck_assert_msg(bptt_trace(&spec, &r->graph, &error) == BPTT_OK && bptt_derive(&r->graph, &error) == BPTT_OK, "%s", error.text);
     ck_assert_msg(bptt_interpreter_open(&r->it, &r->graph, (size_t)spec.T, &error) == BPTT_OK, "%s", error.text);
     static const char *const names[] = {"W_xh", "W_hh", "b_h", "W_hy", "b_y"};
@@ -292,11 +294,13 @@ static void diagnose(rig *r, size_t sequences, const uint32_t *x, const uint32_t
     const bptt_diagnose_task task = {.sequences = sequences,
                                      .steps = (size_t)r->spec.T,
                                      .horizon = (size_t)r->spec.K,
+                                     .stride = r->spec.truncation == BPTT_TRUNCATION_UNIFORM ? 1 : (size_t)r->spec.stride,
                                      .carry = r->spec.carry,
                                      .mean = r->spec.reduction == BPTT_MEAN,
                                      .seed = 1,
                                      .x = x,
-                                     .y = y};
+                                     .y = y,
+                                     .starts = r->starts};
     ck_assert_msg(bptt_diagnose(&r->it, &task, &r->d, &error) == BPTT_OK, "%s", error.text);
     bptt_diagnosis_judge(&r->d, &r->spec);
 }
@@ -523,6 +527,64 @@ START_TEST(test_truncation_report)
 }
 END_TEST
 
+/* Whether the loss of step s keeps step t, from 0, at K, as README has it. */
+static bool keeps(const bptt_spec *spec, size_t K, size_t s, size_t t)
+{
+    const size_t T = (size_t)spec->T, n = (size_t)spec->stride;
+    if (spec->truncation == BPTT_TRUNCATION_UNIFORM) { return s - t < K; }
+    if (n == 0 || K <= n) { return s / K == t / K; }
+    const size_t end = (s / n + 1) * n < T ? (s / n + 1) * n : T;
+    return end < K + t + 1;
+}
+
+/* Every mode at every K is the sum over the pairs that it keeps, each loss followed back alone; a document within cuts them all. */
+START_TEST(test_truncation_in_every_mode)
+{
+    enum { T = 13, H = 4, V = 5, P = 5 };
+    uint64_t random = oracle_seed();
+    uint32_t x[T], y[T];
+    uint8_t starts[T] = {[6] = 1};
+    rig r;
+    bptt_spec spec = interpret_spec(H, V, T, 5, 1);
+    spec.truncation = (bptt_truncation_mode)(_i % 3);
+    spec.stride = _i % 3 == 1 ? 3 : 0;
+    spec.resets = _i >= 3;
+    open_rig(&r, spec);
+    r.starts = spec.resets ? starts : NULL;
+    fill_params(&r.it, &random);
+    oracle_tokens(&random, T, V, 0, x, y);
+    y[2] = UINT32_MAX;
+    diagnose(&r, 1, x, y);
+    const bptt_sequence sequence = {.steps = T, .x = x, .y = y, .starts = r.starts};
+    double losses[T], *full = oracle_doubles(r.it.param_size), *cut = oracle_doubles(r.it.param_size), carry[H];
+    bptt_interpret_forward(&r.it, &sequence, NULL, losses);
+    for (size_t k = r.d.truncation_count; k-- > 0;) { /* the last one is T */
+        const size_t K = r.d.truncations[k].K;
+        double dot = 0, a = 0, b = 0;
+        memset(cut, 0, r.it.param_size * sizeof *cut);
+        for (size_t s = 0; s < T; s++) {
+            memset(carry, 0, sizeof carry);
+            for (size_t t = s + 1; t-- > 0 && keeps(&spec, K, s, t);) {
+                bptt_interpret_back(&r.it, t, t == s, carry, NULL, carry, cut);
+            }
+        }
+        if (K == T) { memcpy(full, cut, r.it.param_size * sizeof *cut); }
+        for (size_t i = 0; i < r.it.param_size; i++) {
+            dot += full[i] * cut[i];
+            a += full[i] * full[i];
+            b += cut[i] * cut[i];
+        }
+        ck_assert_double_eq_tol(r.d.truncations[k].cosine, dot / sqrt(a * b), 1e-12);
+        ck_assert_double_eq_tol(r.d.truncations[k].ratio, sqrt(b / a), 1e-12);
+        if (K == 5) { ck_assert_double_eq_tol(r.d.norm_at_horizon, sqrt(b), 1e-11); }
+        if (K == T) { ck_assert_double_eq_tol(r.d.norm, sqrt(b), 1e-11); }
+    }
+    free(full);
+    free(cut);
+    close_rig(&r);
+}
+END_TEST
+
 /* A network that forgets at once needs K = 1 alone. */
 START_TEST(test_no_recurrence_needs_one_step)
 {
@@ -718,6 +780,7 @@ int main(void)
     tcase_add_loop_test(engine, test_tangents, 0, CELLS + SPECS);
     tcase_add_test(engine, test_unknown_op_is_refused);
     tcase_add_loop_test(figures, test_rotation_has_the_known_norms_and_verdict, 0, 3);
+    tcase_add_loop_test(figures, test_truncation_in_every_mode, 0, 6);
     const TTest *const tests[] = {test_power_iteration_finds_the_largest_singular_value,
                                   test_textbook_vanishing_gradient,
                                   test_truncation_report,
