@@ -56,20 +56,20 @@ static bptt_status write_line(bptt_log *log, bptt_error *error)
     return written < 0 ? fail(log, error) : BPTT_OK;
 }
 
-bptt_status bptt_log_step(bptt_log *log, const bptt_trainer *trainer, const bptt_step *step, double seconds, bptt_error *error)
+bptt_status bptt_log_chunk(bptt_log *log, const bptt_trainer *trainer, const bptt_step *chunk, double seconds, bptt_error *error)
 {
     if (log->file == NULL) { return BPTT_OK; }
-    log->loss_sum += step->loss_sum;
-    log->labels += step->labels;
+    log->loss_sum += chunk->loss_sum;
+    log->labels += chunk->labels;
     log->step = trainer->cursor.step;
     log->epoch = trainer->cursor.epoch;
     log->tokens = bptt_trainer_tokens(trainer);
     log->seconds = seconds;
-    log->grad_norm = step->grad_norm;
+    log->grad_norm = chunk->grad_norm;
     log->text = bptt_spec_labels(trainer->spec);
-    log->rate = step->rate;
-    log->clipped_norm = bptt_trainer_clipped(trainer, step->grad_norm);
-    if (log->step % log->every != 0) { return BPTT_OK; }
+    log->rate = chunk->rate;
+    log->clipped_norm = bptt_trainer_clipped(trainer, chunk->grad_norm);
+    if (!chunk->updated || log->step % log->every != 0) { return BPTT_OK; }
     if (write_line(log, error) != BPTT_OK) { return BPTT_FAILED; }
     if (seconds < log->flush_next) { return BPTT_OK; }
     log->flush_next = seconds + 1.0;

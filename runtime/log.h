@@ -21,8 +21,9 @@ typedef struct bptt_log {
 
 /* `path` NULL: no log, and all else does nothing.  `append` keeps what is there and writes a header to an empty file alone. */
 bptt_status bptt_log_open(bptt_log *log, const char *path, bool append, uint64_t every, bptt_error *error);
-/* Counts a step; writes a line, the mean since the last one, when its number is a multiple of `every`.  `seconds`: since training started. */
-bptt_status bptt_log_step(bptt_log *log, const bptt_trainer *trainer, const bptt_step *step, double seconds, bptt_error *error);
+/* Counts a chunk; writes a line, the mean since the last one, when it ends a step whose number is a multiple of `every`.  `seconds`:
+ * since training started. */
+bptt_status bptt_log_chunk(bptt_log *log, const bptt_trainer *trainer, const bptt_step *chunk, double seconds, bptt_error *error);
 /* Writes what is left over as a last line, and closes. */
 bptt_status bptt_log_close(bptt_log *log, bptt_error *error);
 

@@ -28,10 +28,11 @@ static const bptt_command commands[COMMANDS] = {
          bptt_command_gen},
     [TRAIN] =
         {"train", "[SPEC]", "train on a file of tokens",
-         "A step is one update (one chunk).  --steps and --epochs are totals over all runs, --seconds is for this run; without\n"
-         "any of them training ends after one epoch.  With --resume, SPEC may be left out; it is in the checkpoint.\n"
+         "A step is one update, with the chunks that it follows: one, unless the spec's update and accumulate say otherwise.\n"
+         "--steps and --epochs are totals over all runs, --seconds is for this run; without any of them training ends after one\n"
+         "epoch.  With --resume, SPEC may be left out; it is in the checkpoint.\n"
          "\n"
-         "Ctrl-C (or SIGTERM) finishes the step, saves, says how to go on, and ends with status 130; a second one ends at\n"
+         "Ctrl-C (or SIGTERM) finishes the chunk, saves, says how to go on, and ends with status 130; a second one ends at\n"
          "once.  A loss or gradient that is not finite ends training with status 1 and leaves the last good checkpoint.\n"
          "\n"
          "The log has the columns step,epoch,tokens,seconds,loss,bits,grad_norm,clipped_norm,rate (the gradient's norm before "

@@ -40,7 +40,8 @@ typedef struct run {
     bptt_progress progress;
     bptt_watch watch;
     bptt_step recent[RECENT]; /* ring: step n of this run is at (n - 1) % RECENT */
-    uint64_t steps;           /* of this run */
+    bptt_step begun;          /* the step under way: its chunks so far */
+    uint64_t steps, chunks;   /* of this run */
     uint64_t first_tokens;    /* learned from in earlier runs */
     double started, seconds;
     bool stopped;  /* by a signal */
@@ -200,10 +201,10 @@ static uint64_t recent_steps(const run *r)
     return r->steps < RECENT ? r->steps : RECENT;
 }
 
-/* Nats per token over the last steps; NaN before the first. */
+/* Nats per token over the last steps; of the step under way before the first; NaN before its first chunk. */
 static double recent_loss(const run *r)
 {
-    double sum = 0.0, labels = 0.0;
+    double sum = r->steps == 0 ? r->begun.loss_sum : 0.0, labels = r->steps == 0 ? (double)r->begun.labels : 0.0;
     for (uint64_t i = 0; i < recent_steps(r); i++) {
         sum += r->recent[i].loss_sum;
         labels += (double)r->recent[i].labels;
@@ -225,6 +226,7 @@ static double seconds_left(const run *r)
 {
     const bptt_options *options = r->options;
     if (options->seconds > 0.0) { return options->seconds - r->seconds; }
+    if (options->steps > 0 && r->steps == 0) { return (double)NAN; }
     if (options->steps > 0) { return (double)(options->steps - r->trainer.cursor.step) / (double)r->steps * r->seconds; }
     double all = (double)epoch_limit(options) * (double)r->trainer.feed.stream.predictions;
     return (all - (double)bptt_trainer_tokens(&r->trainer)) / tokens_per_second(r);
@@ -280,12 +282,14 @@ static bptt_status evaluate(run *r, bptt_evaluation *evaluation, bptt_error *err
 
 /* Shows a plateau schedule the loss on the held-out data, where it is due: by the number of the step or epoch alone, so that a
  * training that is resumed does the same. */
-static bptt_status observe(run *r, uint64_t epoch_before, bptt_error *error)
+static bptt_status observe(run *r, bool updated, uint64_t epoch_before, bptt_error *error)
 {
     const bptt_model *model = r->program.model;
     const bptt_cursor *cursor = &r->trainer.cursor;
     const uint64_t every = r->options->valid_every;
-    if (model->observe == NULL || !(every > 0 ? cursor->step % every == 0 : cursor->epoch > epoch_before)) { return BPTT_OK; }
+    if (model->observe == NULL || !(every > 0 ? updated && cursor->step % every == 0 : cursor->epoch > epoch_before)) {
+        return BPTT_OK;
+    }
     bptt_evaluation held_out = {0};
     bptt_status status = evaluate(r, &held_out, error);
     if (status == BPTT_OK) { model->observe(model, r->trainer.memory, held_out.loss); }
@@ -331,25 +335,37 @@ static void warn(run *r, const char *what)
     free(text);
 }
 
-/* One step and what follows from it. */
+/* Adds a chunk to the step under way, which an update ends. */
+static void count(run *r, const bptt_step *chunk)
+{
+    bptt_step step = *chunk;
+    step.labels += r->begun.labels;
+    step.loss_sum += r->begun.loss_sum;
+    r->chunks++;
+    r->begun = step.updated ? (bptt_step){0} : step;
+    if (!step.updated) { return; }
+    r->recent[r->steps++ % RECENT] = step;
+    const char *what = bptt_watch_step(&r->watch, &step, r->spec.reduction == BPTT_MEAN);
+    if (what != NULL) { warn(r, what); }
+}
+
+/* One chunk and what follows from it. */
 static bptt_status advance(run *r, double *next_save, bptt_error *error)
 {
-    bptt_step step = {0};
+    bptt_step chunk = {0};
     const uint64_t epoch = r->trainer.cursor.epoch;
-    bptt_status status = bptt_trainer_step(&r->trainer, &step, error);
+    bptt_status status = bptt_trainer_chunk(&r->trainer, &chunk, error);
     if (status != BPTT_OK) {
         r->diverged = true;
         return status;
     }
-    r->recent[r->steps++ % RECENT] = step;
-    status = observe(r, epoch, error);
+    status = observe(r, chunk.updated, epoch, error);
     if (r->program.notice != NULL) { bptt_progress_note(&r->progress, r->program.notice); }
     r->program.notice = NULL; /* once */
-    const char *what = bptt_watch_step(&r->watch, &step, r->spec.reduction == BPTT_MEAN);
-    if (what != NULL) { warn(r, what); }
+    count(r, &chunk);
     double now = bptt_seconds();
     r->seconds = now - r->started;
-    if (status == BPTT_OK) { status = bptt_log_step(&r->log, &r->trainer, &step, r->seconds, error); }
+    if (status == BPTT_OK) { status = bptt_log_chunk(&r->log, &r->trainer, &chunk, r->seconds, error); }
     if (bptt_progress_due(&r->progress, now)) {
         bptt_progress_values shown = values(r);
         bptt_progress_show(&r->progress, &shown, now);
@@ -403,7 +419,7 @@ static bptt_status loop(run *r, bptt_error *error)
     bptt_status status = BPTT_OK;
     while (status == BPTT_OK && !signalled && !reached_limit(r)) { status = advance(r, &next_save, error); }
     r->stopped = signalled && !reached_limit(r);
-    if (r->steps > 0) {
+    if (r->chunks > 0) {
         bptt_progress_values last = values(r);
         bptt_progress_close(&r->progress, &last, bptt_seconds());
     }
@@ -418,7 +434,7 @@ static void report_text(const run *r, const bptt_evaluation *held_out)
 {
     const bptt_cursor *cursor = &r->trainer.cursor;
     double epochs = (double)bptt_trainer_tokens(&r->trainer) / (double)r->trainer.feed.stream.predictions;
-    if (r->steps == 0) {
+    if (r->chunks == 0) {
         printf("nothing to do  already at step %" PRIu64 ", %.2f epochs (--steps and --epochs are totals)\n", cursor->step,
                epochs);
     } else {

@@ -153,6 +153,7 @@ static bptt_status learn(bptt_trainer *trainer, bptt_step *step, bptt_error *err
     step->rate = bptt_trainer_rate(trainer);
     step->grad_norm = trainer->norm;
     if (!is_due(trainer)) { return BPTT_OK; }
+    step->updated = true;
     step->grad_norm = trainer->norm = model->update(model, trainer->memory);
     if (isfinite(step->grad_norm)) { return BPTT_OK; }
     const char *tensor = not_finite(model, trainer->memory, model->grad);
@@ -160,9 +161,10 @@ static bptt_status learn(bptt_trainer *trainer, bptt_step *step, bptt_error *err
     return fail_not_finite(trainer, number, "the gradient of ", tensor, error);
 }
 
-bptt_status bptt_trainer_step(bptt_trainer *trainer, bptt_step *step, bptt_error *error)
+bptt_status bptt_trainer_chunk(bptt_trainer *trainer, bptt_step *step, bptt_error *error)
 {
     keep_state(trainer);
+    step->updated = false;
     bptt_status status = learn(trainer, step, error);
     if (status != BPTT_OK) {
         go_back(trainer);
@@ -176,7 +178,7 @@ bptt_status bptt_trainer_step(bptt_trainer *trainer, bptt_step *step, bptt_error
         trainer->program->model->reset(trainer->program->model, trainer->memory);
         cursor->epoch++;
     }
-    cursor->step++;
+    if (step->updated) { cursor->step++; }
     cursor->position = feed->stream.position;
     cursor->chunk = feed->next;
     (void)bptt_program_poll(trainer->program);

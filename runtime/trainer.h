@@ -21,12 +21,13 @@ typedef struct bptt_trainer {
     bool lost;                      /* gradients that were added up since the last update, with one that is not finite */
 } bptt_trainer;
 
-/* What one step gave. */
+/* What one chunk gave, or the chunks of a step together. */
 typedef struct bptt_step {
     size_t labels;    /* predictions of the chunk */
     double loss_sum;  /* nats, over these */
-    double grad_norm; /* before clipping, of the last update when gradients are added up and this step has none */
-    double rate;      /* of the next update before the step */
+    double grad_norm; /* before clipping, of the last update when gradients are added up and none followed */
+    double rate;      /* of the next update before the chunk */
+    bool updated;     /* an update followed, which ends a step */
 } bptt_step;
 
 /* A model from the spec's seed, at the first step of `data`; `what` names the data in messages.  On success close it. */
@@ -34,10 +35,10 @@ bptt_status bptt_trainer_open(bptt_trainer *trainer, const bptt_spec *spec, bptt
                               const char *what, bptt_error *error);
 /* Takes a checkpoint of the same spec and the same data. */
 bptt_status bptt_trainer_resume(bptt_trainer *trainer, const char *path, bptt_error *error);
-/* One chunk: gradient and, when it is due, update.  Fails when the loss or a gradient is not finite: the message names the step, the
- * tensor and a remedy, and the trainer stands where it stood before the step, but for gradients that were added up since the last
- * update, which are lost: it can then not be saved. */
-bptt_status bptt_trainer_step(bptt_trainer *trainer, bptt_step *step, bptt_error *error);
+/* One chunk: gradient and, when it is due, update; a step is an update, and the chunks that it follows.  Fails when the loss or a
+ * gradient is not finite: the message names the step, the tensor and a remedy, and the trainer stands where it stood before the
+ * chunk, but for gradients that were added up since the last update, which are lost: it can then not be saved. */
+bptt_status bptt_trainer_chunk(bptt_trainer *trainer, bptt_step *step, bptt_error *error);
 /* The gradient's norm after clipping, when it was `norm` before: what the last step's update was made from. */
 double bptt_trainer_clipped(const bptt_trainer *trainer, double norm);
 /* Fails in the same way when the model is not worth saving: a parameter, a moment or the loss of the next chunk is not finite.

@@ -602,18 +602,21 @@ static void train_steps(const bptt_spec *of, const bptt_data *data, const char *
     check_ok(bptt_program_open(of, BPTT_BACKEND_TCC, &program, &error));
     check_ok(bptt_trainer_open(&trainer, of, &program, data, "data", &error));
     if (from != NULL) { check_ok(bptt_trainer_resume(&trainer, from, &error)); }
-    for (unsigned i = 0; i < steps; i++) { check_ok(bptt_trainer_step(&trainer, &step, &error)); }
+    for (unsigned i = 0; i < steps; i++) { check_ok(bptt_trainer_chunk(&trainer, &step, &error)); }
     check_ok(bptt_trainer_save(&trainer, to, &error));
     bptt_trainer_close(&trainer);
     bptt_program_close(&program);
 }
 
-/* 2N steps are N steps, a save, a load and N steps, bit for bit. */
+/* 2N chunks are N chunks, a save, a load and N chunks, bit for bit: in the middle of sequences, windows and steps. */
 START_TEST(test_resume_cells)
 {
     enum { TOKENS = 200, N = 7 };
     static const char *const cells[] = {"lstm", "gru"};
-    char text[320];
+    static const char *const modes[] = {"", ", truncation = 'block', stride = 3", ", truncation = 'uniform'"};
+    const char *const mode = modes[_i < 8 ? 0 : _i / 4 - 1], *const sums =
+                                                                 _i % 8 < 6 ? "" : ", update = 'sequence', accumulate = 2";
+    char text[400];
     uint32_t tokens[TOKENS];
     uint64_t random = 1;
     size_t length = 0;
@@ -621,9 +624,9 @@ START_TEST(test_resume_cells)
     (void)snprintf(
         text, sizeof text,
         "return {name = 'net', cell = '%s', layers = %d, hidden = 6, vocab = 5, T = 10, K = 4, batch = 2, carry = true, "
-        "dtype = '%s', optimizer = 'adam'%s}",
+        "dtype = '%s', optimizer = 'adam'%s%s%s}",
         cells[_i % 2], 1 + _i / 2 % 2, _i < 4 ? "f32" : "f64",
-        _i < 4 ? "" : ", h0 = 'learned', resets = true, separator = 3, dropout = 0.25");
+        _i < 4 ? "" : ", h0 = 'learned', resets = true, separator = 3, dropout = 0.25", mode, sums);
     parse(text, &spec);
     const bptt_data data = {.tokens = tokens, .count = TOKENS};
     train_steps(&spec, &data, NULL, scratch("whole"), 2 * N);
@@ -669,7 +672,7 @@ int main(void)
     tcase_add_test(cases, test_weights_from_checkpoint);
     tcase_add_test(cases, test_wrong_parts);
     tcase_add_test(cases, test_parts_in_the_file);
-    tcase_add_loop_test(cases, test_resume_cells, 0, 8);
+    tcase_add_loop_test(cases, test_resume_cells, 0, 16);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

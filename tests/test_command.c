@@ -443,8 +443,51 @@ START_TEST(test_outputs_untouched)
 }
 END_TEST
 
-/* Gradients of several chunks, or sequences, to an update: 2N = N + N bit for bit, wherever N is.  205 and 77 chunks are in the middle
- * of a group; an epoch ends with a sequence that is cut short. */
+/* The column `rate` of a log's line; the first has number 1. */
+static double logged_rate(const char *path, int line)
+{
+    char *rows = read_bytes(path, NULL), *row = rows;
+    for (int i = 0; i < line; i++) {
+        row = strchr(row, '\n');
+        ck_assert_ptr_nonnull(row);
+        row++;
+    }
+    row[strcspn(row, "\n")] = '\0';
+    const double rate = strtod(strrchr(row, ',') + 1, NULL);
+    free(rows);
+    return rate;
+}
+
+/* A step is an update, after as many chunks as the spec says: --steps, --log-every and the schedule count the same. */
+START_TEST(test_steps_are_updates)
+{
+    static const struct {
+        const char *rule;
+        int tokens; /* of a step: T = 10, K = 4, two streams */
+    } rules[] = {{"--set update=sequence", 20},
+                 {"--set update=sequence --set accumulate=3", 60},
+                 {"--set update=sequence --set truncation=block --set stride=3", 20},
+                 {"--set truncation=uniform --set accumulate=2", 40}};
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+        OK("train net.lua --data text --quiet --json --set batch=2 --set 'schedule={\"step\", every=4, factor=0.5}' --set "
+           "'optimizer={\"sgd\", rate=0.5}' %s --steps 9 --out a --log log --log-every 1",
+           rules[i].rule);
+        ck_assert_double_eq(printed_number("steps"), 9);
+        ck_assert_double_eq(printed_number("run_steps"), 9);
+        ck_assert_double_eq(printed_number("loss_steps"), 9);
+        ck_assert_double_eq(printed_number("tokens"), 9 * rules[i].tokens);
+        for (int step = 1; step <= 9; step++) {
+            ck_assert_double_eq(logged_rate("log", step), step < 5 ? 0.5 : step < 9 ? 0.25 : 0.125);
+        }
+        OK("train --data text --quiet --json --resume a --steps 11 --out a --log log --log-every 1");
+        ck_assert_double_eq(printed_number("run_steps"), 2);
+        ck_assert_double_eq(printed_number("steps"), 11);
+    }
+}
+END_TEST
+
+/* Gradients of several chunks, or sequences, to an update: 2N = N + N bit for bit, wherever N is.  An epoch ends with a sequence that
+ * is cut short, and with chunks or sequences that wait for an update. */
 START_TEST(test_resume_in_a_group)
 {
     static const char *const rules[] = {"--set accumulate=3", "--set update=sequence", "--set update=sequence --set accumulate=2",
@@ -452,10 +495,11 @@ START_TEST(test_resume_in_a_group)
     char common[256];
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
         (void)snprintf(common, sizeof common, "--data text --quiet --backend %s %s", backends[_i], rules[i]);
-        OK("train net.lua %s --steps 410 --out whole", common);
-        OK("train net.lua %s --steps 77 --out half", common);
-        OK("train net.lua %s --steps 205 --resume half", common);
-        OK("train net.lua %s --steps 410 --resume half", common);
+        OK("train net.lua %s --epochs 5 --out whole", common);
+        OK("train net.lua %s --steps 7 --out half", common);
+        OK("train net.lua %s --epochs 1 --resume half", common);
+        OK("train net.lua %s --epochs 3 --resume half", common);
+        OK("train net.lua %s --epochs 5 --resume half", common);
         ck_assert(same_files("whole", "half"));
     }
 }
@@ -481,21 +525,6 @@ START_TEST(test_divergence_in_a_group)
     ck_assert(!exists("a") || bptt("inspect a") == 0);
 }
 END_TEST
-
-/* The column `rate` of a log's line; the first has number 1. */
-static double logged_rate(const char *path, int line)
-{
-    char *rows = read_bytes(path, NULL), *row = rows;
-    for (int i = 0; i < line; i++) {
-        row = strchr(row, '\n');
-        ck_assert_ptr_nonnull(row);
-        row++;
-    }
-    row[strcspn(row, "\n")] = '\0';
-    const double rate = strtod(strrchr(row, ',') + 1, NULL);
-    free(rows);
-    return rate;
-}
 
 START_TEST(test_log_of_a_schedule)
 {
@@ -1442,6 +1471,7 @@ static Suite *command_suite(void)
     tcase_add_loop_test(usual, test_resume_exact, 0, OPTIMIZERS * BACKENDS);
     tcase_add_test(usual, test_resume_refused);
     tcase_add_test(usual, test_outputs_untouched);
+    tcase_add_test(usual, test_steps_are_updates);
     tcase_add_loop_test(usual, test_resume_in_a_group, 0, BACKENDS);
     tcase_add_loop_test(usual, test_grad_of_one_chunk, 0, BACKENDS);
     tcase_add_loop_test(usual, test_divergence_in_a_group, 0, BACKENDS);

@@ -620,14 +620,16 @@ START_TEST(test_every_width_computes_the_same)
     double expected[64];
     (void)snprintf(fields, sizeof fields, "hidden = 37, %s, T = 7, K = 3, batch = 3, simd = 16, dtype = '%s'", data[_i / 2],
                    dtypes[_i % 2]);
-    const double tolerance = _i % 2 == 0 ? 2e-3 : 1e-9;
+    /* 25 updates drive f32 apart, faster where much is dropped; what is wrong shows in f64 */
+    const double tolerance = _i % 2 == 1 ? 1e-9 : strstr(fields, "dropout") == NULL ? 2e-3 : 2e-2;
+    const size_t chunks = strstr(fields, "stride = 2") != NULL ? 4 : 3;
     char *gcc = find("gcc"), *tcc = find("tcc");
     emit("net", fields);
     put("consumer.c", consumer);
     put("plain.c", plain);
     train_with(gcc, "-std=c99 -O2", "net.c");
     const size_t count = read_numbers(expected, 64);
-    ck_assert_uint_eq(count, 2 + 3 * 3 + 2);
+    ck_assert_uint_eq(count, 2 + 3 * chunks + 2);
     EACH(i, ways)
     {
         if (ways[i].simd > bptt_kernels_simd()) { continue; }

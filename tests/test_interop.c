@@ -96,7 +96,7 @@ static void put_checkpoint(const char *path, const bptt_spec *spec)
     bptt_step step;
     check_ok(bptt_program_open(spec, BPTT_BACKEND_TCC, &program, &error));
     check_ok(bptt_trainer_open(&trainer, spec, &program, &data, "data", &error));
-    for (int i = 0; i < 9; i++) { check_ok(bptt_trainer_step(&trainer, &step, &error)); }
+    for (int i = 0; i < 9; i++) { check_ok(bptt_trainer_chunk(&trainer, &step, &error)); }
     check_ok(bptt_trainer_save(&trainer, path, &error));
     bptt_trainer_close(&trainer);
     bptt_program_close(&program);
