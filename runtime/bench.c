@@ -35,7 +35,7 @@ static figures figures_of(const bptt_limits *limits, const bptt_bench *b, int pl
     const double cores = place == BPTT_TIMED_GENERIC ? 1 : (double)b->spec.threads;
     const double roofline = bptt_roofline_seconds(limits, &b->counts) / cores;
     return (figures){.us = seconds * 1e6,
-                     .tokens = (double)(b->spec.K * b->spec.batch) / seconds,
+                     .tokens = (double)(bptt_spec_chunk(&b->spec) * b->spec.batch) / seconds,
                      .gflops = flops * 1e-9,
                      .ratio = seconds_of(b, BPTT_TIMED_GENERIC) / seconds,
                      .share = flops / (limits->peak * cores),
