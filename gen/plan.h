@@ -22,7 +22,7 @@
  * runs over all steps before the next one begins: INPUT 0, STEP 0, INPUT 1, STEP 1, ..., HEAD, ..., BACK 1, TAIL 1, BACK 0, TAIL 0.
  * A place in that order is a phase.
  *
- * Truncation.  A gradient keeps the pairs of a loss at step s and a state or parameter at step t <= s with
+ * Truncation.  A gradient keeps the pairs of a loss at step s and a state or parameter at step t <= s (h_0: if t starts from it) with
  *   chunk     s and t in one chunk of K steps
  *   block     end of s' block - K < t; blocks of `stride` steps are the chunks, and what BACK and TAIL read of the last K steps (the
  *             window) stays from chunk to chunk: INPUT, STEP and HEAD work on the window's last rows, BACK and TAIL on all that are

@@ -1,7 +1,8 @@
 /* check.c: `bptt check`, the gradients of the user's own spec against others that were reached in other ways.
  *
  *   differences   generated code in double against central differences of the reference's loss, chunk by chunk.  A chunk starts
- *                 from a state that is a constant, so its truncated gradient is the plain derivative of its own loss.
+ *                 from a state that is a constant, so its truncated gradient is the plain derivative of its own loss; of blocks
+ *                 that is so in the first one alone, of a uniform horizon where it is all of the sequence.
  *   reference     generated code in the spec's dtype, by libtcc and by the system's compiler, against the reference in double
  *   loops         the text with time unrolled against the text with loops
  *   start         zero weights: ln V a label
@@ -129,7 +130,9 @@ static void copy_model(const runner *to, const runner *from)
 {
     const bptt_model *a = to->program.model, *b = from->program.model;
     copy_tensors(to, a->param, from, b->param, a->tensors, b->tensors, a->tensor_count);
-    copy_tensors(to, a->state, from, b->state, a->states, b->states, a->state_count);
+    /* what more there is, a window of blocks, is its own */
+    const uint32_t states = a->state_count < b->state_count ? a->state_count : b->state_count;
+    copy_tensors(to, a->state, from, b->state, a->states, b->states, states);
     a->refresh(a, to->memory);
 }
 
@@ -234,6 +237,19 @@ static void compare_gradients(check *c, const runner *r, const char *label, doub
     }
 }
 
+/* Whether a chunk's gradient is the plain derivative of its loss. */
+static bool is_derivative(const bptt_spec *spec, uint32_t chunk)
+{
+    switch (spec->truncation) {
+    case BPTT_TRUNCATION_BLOCK:
+        return chunk == 0;
+    case BPTT_TRUNCATION_UNIFORM:
+        return spec->K == spec->T;
+    default:
+        return true;
+    }
+}
+
 /* One sequence, chunk by chunk: `r` starts each chunk from the reference's parameters and state. */
 static bptt_status follow(check *c, const runner *r, const char *label, double tolerance, bool differences, bptt_error *error)
 {
@@ -252,7 +268,7 @@ static bptt_status follow(check *c, const runner *r, const char *label, double t
         const bptt_rows own = wide ? rows : bptt_rows_from(&c->spec, &c->own, row);
         const double loss = generated->gradient(generated, r->memory, &own, chunk);
         /* the first and the last chunk are differenced: the last one may be shorter */
-        if (differences && (chunk == 0 || chunk + 1 == m->chunks)) {
+        if (differences && is_derivative(&c->spec, chunk) && (chunk == 0 || chunk + 1 == m->chunks)) {
             bptt_status status = compare_differences(c, r, &rows, chunk, tokens, error);
             if (status != BPTT_OK) { return status; }
         }

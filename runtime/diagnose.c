@@ -158,8 +158,10 @@ static bptt_status with_spec(const bptt_options *options, const bptt_diagnosis_s
     bptt_data_options rules = bptt_options_data(options);
     bptt_data data = {0};
     bptt_graph graph;
+    bptt_spec plain = *source->spec; /* nothing is dropped, as in evaluation */
+    plain.dropout = (bptt_dropout){0};
     bptt_status status = bptt_data_load(options->data, source->spec, &rules, &data, error);
-    if (status == BPTT_OK && (status = trace(source->spec, &graph, error)) == BPTT_OK) {
+    if (status == BPTT_OK && (status = trace(&plain, &graph, error)) == BPTT_OK) {
         status = with_graph(options, source, &graph, &data, error);
         bptt_graph_free(&graph);
     }

@@ -11,12 +11,16 @@
 typedef struct interpreted {
     bptt_model model; /* first: its functions are given this address */
     const bptt_spec *spec;
+    bptt_spec one; /* the same with one sequence, borrowed */
     bptt_graph graph;
-    bptt_interpreter it; /* of one chunk of one sequence; holds a copy of the parameters */
+    bptt_interpreter it; /* of one chunk of one sequence, with blocks of one sequence so far; holds a copy of the parameters */
     bptt_tensor tensors[BPTT_MAX_PARAMS], states[BPTT_MAX_STATES];
-    bptt_rows rows;                        /* what it reads */
-    uint8_t *starts;                       /* [K] */
-    double *losses, *start, *carry, *flat; /* [K], a state, its adjoint, a gradient as the interpreter has it */
+    size_t room;     /* steps that it runs at most */
+    bptt_rows rows;  /* what it reads, [B][room] */
+    uint8_t *starts; /* [B][room] */
+    double *losses, *start, *carry,
+        *flat;     /* [room]; [B] states before the first of these; an adjoint; a gradient, as `it` has it */
+    double *state; /* one */
 } interpreted;
 
 static interpreted *net_of(const bptt_model *self)
@@ -73,32 +77,46 @@ static void move_state(const bptt_model *self, void *memory, size_t b, double *s
 
 /* --- chunks -------------------------------------------------------------------------------------------------------------------- */
 
-/* All sequences of a chunk forward, and back where there is a `gradient` to add to.  Returns the sum of the losses. */
+/* Back from the steps of a chunk, which begin at step `first` of those that were run: from each loss by itself where the horizon is
+ * uniform, else from the end of the chunk. */
+static void run_back(interpreted *net, size_t first, size_t steps, double *gradient)
+{
+    const size_t K = (size_t)net->spec->K, unit = net->spec->truncation == BPTT_TRUNCATION_UNIFORM ? 1 : steps - first;
+    for (size_t from = first; from < steps; from += unit) {
+        const size_t end = from + unit;
+        memset(net->carry, 0, net->it.state_size * sizeof *net->carry);
+        for (size_t t = end; t-- > 0 && t + K >= end;) {
+            bptt_interpret_back(&net->it, t, t >= from, net->carry, NULL, net->carry, gradient);
+        }
+    }
+}
+
+/* All sequences of a chunk forward, and back where there is a `gradient` to add to.  With blocks they run again from their first step,
+ * with the present parameters.  Returns the sum of the losses. */
 static double run_chunk(interpreted *net, void *memory, const bptt_rows *rows, uint32_t chunk, double *gradient, size_t *labels)
 {
     const bptt_model *self = &net->model;
-    const size_t first = (size_t)chunk * self->horizon, rest = self->steps - first;
-    const bptt_sequence sequence = {
-        rest < self->horizon ? rest : self->horizon, net->rows.x, net->rows.y, net->rows.v, net->rows.d, net->starts};
+    const size_t before = (size_t)chunk * self->chunk_steps, rest = self->steps - before, S = net->it.state_size;
+    const size_t steps = rest < self->chunk_steps ? rest : self->chunk_steps;
+    const size_t first = net->spec->truncation == BPTT_TRUNCATION_BLOCK ? before : 0;
     double sum = 0;
     *labels = 0;
     for (size_t b = 0; b < self->batch; b++) {
-        *labels += bptt_rows_sequence(net->spec, rows, b, first, sequence.steps, &net->rows);
-        for (size_t t = 0; t < sequence.steps; t++) {
-            net->starts[t] = rows->reset != NULL && rows->reset[t * self->batch + b] != 0;
-        }
-        if (chunk == 0 && !net->spec->carry) { net->starts[0] = 1; }
-        move_state(self, memory, b, net->start, false);
-        bptt_interpret_forward(&net->it, &sequence, net->start, net->losses);
-        bptt_interpret_state(&net->it, sequence.steps - 1, net->start);
-        move_state(self, memory, b, net->start, true);
+        const bptt_rows all = bptt_rows_from(&net->one, &net->rows, b * net->room), to = bptt_rows_from(&net->one, &all, first);
+        uint8_t *const starts = net->starts + b * net->room;
+        double *const start = net->start + b * S;
+        const bptt_sequence sequence = {first + steps, all.x, all.y, all.v, all.d, starts};
+        *labels += bptt_rows_sequence(net->spec, rows, b, before, steps, &to);
+        for (size_t t = 0; t < steps; t++) { starts[first + t] = rows->reset != NULL && rows->reset[t * self->batch + b] != 0; }
+        if (chunk == 0 && !net->spec->carry) { starts[0] = 1; }
+        if (first == 0) { move_state(self, memory, b, start, false); }
+        bptt_interpret_forward(&net->it, &sequence, start, net->losses);
+        bptt_interpret_state(&net->it, sequence.steps - 1, net->state);
+        move_state(self, memory, b, net->state, true);
         double part = 0; /* by itself: less is rounded, which differences of the loss would see */
-        for (size_t t = 0; t < sequence.steps; t++) { part += net->losses[t]; }
+        for (size_t t = first; t < sequence.steps; t++) { part += net->losses[t]; }
         sum += part;
-        memset(net->carry, 0, net->it.state_size * sizeof *net->carry);
-        for (size_t t = sequence.steps; t-- > 0 && gradient != NULL;) {
-            bptt_interpret_back(&net->it, t, true, net->carry, NULL, net->carry, gradient);
-        }
+        if (gradient != NULL) { run_back(net, first, sequence.steps, gradient); }
     }
     return sum;
 }
@@ -174,11 +192,12 @@ static void set_model(interpreted *net)
     model->hidden = (uint32_t)spec->hidden;
     model->vocab = (uint32_t)spec->vocab;
     model->steps = (uint32_t)spec->T;
-    model->horizon = model->chunk_steps = (uint32_t)spec->K;
+    model->horizon = (uint32_t)spec->K;
+    model->chunk_steps = (uint32_t)bptt_spec_chunk(spec);
     model->batch = (uint32_t)spec->batch;
     model->inputs = (uint32_t)spec->inputs;
     model->targets = (uint32_t)spec->outputs;
-    model->chunks = (uint32_t)((spec->T + spec->K - 1) / spec->K);
+    model->chunks = (model->steps + model->chunk_steps - 1) / model->chunk_steps;
     model->init = init;
     model->reset = reset;
     model->refresh = refresh;
@@ -216,6 +235,7 @@ static void close_interpreted(bptt_program *program)
     free(net->starts);
     free(net->losses);
     free(net->start);
+    free(net->state);
     free(net->carry);
     free(net->flat);
     free(net);
@@ -223,33 +243,32 @@ static void close_interpreted(bptt_program *program)
 
 static bptt_status allocate(interpreted *net, bptt_error *error)
 {
-    const size_t K = (size_t)net->spec->K, S = net->it.state_size + 1;
-    bptt_spec one = *net->spec;
-    one.batch = 1;
-    net->starts = calloc(K, sizeof *net->starts);
-    net->losses = calloc(K, sizeof(double));
-    net->start = calloc(S, sizeof(double));
+    const size_t B = (size_t)net->spec->batch, S = net->it.state_size + 1;
+    net->one = *net->spec;
+    net->one.batch = 1;
+    net->starts = calloc(B * net->room, sizeof *net->starts);
+    net->losses = calloc(net->room, sizeof(double));
+    net->start = calloc(B * S, sizeof(double));
+    net->state = calloc(S, sizeof(double));
     net->carry = calloc(S, sizeof(double));
     net->flat = calloc(net->it.param_size + 1, sizeof(double));
-    if (net->starts == NULL || net->losses == NULL || net->start == NULL || net->carry == NULL || net->flat == NULL) {
+    if (net->starts == NULL || net->losses == NULL || net->start == NULL || net->state == NULL || net->carry == NULL ||
+        net->flat == NULL) {
         return bptt_fail(error, BPTT_FAILED, "%s: no memory to interpret %zu parameters", net->spec->name, net->it.param_size);
     }
-    return bptt_rows_new(&one, K, &net->rows, error);
+    return bptt_rows_new(&net->one, B * net->room, &net->rows, error);
 }
 
 bptt_status bptt_interpreted_open(const bptt_spec *spec, bptt_program *program, bptt_error *error)
 {
-    if (spec->truncation != BPTT_TRUNCATION_CHUNK) {
-        return bptt_fail(error, BPTT_FAILED, "%s: nothing to check truncation = \"%s\" against; expected \"chunk\"", spec->name,
-                         bptt_spec_word("truncation", (int)spec->truncation));
-    }
     interpreted *net = calloc(1, sizeof *net);
     if (net == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory to interpret its graph", spec->name); }
     *program = (bptt_program){.model = &net->model, .backend = "interpreter", .hidden = net, .close = close_interpreted};
     net->spec = spec;
+    net->room = (size_t)(spec->truncation == BPTT_TRUNCATION_CHUNK ? spec->K : spec->T);
     bptt_status status = bptt_trace(spec, &net->graph, error);
     if (status == BPTT_OK) { status = bptt_derive(&net->graph, error); }
-    if (status == BPTT_OK) { status = bptt_interpreter_open(&net->it, &net->graph, (size_t)spec->K, error); }
+    if (status == BPTT_OK) { status = bptt_interpreter_open(&net->it, &net->graph, net->room, error); }
     if (status == BPTT_OK) { status = allocate(net, error); }
     if (status == BPTT_OK) {
         set_model(net);

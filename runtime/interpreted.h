@@ -1,8 +1,8 @@
 /* interpreted.h: the step graph, run by the interpreter in double, behind the bptt_model interface.
  *
  * The reference of `bptt check` for networks that have no generic loops: any cell, any number of layers, slowly.  The graph and its
- * adjoint are those that the generated code came from; plan, text and compiler have no part in it.  Depends on interpret.h, rows.h
- * and backend.h.  Refuses to train: it has neither update nor predict.
+ * adjoint are those that the generated code came from; plan, text and compiler have no part in it.  Where blocks overlap, a sequence
+ * is taken from chunk 0 on, with the same parameters for all of it.  Depends on interpret.h, rows.h and backend.h.  Refuses to train: it has neither update nor predict.
  */
 #ifndef BPTT_INTERPRETED_H
 #define BPTT_INTERPRETED_H

@@ -657,6 +657,21 @@ START_TEST(test_bench)
         }
     }
     cJSON_Delete(json);
+    /* a chunk's tokens are those of its steps, whatever K */
+    static const struct {
+        const char *mode;
+        double tokens;
+    } modes[] = {{"chunk", 4 * 3}, {"block --set stride=2", 2 * 3}, {"uniform", 10 * 3}};
+    for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
+        OK("bench net.lua --seconds 0.02 --json --set truncation=%s", modes[m].mode);
+        json = printed_json();
+        rows = cJSON_GetObjectItemCaseSensitive(json, "rows");
+        const cJSON *row = cJSON_GetArrayItem(rows, cJSON_GetArraySize(rows) - 1);
+        const double us = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(row, "us_per_chunk"));
+        const double rate = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(row, "tokens_per_s"));
+        ck_assert_double_eq_tol(us * 1e-6 * rate, modes[m].tokens, 1e-6);
+        cJSON_Delete(json);
+    }
 }
 END_TEST
 
@@ -1210,6 +1225,9 @@ START_TEST(test_diagnose)
     }
     ck_assert(full[0] == full[1] && full[1] == full[2]);
     ck_assert(norms[0] != norms[1] && norms[1] != norms[2] && norms[0] != norms[2]);
+    /* nothing is dropped */
+    OK("diagnose net.lua --data text --sequences 3 --json --set dropout=0.5");
+    ck_assert(printed_number("norm") == full[0]);
     /* a short file has fewer sequences */
     write_text("short", "the quick brown fox jumps");
     OK("diagnose net.lua --data short --json");
@@ -1433,6 +1451,13 @@ START_TEST(test_check_data)
         "--set cell=lstm --set vocab=6 --set resets=true --set K=3",
         "--set cell=gru --set vocab=6 --set resets=true --set h0=learned --set layers=2 --set threads=2",
         "--set vocab=6 --set h0=learned --set carry=false --set K=3",
+        "--set vocab=6 --set truncation=block --set stride=3 --set K=5 --set resets=true --set h0=learned --set batch=2 --set "
+        "threads=2",
+        "--set cell=gru --set layers=2 --set inputs=3 --set outputs=2 --set vocab=0 --set truncation=block --set stride=2 --set "
+        "K=6 "
+        "--set carry=false --set loss_at={2,3,7}",
+        "--set cell=lstm --set vocab=6 --set truncation=uniform --set K=3 --set resets=true --set batch=2 --set threads=2",
+        "--set vocab=6 --set truncation=uniform --set h0=learned --set carry=false --set reduction=sum",
     };
     OK("check net.lua %s", fields[_i]);
     printed_part(" comparisons, 0 failed");
@@ -1508,7 +1533,7 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_log_clipped);
     tcase_add_test(usual, test_reals);
     tcase_add_test(usual, test_tokens_and_reals);
-    tcase_add_loop_test(usual, test_check_data, 0, 13);
+    tcase_add_loop_test(usual, test_check_data, 0, 17);
     tcase_add_test(usual, test_check_own_cell);
     suite_add_tcase(suite, usual);
     return suite;
