@@ -510,7 +510,7 @@ static bptt_status check_dropout(bptt_reader *r)
 static bptt_status check_truncation(bptt_reader *r)
 {
     static const char *const stride[] = {"stride", "truncation", "K", NULL}, *const mode[] = {"truncation", "stride", NULL},
-                             *const unroll[] = {"truncation", "unroll", NULL}, *const vocab[] = {"truncation", "vocab", NULL};
+                             *const vocab[] = {"truncation", "vocab", NULL};
     const bptt_spec *spec = r->spec;
     const char *word = bptt_spec_word("truncation", (int)spec->truncation);
     const bool block = spec->truncation == BPTT_TRUNCATION_BLOCK;
@@ -529,10 +529,6 @@ static bptt_status check_truncation(bptt_reader *r)
                                 (long long)spec->stride, (long long)spec->K);
     }
     if (spec->truncation == BPTT_TRUNCATION_CHUNK) { return BPTT_OK; }
-    if (spec->unroll == BPTT_UNROLL_FULL) {
-        blame(r, unroll);
-        return bptt_reader_fail(r, NULL, "truncation = \"%s\" with unroll = \"full\"; expected unroll = \"time\"", word);
-    }
     if (block && spec->dtype == BPTT_F32 && spec->vocab > 1 << 24) {
         blame(r, vocab);
         return bptt_reader_fail(r, NULL,

@@ -124,6 +124,22 @@ static int64_t choose_terms(const bptt_plan *plan, const bptt_action *action)
     return depth * term_bytes > PANEL_BYTES ? STRETCH_BYTES / term_bytes : 0;
 }
 
+/* Rows of all functions that a product over rows has on the way back: of every number that a window, or a lag, has. */
+static double back_rows(const bptt_plan *plan)
+{
+    const double batch = (double)plan->spec->batch, steps = (double)plan->steps, K = (double)plan->spec->K;
+    switch (plan->spec->truncation) {
+    case BPTT_TRUNCATION_BLOCK: { /* one stride after the other, until it is full */
+        const double full = (double)((plan->spec->K + plan->steps - 1) / plan->steps);
+        return (full * (full + 1) / 2 * steps + (double)plan->rest) * batch;
+    }
+    case BPTT_TRUNCATION_UNIFORM:
+        return (K + 1) * (steps - K / 2) * batch;
+    default:
+        return (steps + (double)plan->rest) * batch;
+    }
+}
+
 /* Multiply-adds that unroll = "full" spells out: each product once per number of rows it is called with. */
 static double spelled_out(const bptt_plan *plan)
 {
@@ -132,7 +148,8 @@ static double spelled_out(const bptt_plan *plan)
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
         if (!is_product(action)) { continue; }
-        total += action->flop / 2 * (bptt_in_time(plan, action) ? batch : rows + batch);
+        const bool back = action->region == BPTT_REGION_BACK || action->region == BPTT_REGION_TAIL;
+        total += action->flop / 2 * (bptt_in_time(plan, action) ? batch : (back ? back_rows(plan) : rows) + batch);
     }
     return total;
 }

@@ -109,7 +109,21 @@ function H.head_name(name, rows) return spelled and for_rows(name, rows) or part
 H.stream_counts = {B // threads} -- sequences that a part of the work has
 if B % threads > 0 then table.insert(H.stream_counts, 1, B // threads + 1) end
 H.back_counts = block_mode and {0} or H.step_counts -- a window has any number of steps
-H.back_parameter = block_mode and ", ptrdiff_t steps" or H.steps_parameter
+H.back_parameter = block_mode and not spelled and ", ptrdiff_t steps" or H.steps_parameter
+local back_rows = chunk_rows
+if block_mode and spelled then -- each that a window has, as it fills
+  H.back_counts, back_rows = {}, {}
+  for chunk = 1, chunks do
+    local seen = math.min(chunk * chunk_steps, spec.T)
+    local window = math.min(seen, spec.K)
+    if window ~= H.back_counts[#H.back_counts] then
+      H.back_counts[#H.back_counts + 1], back_rows[#back_rows + 1] = window, window * B
+    end
+  end
+elseif uniform and spelled then -- a step less each lag
+  back_rows = {}
+  for lag = 0, spec.K - 1 do back_rows[#back_rows + 1] = (spec.T - lag) * B end
+end
 local function of(name, steps, streams)
   return name .. "_" .. (steps == 0 and "steps" or steps) .. (parted and "_of_" .. streams or "")
 end
@@ -167,7 +181,10 @@ local function row_counts(action)
     end
   end
   if parted and action.cut == "streams" then add(H.stream_counts)
-  elseif spelled and not in_time(action) then add(action.region == "head" and H.head_rows or chunk_rows)
+  elseif spelled and not in_time(action) then
+    local back = action.region == "back" or action.region == "tail"
+    local hands_on = uniform and action.into_previous and 2 or 1 -- not from the first step
+    add(action.region == "head" and H.head_rows or back and table.move(back_rows, hands_on, #back_rows, 1, {}) or chunk_rows)
   else return {0} end
   if action.forward then add {B} end -- predict
   return counts
@@ -544,11 +561,11 @@ end
 -- Whether a straight line of so many steps has this action: the first step hands nothing back.
 local function is_made(action, steps)
   if uniform then steps = spec.K end -- the last lag hands nothing on
-  return (looped or block_mode) and not uniform or steps > 1 or not action.into_previous
+  return (looped or block_mode and not spelled) and not uniform or steps > 1 or not action.into_previous
 end
 
 function H.define(action)
-  if not is_made(action, chunk_steps) then return end
+  if not is_made(action, block_mode and spec.K or chunk_steps) then return end
   if is_product(action) then define_product(action) end
   if action.kind == "chain" and not is_kernel(action) then define_chain(action) end
   if action.loss == "cross_entropy" and spelled then define_loss(action) end
@@ -926,8 +943,26 @@ function H.forward(steps, streams)
   end
 end
 
+-- The same, spelled out.
+local function spelled_lags()
+  for lag = 0, spec.K - 1 do
+    local rows = (spec.T - lag) * B
+    write("    /* lag ", lag, ": row t of an adjoint: of the loss at t + ", lag, " */\n")
+    for level = levels - 1, 0, -1 do
+      for _, action in ipairs(choose({"back", "tail"}, level)) do
+        local hands_on = action.into_previous
+        if not (action.later and lag == 0) and not (hands_on and (lag + 1 == spec.K or rows == B)) then
+          write("    /* ", action.note, " */\n")
+          put("    ", calls(action, hands_on and 1 or nil, hands_on and rows - B or rows))
+        end
+      end
+    end
+  end
+end
+
 -- Every lag of all steps at once: row t of an adjoint is that of the loss at t + lag.
 local function lags(steps)
+  if spelled then return spelled_lags() end
   write("    for (ptrdiff_t lag = 0; lag < ", spec.K, "; lag++) { /* row t of an adjoint: of the loss at t + lag */\n")
   write("        const ptrdiff_t rows = (", steps == 0 and "steps" or steps, " - lag) * ", B, ";\n")
   for level = levels - 1, 0, -1 do
@@ -1091,10 +1126,10 @@ function H.call_heads(name, scale)
     return
   end
   if spelled and rest > 0 then
-    write("    loss = chunk + 1 < ", common.NAME, "_CHUNKS ? ", for_rows(name, H.head_rows[1]), "(m", targets(), scale, ") : ",
-      for_rows(name, H.head_rows[2]), "(m", targets(), scale, ");\n")
+    write("    loss = chunk + 1 < ", common.NAME, "_CHUNKS ? ", for_rows(name, H.head_rows[1]), "(m", targets(), H.head_window, scale, ") : ",
+      for_rows(name, H.head_rows[2]), "(m", targets(), H.head_window, scale, ");\n")
   elseif spelled then
-    write("    loss = ", for_rows(name, H.head_rows[1]), "(m", targets(), scale, ");\n")
+    write("    loss = ", for_rows(name, H.head_rows[1]), "(m", targets(), H.head_window, scale, ");\n")
   else
     write("    for (ptrdiff_t row = 0; row < rows; row += ", block, ") {\n        loss += ", name, "(m", targets("row"), H.head_window, ", row, rows - row < ", block,
       " ? rows - row : ", block, scale, ");\n    }\n")
@@ -1174,8 +1209,15 @@ function H.back_window()
     write("    uint8_t *const starts = (uint8_t *)", H.starts(), ";\n")
     write("    for (ptrdiff_t i = oldest; i < ", spec.K * B, "; i++) { starts[i] = m->work[", slot.offset, " + i * ", slot.stride, "] > 0; }\n")
   end
-  write("    ", parted and "backward_parts" or H.backward_name(0), "(m", spec.tokens and (token_slot > 1 and ", m->tokens + oldest" or ", 0") or "",
-    ", window, oldest", past(", past_rows(chunk)", "back", "tail"), ");\n")
+  local x = spec.tokens and (token_slot > 1 and ", m->tokens + oldest" or ", 0") or ""
+  local masks = past(", past_rows(chunk)", "back", "tail")
+  if spelled then
+    for _, steps in ipairs(H.back_counts) do
+      write("    if (window == ", steps, ") { ", H.backward_name(steps), "(m", x, ", oldest", masks, "); }\n")
+    end
+  else
+    write("    ", parted and "backward_parts" or H.backward_name(0), "(m", x, ", window, oldest", masks, ");\n")
+  end
 end
 
 -- Calls the forward or backward function for the chunk's number of steps.

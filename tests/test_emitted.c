@@ -107,6 +107,10 @@ static const char *const models[] = {
     "dropout = 0.25, unroll = 'none', cell = 'lstm', loss_at = {2, 6}",
     "hidden = 6, vocab = 9, embedding = 3, T = 5, K = 4, truncation = 'uniform', batch = 2, h0 = 'given', carry = false, "
     "cell = 'gru', dropout = {input = 0.25}, unroll = 'none'",
+    "hidden = 3, vocab = 4, T = 6, K = 4, truncation = 'block', stride = 3, h0 = 'learned', resets = true, dropout = 0.25, "
+    "unroll = 'full'",
+    "hidden = 3, vocab = 4, T = 5, K = 3, truncation = 'uniform', resets = true, dropout = 0.25, cell = 'gru', unroll = 'full', "
+    "simd = 4",
     CELL "hidden = 6, vocab = 9, T = 6, K = 4, truncation = 'block', stride = 3, batch = 2",
     CELL "hidden = 6, vocab = 9, T = 6, K = 4, truncation = 'uniform', batch = 2, unroll = 'none'",
     "hidden = 2, vocab = 70000, T = 3, K = 2, batch = 2, activation = 'sigmoid', optimizer = 'momentum', clip = {value = 5}",
@@ -601,13 +605,14 @@ static const char plain[] = "#include <math.h>\n#include <stddef.h>\n#include <s
 START_TEST(test_every_width_computes_the_same)
 {
     static const char *const dtypes[] = {"f32", "f64"};
-    static const char *const data[] = {"vocab = 45",
-                                       "inputs = 3, outputs = 19, output_activation = 'sigmoid'",
+    static const char *const data[] = {"vocab = 45", "inputs = 3, outputs = 19, output_activation = 'sigmoid'",
                                        "inputs = 3, outputs = 19, loss = 'binary_cross_entropy', loss_at = {2, 3, 7}",
                                        "vocab = 45, embedding = 37, tie = true, smoothing = 0.1",
-                                       "vocab = 45, h0 = 'learned', resets = true, layers = 2, dropout = 0.25",
-                                       "vocab = 45, h0 = 'learned', resets = true, layers = 2, dropout = 0.25, threads = 2, "
-                                       "truncation = 'block', stride = 2"};
+                                       /* plain steps: Adagrad's drive rounding apart */
+                                       "vocab = 45, h0 = 'learned', resets = true, layers = 2, dropout = 0.25, optimizer = "
+                                       "{'sgd', rate = 0.1}",
+                                       "vocab = 45, h0 = 'learned', resets = true, layers = 2, dropout = 0.25, optimizer = "
+                                       "{'sgd', rate = 0.1}, threads = 2, truncation = 'block', stride = 2"};
     static const struct {
         const char *flags, *source;
         int simd; /* what the CPU must have */
@@ -616,12 +621,11 @@ START_TEST(test_every_width_computes_the_same)
                 {"-std=c99 -O2 -mavx2 -mfma", "net.c", 8},
                 {"-std=c99 -O2 -mavx2 -mfma -mavx512f", "net.c", 16},
                 {"-std=c99 -O3 -march=native", "net.c", 1}};
-    char fields[240];
+    char fields[280];
     double expected[64];
     (void)snprintf(fields, sizeof fields, "hidden = 37, %s, T = 7, K = 3, batch = 3, simd = 16, dtype = '%s'", data[_i / 2],
                    dtypes[_i % 2]);
-    /* 25 updates drive f32 apart, faster where much is dropped; what is wrong shows in f64 */
-    const double tolerance = _i % 2 == 1 ? 1e-9 : strstr(fields, "dropout") == NULL ? 2e-3 : 2e-2;
+    const double tolerance = _i % 2 == 0 ? 2e-3 : 1e-9;
     const size_t chunks = strstr(fields, "stride = 2") != NULL ? 4 : 3;
     char *gcc = find("gcc"), *tcc = find("tcc");
     emit("net", fields);
@@ -648,12 +652,14 @@ START_TEST(test_every_width_computes_the_same)
 }
 END_TEST
 
-/* What sanitizers cannot see under libtcc, in its twin. */
+enum { SHARES = 4 };
+
+/* What sanitizers cannot see under libtcc, in its twin; a share of the models. */
 START_TEST(test_sanitizers_are_silent)
 {
     char *compilers[] = {find("gcc"), find("clang")}; /* each sees what the other does not */
     put("consumer.c", consumer);
-    for (size_t i = 0; i < MODELS; i++) {
+    for (size_t i = (size_t)_i; i < MODELS; i += SHARES) {
         emit("net", models[i]);
         for (size_t c = 0; c < 2; c++) {
             if (compilers[c] == NULL) { continue; }
@@ -871,7 +877,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_two_models, 0, 2);
     tcase_add_loop_test(tcase, test_train_adds_up, 0, 2);
     tcase_add_loop_test(tcase, test_every_width_computes_the_same, 0, 12);
-    tcase_add_test(tcase, test_sanitizers_are_silent);
+    tcase_add_loop_test(tcase, test_sanitizers_are_silent, 0, SHARES);
     tcase_add_loop_test(tcase, test_symbols, 0, 2);
     tcase_add_loop_test(tcase, test_example_learns, 0, 6);
     tcase_add_test(tcase, test_example_refuses);

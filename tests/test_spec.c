@@ -337,8 +337,6 @@ static const struct {
     {WITH("stride = 2"), "s.lua:6: stride = 2 with truncation = \"chunk\"; expected truncation = \"block\""},
     {WITH("truncation = 'uniform', stride = 2"),
      "s.lua:6: stride = 2 with truncation = \"uniform\"; expected truncation = \"block\""},
-    {WITH("unroll = 'full', truncation = 'block', stride = 1"),
-     "s.lua:6: truncation = \"block\" with unroll = \"full\"; expected unroll = \"time\""},
     {WITH("K = 7"), "s.lua:6: K = 7 is more than T = 6, expected K from 1 to T"},
     {WITH("K = 0"), "s.lua:6: K = 0: expected an integer from 1 to 65536"},
     {"return {name = 'a', vocab = 2147483647, T = 1,\nhidden = 65536}",
@@ -733,7 +731,7 @@ static void draw_spec(bptt_spec *spec)
     spec->resets = draw(2) != 0;
     spec->h0 = (bptt_h0)draw(spec->resets || spec->carry ? 1 : 3);
     if (draw(2) != 0) { spec->dropout.output = draw_number(0, 0.9); }
-    if (spec->unroll != BPTT_UNROLL_FULL) { spec->truncation = (bptt_truncation_mode)draw(3); }
+    spec->truncation = (bptt_truncation_mode)draw(3);
     if (spec->truncation == BPTT_TRUNCATION_BLOCK) { spec->stride = 1 + (int64_t)draw((uint64_t)spec->K); }
     spec->simd = (int64_t[]){0, 1, 4, 8, 16}[draw(5)];
     if (draw(2) != 0) { draw_alphabet(spec); }

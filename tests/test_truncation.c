@@ -335,6 +335,7 @@ static void check_cell(const char *cell, const bptt_spec *like, bool updates)
         spec.batch = sizes[i % 3][2];
         if (spec.vocab > 0) { spec.vocab = sizes[i % 3][1]; }
         spec.unroll = i % 2 == 0 ? BPTT_UNROLL_TIME : BPTT_UNROLL_NONE;
+        if (spec.hidden == 3 && i % 4 != 0) { spec.unroll = BPTT_UNROLL_FULL; }
         give_starts(&spec, (unsigned)i % STARTS);
         spec.loss_at.kind = i % 3 == 0 ? BPTT_STEPS_LAST : BPTT_STEPS_ALL;
         spec.reduction = i % 5 == 0 ? BPTT_MEAN : BPTT_SUM;
@@ -381,6 +382,13 @@ static const char *text_of(const char *name)
     return name == NULL ? OWN : bptt_embedded(name);
 }
 
+/* Any way to unroll; all spelled out where that is not much. */
+static bptt_unroll draw_unroll(const bptt_spec *spec, uint64_t *random)
+{
+    const bool small = spec->hidden <= 3 && spec->threads <= 1 && spec->T * spec->batch <= 16;
+    return (bptt_unroll[]){BPTT_UNROLL_TIME, BPTT_UNROLL_NONE, BPTT_UNROLL_FULL}[oracle_random(random) % (small ? 3 : 2)];
+}
+
 /* A kind of cell in a mode, from a start; lengths and sizes at random. */
 static bptt_spec draw_spec(int kind, bptt_truncation_mode mode, unsigned start, uint64_t *random)
 {
@@ -389,7 +397,6 @@ static bptt_spec draw_spec(int kind, bptt_truncation_mode mode, unsigned start, 
     spec.truncation = mode;
     draw_lengths(&spec, random);
     spec.layers = kinds[kind].layers;
-    spec.unroll = oracle_random(random) % 2 == 0 ? BPTT_UNROLL_TIME : BPTT_UNROLL_NONE;
     spec.reduction = oracle_random(random) % 2 == 0 ? BPTT_MEAN : BPTT_SUM;
     spec.accumulate = 1;
     spec.seed = oracle_random(random);
@@ -398,6 +405,7 @@ static bptt_spec draw_spec(int kind, bptt_truncation_mode mode, unsigned start, 
     if (oracle_random(random) % 3 == 0) { spec.embedding = 3; }
     if (oracle_random(random) % 2 == 0 && spec.embedding > 0) { spec.dropout.input = 0.25; }
     spec.threads = 1 + (int64_t)(oracle_random(random) % (uint64_t)spec.batch);
+    spec.unroll = draw_unroll(&spec, random);
     give_starts(&spec, start);
     return spec;
 }
@@ -777,13 +785,13 @@ START_TEST(random_cell_with_random_lengths)
     spec.truncation = (bptt_truncation_mode)pick(&c, 3);
     if (spec.truncation == BPTT_TRUNCATION_BLOCK) { spec.stride = 1 + pick(&c, (unsigned)K); }
     spec.layers = c.length > 0 ? 1 : 1 + pick(&c, 2);
-    spec.unroll = pick(&c, 2) == 0 ? BPTT_UNROLL_TIME : BPTT_UNROLL_NONE;
     give_starts(&spec, pick(&c, STARTS));
     if (c.length > 0 && spec.h0 == BPTT_H0_LEARNED) { spec.h0 = BPTT_H0_ZERO; } /* a state that none reads trains none */
     spec.accumulate = 1;
     spec.update = (bptt_update_kind)pick(&c, 2);
     if (pick(&c, 3) == 0) { spec.dropout.output = 0.25; }
     spec.threads = 1 + pick(&c, (unsigned)spec.batch);
+    spec.unroll = draw_unroll(&spec, &random);
     if (pick(&c, 3) == 0) { spec.loss_at.kind = BPTT_STEPS_LAST; }
     const int simd = (const int[]){1, 4, bptt_kernels_simd()}[pick(&c, 3)];
     check_case(c.length > 0 ? c.text : bptt_embedded(shipped[pick(&c, 3)]), &spec, simd, false, &random);
