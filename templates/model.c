@@ -1,7 +1,7 @@
 % local common = include("common.lua")
 % local kernels = common.kernels
 % local name, NAME, real, at, plus = common.name, common.NAME, common.real, common.at, common.plus
-% local H = include("spell.lua")(common)
+% local H = include("spell.lua")
 % local chunk_size = common.chunk_macro
 % local function whole(x) return string.format("%d", x or 0) end
 /* ${name}.c: a network and its training, in one file.

@@ -1,0 +1,252 @@
+-- Bodies of the functions that run a part of the plan: steps forward and backward, rows of the output layer, one step for use.
+
+return function(H)
+local common = include("common.lua")
+local plus = common.plus
+local B = spec.batch
+local looped, spelled, parted, block_mode = H.looped, H.spelled, H.parted, H.block_mode
+local uniform, partial = H.uniform, H.partial
+local is_made, place, calls, write_outputs = H.is_made, H.place, H.calls, H.write_outputs
+
+local function in_regions(list)
+  local set = {}
+  for _, region in ipairs(list) do set[region] = true end
+  return set
+end
+
+-- Where the bytes that say where sequences start lie.
+function H.starts() return "(" .. plus("m->work", tostring(restart_offset)) .. ")" end
+
+-- Declares what the actions of some regions touch.  A part of the work has rows of its own: from stream `first` on of every slot,
+-- or from row `skip` on of what holds a block.  forward: no gradient is handed back.
+local function declare(chosen, begin, forward)
+  H.from_first = begin == "first"
+  local seen = {}
+  local function once(key, ...)
+    if not seen[key] then write("    ", table.concat {...}, "\n") end
+    seen[key] = true
+  end
+  local function read_param(p)
+    once(p.variable, "const real *const ", p.variable, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows > 1 and p.rows .. "][" or "",
+      p.stride, "] */")
+  end
+  local function slot(ref)
+    if ref and ref.param then read_param(params[ref.param]) end
+    if not ref or not ref.slot then return end
+    local s = slots[ref.slot]
+    local from = plus("m->work", tostring(s.offset))
+    local rows_kept = s.kind == "state" or s.kind == "chunk"
+    if begin == "first" and (parted or rows_kept) or begin == "skip" and s.kind == "block" then from = from .. " + " .. begin .. " * " .. s.stride end
+    once(s.variable, "real *const ", s.variable, " = ", from, "; /* ", s.name,
+      s.later ~= "" and ", then " .. s.later or "", " [", s.rows, "][", s.stride, "] */")
+  end
+  for _, action in ipairs(chosen) do
+    local p = params[action.param]
+    if p and (action.kind == "product" or action.kind == "gather") and action.turned then
+      once(p.turned_variable, "const real *const ", p.turned_variable, " = ", plus("m->turned", tostring(p.turned_offset)), "; /* [",
+        action.depth, "][", p.turned_stride, "] */")
+    elseif p and (action.kind == "product" or action.kind == "gather") then
+      once(p.variable, "const real *const ", p.variable, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows, "][", p.stride, "] */")
+    elseif p then
+      once(p.gradient_variable, "real *const ", p.gradient_variable, " = ", plus("m->grad", tostring(p.offset)), "; /* d", p.name, " [",
+        p.rows, "][", p.stride, "] */")
+    end
+    if action.bias > 0 and action.fill == "bias" then
+      read_param(params[action.bias])
+    end
+    if not (forward and action.kind == "loss") then slot(action.out) end
+    slot(action.input)
+    slot(action.adjoint)
+    for _, e in ipairs(action.elements) do
+      slot(e.a)
+      slot(e.b)
+      slot(e.out)
+      if H.by_restart[e.op] then
+        once("restart", "const uint8_t *const restart = (const uint8_t *)", H.starts(), begin == "first" and " + first" or "",
+          "; /* where sequences start [", spec.K * B, "] */")
+      end
+    end
+  end
+end
+
+-- level: of the states, nil: all.
+local function choose(regions, level, forward_only)
+  local set, chosen = in_regions(regions), {}
+  for _, action in ipairs(actions) do
+    if set[action.region] and action.cut ~= "tensor" and action.level == (level or action.level) and (action.forward or not forward_only) then
+      chosen[#chosen + 1] = action
+    end
+  end
+  return chosen
+end
+
+-- Whether the actions read tokens, "x", or real inputs, "v".
+local function reads(chosen, what)
+  for _, action in ipairs(chosen) do
+    if what == "x" and (action.kind == "gather" or action.kind == "scatter") or what == "v" and action.kind == "copy" then return true end
+  end
+  return false
+end
+
+-- What a function for a number of steps works with.
+function H.locals(regions, steps)
+  local chosen = {}
+  for _, action in ipairs(choose(regions)) do
+    if is_made(action, steps) then chosen[#chosen + 1] = action end
+  end
+  declare(chosen, (parted or block_mode) and "first")
+  for _, read in ipairs(common.data) do
+    local passed = read.role == "input" and (read.name == "x" or regions[1] == "input")
+    if passed and (not parted or read.name ~= "x") and not reads(chosen, read.name) then write("    (void)", read.name, ";\n") end
+  end
+end
+
+local function put(indent, lines)
+  for _, line in ipairs(lines) do write(indent, line, "\n") end
+end
+
+-- The equation of an action at a step: time counts from 1, h[0] is the state before the chunk.
+local function note_at(action, t)
+  return (action.note:gsub("%[t%-1%]", "[" .. t - 1 .. "]"):gsub("%[t%]", "[" .. t .. "]"):gsub("t%-1", tostring(t - 1)))
+end
+
+local function rows_region(region, level, steps)
+  for _, action in ipairs(choose({region}, level)) do
+    write("    /* all t: ", action.note, " */\n")
+    put("    ", calls(action, nil, steps == 0 and "steps * " .. B or steps * B))
+  end
+end
+
+local function one_step(chosen, t, streams, indent)
+  for _, action in ipairs(chosen) do
+    local lines = calls(action, t, streams)
+    if not action.into_previous then
+      put(indent, lines)
+    elseif type(t) == "number" then
+      if t > 0 then put(indent, lines) end
+    else
+      write(indent, "if (t > 0) {\n")
+      put(indent .. "    ", lines)
+      write(indent, "}\n")
+    end
+  end
+end
+
+local function steps_regions(regions, level, steps, streams)
+  local chosen = choose(regions, level)
+  local ahead = regions[#regions] == "step"
+  if #chosen == 0 then return end
+  local notes = {}
+  if steps == 0 then
+    for _, action in ipairs(chosen) do notes[#notes + 1] = action.note end
+    write("    for (ptrdiff_t t = ", ahead and "0; t < steps; t++" or "steps - 1; t >= 0; t--", ") {\n")
+    write("        /* ", table.concat(notes, ", "), " */\n")
+    one_step(chosen, "t", streams, "        ")
+    write("    }\n")
+    return
+  end
+  local from, to, by = 0, steps - 1, 1
+  if not ahead then from, to, by = to, from, -1 end
+  for t = from, to, by do
+    notes = {}
+    for _, action in ipairs(chosen) do
+      if t > 0 or not action.into_previous then notes[#notes + 1] = note_at(action, t + 1) end
+    end
+    write("    /* t = ", t + 1, ": ", table.concat(notes, ", "), " */\n")
+    one_step(chosen, t, streams, "    ")
+  end
+end
+
+function H.forward(steps, streams)
+  H.locals({"input", "step"}, steps)
+  for level = 0, levels - 1 do
+    if parted then -- a part needs its own rows of the input alone
+      steps_regions({"input", "step"}, level, steps, streams)
+    else
+      rows_region("input", level, steps)
+      steps_regions({"step"}, level, steps, streams)
+    end
+  end
+end
+
+-- Every lag of all steps at once: row t of an adjoint is that of the loss at t + lag.
+local function lags(steps)
+  write("    for (ptrdiff_t lag = 0; lag < ", spec.K, "; lag++) { /* row t of an adjoint: of the loss at t + lag */\n")
+  write("        const ptrdiff_t rows = (", steps == 0 and "steps" or steps, " - lag) * ", B, ";\n")
+  for level = levels - 1, 0, -1 do
+    for _, action in ipairs(choose({"back", "tail"}, level)) do
+      if is_made(action, steps) then
+        local condition = action.later and "lag > 0" or action.into_previous and "lag + 1 < " .. spec.K
+        write("        /* ", action.note, " */\n")
+        if condition then write("        if (", condition, ") {\n") end
+        put(condition and "            " or "        ",
+          calls(action, action.into_previous and 1 or nil, action.into_previous and "(rows - " .. B .. ")" or "rows"))
+        if condition then write("        }\n") end
+      end
+    end
+  end
+  write("    }\n")
+end
+
+function H.backward(steps, streams)
+  if uniform then
+    H.locals({"back", "tail", "sum"}, steps)
+    lags(steps)
+    return rows_region("sum", 0, steps)
+  end
+  H.locals({"back", "tail"}, steps)
+  for level = levels - 1, 0, -1 do
+    steps_regions({"back"}, level, steps, streams)
+    if parted then steps_regions({"tail"}, level, steps, streams) else rows_region("tail", level, steps) end
+  end
+end
+
+function H.head(backward, rows)
+  local chosen = choose({"head"}, nil, not backward)
+  declare(chosen, parted and "skip" or block_mode and "first", not backward)
+  for _, action in ipairs(chosen) do
+    write("    /* ", action.note, " */\n")
+    put("    ", calls(action, (not spelled or partial) and "row" or nil, spelled and rows or "rows", backward))
+  end
+  write("    return loss;\n")
+end
+
+-- A part's share of the gradients that a region sums up.
+function H.sums(region)
+  local chosen = {}
+  for _, action in ipairs(actions) do
+    if action.region == region and action.cut == "tensor" then chosen[#chosen + 1] = action end
+  end
+  write("    ", common.name, " *const m = j->m;\n")
+  if reads(chosen, "x") then write("    const ", common.name, "_token *const x = j->x;\n") end
+  write("    const ptrdiff_t ", region == "head" and "row = j->row, " or "", "rows = j->rows;\n")
+  declare(chosen)
+  for _, action in ipairs(chosen) do
+    write("    /* ", action.note, " */\n")
+    put("    ", calls(action, region == "head" and "row" or nil, "rows"))
+  end
+end
+
+function H.predict()
+  local chosen = choose({"input", "step", "head"}, nil, true)
+  if block_mode then write("    const ptrdiff_t first = ", (spec.K - 1) * B, ";\n    move_window(m", common.data_arguments("x"), ", 1);\n") end
+  declare(chosen, block_mode and "first", true)
+  for _, action in ipairs(chosen) do
+    if action.kind == "loss" and action.loss ~= "cross_entropy" then
+      put("    ", write_outputs(action))
+    elseif action.kind == "loss" and spelled then
+      for b = 0, B - 1 do
+        write("    softmax(", plus(place(action.input, 0), tostring(b * slots[action.input.slot].stride)), ", ",
+          plus("probabilities", tostring(b * action.cols)), ");\n")
+      end
+    elseif action.kind == "loss" then
+      write(string.format("    bptt_softmax(%s, %d, probabilities, %d, %d);\n", place(action.input, 0), slots[action.input.slot].stride, B,
+        action.cols))
+    else
+      put("    ", calls(action, 0, B))
+    end
+  end
+end
+
+H.put, H.choose = put, choose
+end
