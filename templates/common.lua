@@ -82,14 +82,15 @@ function common.plus(pointer, offset)
   return pointer .. " + " .. offset
 end
 
--- Breaks a long list of pieces into lines of at most 120 columns.
+-- Breaks a long list of pieces into lines of at most 120 columns: behind a separator's comma, or before its operator.
 function common.wrap(indent, pieces, separator)
+  local ends, begins = separator:match("^(%S*) ?(.*)$")
   local lines, line = {}, ""
   for i, piece in ipairs(pieces) do
     local part = (i > 1 and separator or "") .. piece
-    if #line + #part + indent > 120 and line ~= "" then
-      lines[#lines + 1] = line
-      line = part:gsub("^ ", "")
+    if #line + #part + #ends + indent > 120 and line ~= "" then
+      lines[#lines + 1] = line .. ends
+      line = begins .. piece
     else
       line = line .. part
     end

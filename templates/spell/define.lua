@@ -244,7 +244,7 @@ local function define_chain(action)
   for _, place in ipairs(places) do
     list[#list + 1] = (place.written and "real *" or "const real *") .. place.variable .. ","
     if not place.ref.param then
-      steps[#steps + 1] = (#steps > 0 and ", " or "") .. place.variable .. " += " .. slots[place.ref.slot].stride
+      steps[#steps + 1] = place.variable .. " += " .. slots[place.ref.slot].stride
     end
   end
   write("/* ", action.note, " */\nstatic void ", action.name, "(", common.wrap(4, list, " "), by_row and " ptrdiff_t rows)\n{\n" or " ptrdiff_t n)\n{\n")
@@ -252,7 +252,7 @@ local function define_chain(action)
   local indent, n = "    ", by_row and padded(action.cols) or "n"
   local run = n
   if by_row then
-    write("    for (; rows > 0; rows--, ", common.wrap(8, steps, ""), ") {\n")
+    write("    for (; rows > 0; rows--, ", common.wrap(8, steps, ", "), ") {\n")
     indent = indent .. "    "
   end
   if not spelled and not single then
