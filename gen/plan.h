@@ -38,6 +38,7 @@
 #include "graph.h"
 
 enum { BPTT_MAX_SLOTS = 384, BPTT_MAX_ACTIONS = 768, BPTT_MAX_ELEMENTS = 32, BPTT_MAX_LEVELS = 15 };
+enum { BPTT_EQUATION_MAX = 160, BPTT_NOTE_MAX = BPTT_MAX_ELEMENTS * BPTT_EQUATION_MAX };
 
 typedef enum {
     BPTT_REGION_INPUT,
@@ -140,7 +141,7 @@ typedef struct bptt_action {
     int element_count, temp_count;
     double flop;                         /* per row */
     char name[2 * BPTT_SYMBOL_MAX + 16]; /* of its function in the emitted text */
-    char note[384];                      /* its equation */
+    char note[BPTT_NOTE_MAX];            /* its equations */
 } bptt_action;
 
 /* A parameter's place in a parameter-shaped block, stored [inputs][outputs].  Parameters that were stacked are columns of one matrix,

@@ -372,6 +372,30 @@ START_TEST(gates_are_stacked)
 }
 END_TEST
 
+/* The equations of a long chain are all there, and whole. */
+START_TEST(notes_are_whole)
+{
+    bptt_spec spec = interpret_spec(8, 5, 6, 3, 2);
+    spec.cell = BPTT_CELL_LSTM;
+    planned p;
+    int longest = 0;
+    ck_assert_msg(make(&spec, 8, SIZE_MAX, &p) == BPTT_OK, "%s", error.text);
+    for (int a = 0; a < p.plan->action_count; a++) {
+        const bptt_action *action = &p.plan->actions[a];
+        int equations = 0, open = 0;
+        for (const char *c = action->note; *c != '\0'; c++) {
+            equations += *c == '=';
+            open += *c == '(' || *c == '[' ? 1 : *c == ')' || *c == ']' ? -1 : 0;
+        }
+        ck_assert_msg(open == 0, "cut: %s", action->note);
+        if (action->kind == BPTT_CHAIN) { ck_assert_int_eq(equations, action->element_count); }
+        if (equations > longest) { longest = equations; }
+    }
+    ck_assert_int_ge(longest, 9);
+    drop(&p);
+}
+END_TEST
+
 START_TEST(logits_live_in_a_block)
 {
     bptt_spec spec = interpret_spec(16, 10000, 1000, 1000, 1);
@@ -469,6 +493,7 @@ int main(void)
     tcase_add_loop_test(rules, invariants, 0, RANDOM_SPECS);
     tcase_add_test(rules, large_invariants);
     tcase_add_loop_test(rules, gates_are_stacked, 0, 2);
+    tcase_add_test(rules, notes_are_whole);
     tcase_add_test(rules, logits_live_in_a_block);
     tcase_add_test(rules, auto_unrolls_short_chunks);
     tcase_add_test(limits, memory_limit);

@@ -60,7 +60,8 @@ ${signature(k)}
 % local names = {}
 % for i, name in ipairs(r[3]) do names[i] = name end
 % if decays then names[#names + 1] = "weight_decay" end
-/* ${r[1]}; g is the gradient times with[0], cut to +-with[1]${decays and ", plus weight_decay param" or ""}. */
+/* ${r[1]};
+ * g is the gradient times with[0], cut to +-with[1]${decays and ", plus weight_decay param" or ""}. */
 ${signature(k)}
 {
     const real scale = with[0], limit = with[1];

@@ -1,5 +1,6 @@
 /* --- vectors ---------------------------------------------------------------------------------------------------------------
- * The layout is padded to SIMD reals; a vector holds LANES of them, as many as the compiler's target has.  LANES = 1 is plain C. */
+ * The layout is padded to SIMD reals; a vector holds LANES of them, as many as the compiler's target has.  LANES = 1 is
+ * plain C. */
 #define SIMD ${lanes}
 #if defined(__GNUC__) && !defined(__TINYC__) && SIMD > 1
 #if defined(__AVX512F__)
@@ -167,10 +168,10 @@ KERNEL real largest_lane(vec v)
 #define sqrt_of ${f32 and "sqrtf" or "sqrt"}
 
 /* --- exp, tanh, sigmoid ------------------------------------------------------------------------------------------------------
- * At most 2 ulp from the truth (sigmoid: 2.25); bptt's tests try every float.  No sum has two products, so
- * a compiler can fuse it in one way only.  The polynomials are minimax (Remez, then rounded) and are evaluated as trees, since a
- * recurrence waits for their latency.  What is out of range is settled by the last selections, which wait for nothing else.  Adding
- * ROUND rounds to an integer and leaves it in the low bits of the sum. */
+ * At most 2 ulp from the truth (sigmoid: 2.25); bptt's tests try every float.  No sum has two products, so a compiler
+ * can fuse it in one way only.  The polynomials are minimax (Remez, then rounded) and are evaluated as trees, since a
+ * recurrence waits for their latency.  What is out of range is settled by the last selections, which wait for nothing
+ * else.  Adding ROUND rounds to an integer and leaves it in the low bits of the sum. */
 #define ROUND ((real)${f32 and "0x1.8p23" or "0x1.8p52"})
 
 /* 2^n for a normal result; only the low bits of n count. */
@@ -208,8 +209,8 @@ KERNEL vec exp_down(vec x)
 }
 
 % local exp_limit = f32 and "104" or "746"
-/* c exp(x) for x up to ${exp_limit}.  2^n is applied in two factors, so that results down to the smallest subnormal and up to infinity come
- * out right. */
+/* c exp(x) for x up to ${exp_limit}.  2^n is applied in two factors, so that results down to the smallest subnormal and up to
+ * infinity come out right. */
 KERNEL vec scaled_exp(vec x, real c)
 {
     vec round_n;
@@ -227,11 +228,12 @@ KERNEL vec exp_of(vec x)
 % -- f32: steps of ln 2 / 2, n = 0 up to 3/4 of one; f64: steps of ln 2, n = 0 up to 13/16 of one (fewer operations and more accuracy
 % -- do not go together).  p of f32 is the best of its neighbours over all floats.
 % local fraction = f32 and 1 or 3
-/* tanh|x| by the addition theorem.  |x| = n step + r, s = exp(2 n step) is a power of two, tanh r = r / q with q = 1 + t p(t), t = r^2:
+/* tanh|x| by the addition theorem.  |x| = n step + r, s = exp(2 n step) is a power of two, tanh r = r / q with
+ * q = 1 + t p(t), t = r^2:
  *     tanh|x| = up / down,   up = ((s - 1) q + (s + 1) r) / 2,   down = ((s + 1) q + (s - 1) r) / 2 = up + q - r.
- * So an error of up is one of down too, and cancels where tanh is close to 1.  For n = 0, up is r and down is q, rounded once; n is 0
- * until tanh has passed ${f32 and "1/4" or "1/2"}, since just below a power of two an error counts most.  n comes from rounding to ${f32 and "halves" or "eighths"} and clearing
- * ${f32 and "that bit" or "those bits"}. */
+ * So an error of up is one of down too, and cancels where tanh is close to 1.  For n = 0, up is r and down is q, rounded
+ * once; n is 0 until tanh has passed ${f32 and "1/4" or "1/2"}, since just below a power of two an error counts most.  n comes from rounding
+ * to ${f32 and "halves" or "eighths"} and clearing ${f32 and "that bit" or "those bits"}. */
 KERNEL vec tanh_of(vec x)
 {
     const vec zero = splat((real)0), one = splat((real)1), half = splat((real)0.5), grid = splat(ROUND / (real)${1 << fraction});

@@ -102,7 +102,7 @@ function H.locals(regions, steps)
 end
 
 local function put(indent, lines)
-  for _, line in ipairs(lines) do write(indent, line, "\n") end
+  for _, line in ipairs(lines) do write(common.statement(indent, line)) end
 end
 
 -- The equation of an action at a step: time counts from 1, h[0] is the state before the chunk.
@@ -112,7 +112,7 @@ end
 
 local function rows_region(region, level, steps)
   for _, action in ipairs(choose({region}, level)) do
-    write("    /* all t: ", action.note, " */\n")
+    write(common.comment("    ", "all t: " .. action.note))
     put("    ", calls(action, nil, steps == 0 and "steps * " .. B or steps * B))
   end
 end
@@ -140,7 +140,7 @@ local function steps_regions(regions, level, steps, streams)
   if steps == 0 then
     for _, action in ipairs(chosen) do notes[#notes + 1] = action.note end
     write("    for (ptrdiff_t t = ", ahead and "0; t < steps; t++" or "steps - 1; t >= 0; t--", ") {\n")
-    write("        /* ", table.concat(notes, ", "), " */\n")
+    write(common.comment("        ", table.concat(notes, ", ")))
     one_step(chosen, "t", streams, "        ")
     write("    }\n")
     return
@@ -152,7 +152,7 @@ local function steps_regions(regions, level, steps, streams)
     for _, action in ipairs(chosen) do
       if t > 0 or not action.into_previous then notes[#notes + 1] = note_at(action, t + 1) end
     end
-    write("    /* t = ", t + 1, ": ", table.concat(notes, ", "), " */\n")
+    write(common.comment("    ", "t = " .. t + 1 .. ": " .. table.concat(notes, ", ")))
     one_step(chosen, t, streams, "    ")
   end
 end
@@ -177,7 +177,7 @@ local function lags(steps)
     for _, action in ipairs(choose({"back", "tail"}, level)) do
       if is_made(action, steps) then
         local condition = action.later and "lag > 0" or action.into_previous and "lag + 1 < " .. spec.K
-        write("        /* ", action.note, " */\n")
+        write(common.comment("        ", action.note))
         if condition then write("        if (", condition, ") {\n") end
         put(condition and "            " or "        ",
           calls(action, action.into_previous and 1 or nil, action.into_previous and "(rows - " .. B .. ")" or "rows"))
@@ -205,7 +205,7 @@ function H.head(backward, rows)
   local chosen = choose({"head"}, nil, not backward)
   declare(chosen, parted and "skip" or block_mode and "first", not backward)
   for _, action in ipairs(chosen) do
-    write("    /* ", action.note, " */\n")
+    write(common.comment("    ", action.note))
     put("    ", calls(action, (not spelled or partial) and "row" or nil, spelled and rows or "rows", backward))
   end
   write("    return loss;\n")
@@ -222,7 +222,7 @@ function H.sums(region)
   write("    const ptrdiff_t ", region == "head" and "row = j->row, " or "", "rows = j->rows;\n")
   declare(chosen)
   for _, action in ipairs(chosen) do
-    write("    /* ", action.note, " */\n")
+    write(common.comment("    ", action.note))
     put("    ", calls(action, region == "head" and "row" or nil, "rows"))
   end
 end

@@ -193,14 +193,14 @@ local function calls(action, time, rows, backward)
         plus(p(action.input), tostring(r * size)), size, plus("d", tostring(r * action.cols)), count, action.cols,
         backward and "scale, 1" or "(real)1, 0")
     end)
-    return {"const double loss = " .. common.wrap(8, terms, " + ") .. ";"}
+    return {common.wrap("const double loss = ", terms, " + ", "        ") .. ";"}
   elseif action.kind == "loss" and spelled then
     local terms = {}
     for r = 0, rows - 1 do
       terms[#terms + 1] = string.format("cross_entropy(%s, y[%d], %s)", plus(p(action.input), tostring(r * stride(action.input))), r,
         backward and "scale, 1" or "(real)1, 0")
     end
-    return {"const double loss = " .. common.wrap(8, terms, " + ") .. ";"}
+    return {common.wrap("const double loss = ", terms, " + ", "        ") .. ";"}
   elseif action.kind == "loss" then
     local smoothing = action.smoothing > 0 and string.format("(real)%s /* %s */, ", hex(action.smoothing), H.decimal(action.smoothing)) or ""
     return {string.format("const double loss = bptt_%scross_entropy(%s, %d, y, %s, %d, %s%s);", smoothing ~= "" and "smoothed_" or "",

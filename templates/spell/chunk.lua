@@ -27,13 +27,19 @@ function H.count_labels()
     write("    ptrdiff_t count = 0;\n    for (ptrdiff_t i = 0; i < ", values, "; i++) { count += ", counts("i"), "; }\n    return count;\n")
     return
   end
-  local function sum(from, to)
+  local function write_sum(indent, rows)
     local terms = {}
-    for i = from, to do terms[#terms + 1] = "(" .. counts(i) .. ")" end
-    return common.wrap(8, terms, " + ")
+    for i = 0, rows * width - 1 do terms[#terms + 1] = "(" .. counts(i) .. ")" end
+    write(common.wrap(indent .. "return ", terms, " + ", indent .. "    "), ";\n")
   end
-  if rest > 0 then write("    if (n == ", rest * B, ") {\n        return ", sum(0, rest * B * width - 1), ";\n    }\n") else write("    (void)n;\n") end
-  write("    return ", sum(0, chunk_steps * B * width - 1), ";\n")
+  if rest > 0 then
+    write("    if (n == ", rest * B, ") {\n")
+    write_sum("        ", rest * B)
+    write("    }\n")
+  else
+    write("    (void)n;\n")
+  end
+  write_sum("    ", chunk_steps * B)
 end
 
 -- Where there is no loss, rows of what HEAD hands on are 0.

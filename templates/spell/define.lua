@@ -20,7 +20,7 @@ local function describe(action, count)
   else
     shape = string.format("c[%s][%d] from a[%s][%d], w[%d][%d]", rows, action.cols, rows, action.depth, action.depth, action.cols)
   end
-  return "/* " .. action.note .. ":  " .. shape .. " */\n"
+  return common.comment("", action.note .. ":  " .. shape)
 end
 
 local function product_parameters(action)
@@ -63,7 +63,7 @@ end
 -- All rows of the columns from j on; rows: how many, 0: the usual number.
 local function panel(action, rows, vectors, j, indent, down)
   local tile = action.tile
-  local function line(text) write(indent, text, "\n") end
+  local function line(text) write(common.statement(indent, text)) end
   if action.cut == "tensor" then
     local rest = params[action.param].rows % tile.rows
     line("ptrdiff_t i = from;")
@@ -165,7 +165,7 @@ local function spell_rows(action, rows)
       for q = 0, depth - 1 do
         terms[#terms + 1] = string.format("a[%d] * %s[%d]", gradient and q * lda + i or i * lda + q, gradient and "d" or "w", q * ldb + j)
       end
-      write("    ", c, " = ", common.wrap(8, terms, " + "), ";\n")
+      write(common.wrap("    " .. c .. " = ", terms, " + ", "        "), ";\n")
     end
   end
 end
@@ -181,12 +181,12 @@ local function define_product(action)
   for _, rows in ipairs(row_counts(action)) do
     local name, parameters = numbered_name(action, rows), product_parameters(action)
     write(describe(action, rows))
-    write(H.apart(action) and "APART " or "static ", "void ", name, "(", parameters, ")\n{\n")
+    write(common.statement("", (H.apart(action) and "APART " or "static ") .. "void " .. name .. "(" .. parameters .. ")"), "{\n")
     if spelled then spell_rows(action, rows > 0 and rows or B) else tiled_body(action, rows) end
     write("}\n\n")
     if action.alternates and (not parted or rows ~= B) then -- predict has one step
       write("/* The same from the last term to the first: begins with what the step before left in the cache. */\n")
-      write("static void ", down_name(name), "(", parameters, ")\n{\n")
+      write(common.statement("", "static void " .. down_name(name) .. "(" .. parameters .. ")"), "{\n")
       tiled_body(action, rows, true)
       write("}\n\n")
     end
@@ -247,12 +247,13 @@ local function define_chain(action)
       steps[#steps + 1] = place.variable .. " += " .. slots[place.ref.slot].stride
     end
   end
-  write("/* ", action.note, " */\nstatic void ", action.name, "(", common.wrap(4, list, " "), by_row and " ptrdiff_t rows)\n{\n" or " ptrdiff_t n)\n{\n")
+  list[#list + 1] = by_row and "ptrdiff_t rows)" or "ptrdiff_t n)"
+  write(common.comment("", action.note), common.wrap("static void " .. action.name .. "(", list, " ", "    "), "\n{\n")
   for i = 1, action.temps do write("    real t", i, spelled and "[" .. lanes .. "];\n" or "[CHAIN_RUN];\n") end
   local indent, n = "    ", by_row and padded(action.cols) or "n"
   local run = n
   if by_row then
-    write("    for (; rows > 0; rows--, ", common.wrap(8, steps, ", "), ") {\n")
+    write(common.wrap("    for (; rows > 0; rows--, ", steps, ", ", "        "), ") {\n")
     indent = indent .. "    "
   end
   if not spelled and not single then
@@ -261,7 +262,8 @@ local function define_chain(action)
     write(indent, "const ptrdiff_t run = ", n, " - j < CHAIN_RUN ? ", n, " - j : CHAIN_RUN;\n")
   end
   for _, e in ipairs(action.elements) do
-    write(indent, "bptt_", e.op, "(", operand(e.out), ", ", operand(e.a), e.b and ", " .. operand(e.b) or "", number_of(e), ", ", run, ");\n")
+    write(common.statement(indent, string.format("bptt_%s(%s, %s%s%s, %s);", e.op, operand(e.out), operand(e.a),
+      e.b and ", " .. operand(e.b) or "", number_of(e), run)))
   end
   while #indent > 4 do
     indent = indent:sub(5)
@@ -281,10 +283,10 @@ local function define_loss(action)
     for j = 0, stride - lanes, lanes do write("    bptt_exp(", plus("o", tostring(j)), ", ", plus("o", tostring(j)), ", ", lanes, ");\n") end
     local terms = {}
     for j = 0, action.cols - 1 do terms[#terms + 1] = "o[" .. j .. "]" end
-    write("    const real sum = ", common.wrap(8, terms, " + "), ";\n")
+    write(common.wrap("    const real sum = ", terms, " + ", "        "), ";\n")
   end
-  write("/* -log softmax(o)[label]; backward: o becomes scale (softmax(o) - onehot(label)).  No label below ", action.cols,
-    ": neither loss nor gradient. */\n")
+  write(common.comment("", "-log softmax(o)[label]; backward: o becomes scale (softmax(o) - onehot(label)).  No label below " ..
+    action.cols .. ": neither loss nor gradient."))
   write("static double cross_entropy(real *o, uint32_t label, real scale, int backward)\n{\n")
   write("    if (label >= ", action.cols, ") {\n        memset(o, 0, ", stride * real_size, ");\n        return 0;\n    }\n")
   write("    real max = o[0];\n")
@@ -295,7 +297,7 @@ local function define_loss(action)
     even = action.smoothing / action.cols
     local terms = {}
     for j = 0, action.cols - 1 do terms[#terms + 1] = "o[" .. j .. "]" end
-    write("    const double depth = ", action.cols, " * (double)max - (double)(", common.wrap(8, terms, " + "), ");\n")
+    write(common.wrap("    const double depth = " .. action.cols .. " * (double)max - (double)(", terms, " + ", "        "), ");\n")
     loss = string.format("log((double)sum) + %s * above + %s * depth", hex(1 - action.smoothing), hex(even))
     keep = "(real)" .. hex(1 - action.smoothing) .. " * scale"
   end

@@ -52,11 +52,11 @@ end
 
 -- --- the update -----------------------------------------------------------------------------------------------------------------
 
--- Sum of squares of all gradients, update of all parameters, second copies of weights.
-function H.sum_squares()
-  if parted then return "squares(m)" end
+-- Writes `head`, the sum of squares of all gradients, and `tail`.
+function H.sum_squares(head, tail)
+  if parted then return write("    ", head, "squares(m)", tail, "\n") end
   local lines = by_vectors(block_size, function(j, n) return string.format("bptt_sum_squares(%s, %d)", plus("m->grad", j), n) end)
-  return common.wrap(8, lines, " + ")
+  write(common.wrap("    " .. head, lines, " + ", "        "), tail, "\n")
 end
 
 -- What the update does: offset and reals of parameters side by side, or {p}, whose rows of tokens that did not occur stay.
@@ -104,8 +104,8 @@ function H.update_part()
     local p, at = piece.param, plus("from", tostring(piece.offset))
     local count, unit = piece.count, line
     if p then count, unit, at = p.rows, 1, plus("from * " .. p.stride, tostring(piece.offset)) end
-    write("    {\n        const ptrdiff_t from = ", H.begin(count, unit), ", to = ", H.begin(count, unit, true), ";")
-    write(p and " /* " .. p.name .. ": rows of tokens that did not occur stay */" or "", "\n        ")
+    write("    {", p and " /* " .. p.name .. ": rows of tokens that did not occur stay */" or "", "\n")
+    write("        const ptrdiff_t from = ", H.begin(count, unit), ", to = ", H.begin(count, unit, true), ";\n        ")
     write(p and update_rows_call(at, "to - from", p) or update_call(at, "to - from"), "\n    }\n")
   end
 end
