@@ -86,6 +86,7 @@ static const char *const models[] = {
     "hidden = 9, inputs = 3, outputs = 2, T = 7, K = 2, resets = true, cell = 'lstm', unroll = 'none', dtype = 'f64'",
     "hidden = 6, vocab = 7, T = 6, batch = 2, h0 = 'given', carry = false, cell = 'lstm'",
     "hidden = 9, inputs = 3, outputs = 2, T = 7, K = 2, batch = 3, threads = 3, dropout = 0.125, layers = 2, unroll = 'none'",
+    "hidden = 9, vocab = 7, T = 6, K = 3, batch = 3, threads = 2, layers = 2, dropout = 0.25, loss_at = 'last', accumulate = 2",
     "hidden = 5, vocab = 7, embedding = 4, T = 5, K = 2, dropout = {input = 0.1, output = 0.1}, accumulate = 2, unroll = 'full'",
     "hidden = 7, vocab = 9, T = 7, K = 5, truncation = 'block', stride = 2, batch = 2, unroll = 'time'",
     "hidden = 90, vocab = 9, T = 6, K = 4, truncation = 'block', stride = 4, carry = false, optimizer = 'adam', unroll = 'none'",

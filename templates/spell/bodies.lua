@@ -219,11 +219,16 @@ function H.sums(region)
   end
   write("    ", common.name, " *const m = j->m;\n")
   if reads(chosen, "x") then write("    const ", common.name, "_token *const x = j->x;\n") end
-  write("    const ptrdiff_t ", region == "head" and "row = j->row, " or "", "rows = j->rows;\n")
+  local lists, from_row = {}, false -- what a block holds is read from its start
+  for i, action in ipairs(chosen) do
+    lists[i] = calls(action, region == "head" and "row" or nil, "rows")
+    from_row = from_row or table.concat(lists[i]):find("%f[%w_]row%f[^%w_]")
+  end
+  write("    const ptrdiff_t ", from_row and "row = j->row, " or "", "rows = j->rows;\n")
   declare(chosen)
-  for _, action in ipairs(chosen) do
+  for i, action in ipairs(chosen) do
     write(common.comment("    ", action.note))
-    put("    ", calls(action, region == "head" and "row" or nil, "rows"))
+    put("    ", lists[i])
   end
 end
 
