@@ -3,9 +3,9 @@
  * Everything about order and memory is decided here, nothing about spelling.  Depends on graph.h.  The passes:
  *   hoist, gather   lower.c    which action runs in which region, with which operands
  *   stack           stack.c    which products become one
- *   accumulate      plan.c     whether gradients are added to those of the chunks before
  *   fuse            fuse.c     which values of a chain need no memory
  *   truncate        truncate.c what outlives a chunk, where adjoints begin, which gradients wait for all lags
+ *   accumulate      plan.c     whether gradients are added to those of the chunks before
  *   clear           clear.c    which chains' results need their padding cleared
  *   place           place.c    which slot holds a value, in which rows, where
  *   tile            tile.c     register tiles of every product
