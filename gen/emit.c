@@ -147,6 +147,7 @@ static void push_params(lua_State *L, const bptt_plan *plan)
         set_integer(L, "rows", tensor->rows);
         set_integer(L, "cols", tensor->cols);
         set_integer(L, "stride", tensor->stride);
+        set_integer(L, "width", tensor->width);
         set_integer(L, "offset", (int64_t)tensor->offset);
         set_boolean(L, "leads", tensor->leader == p); /* of the matrix that it is columns of */
         set_boolean(L, "table", param->table);

@@ -49,6 +49,8 @@ static void place_params(bptt_plan *plan)
         bptt_tensor_plan *tensor = &plan->params[p];
         tensor->rows = node->cols > 0 ? node->cols : 1;
         tensor->cols = node->rows;
+        bptt_tensor_plan *leader = &plan->params[tensor->leader];
+        if (tensor->column + tensor->cols > leader->width) { leader->width = tensor->column + tensor->cols; }
         if (tensor->leader != p) { continue; }
         tensor->stride = stride_of(plan, tensor->stride > 0 ? tensor->stride : tensor->cols);
         tensor->offset = plan->block_size;
@@ -58,6 +60,7 @@ static void place_params(bptt_plan *plan)
         bptt_tensor_plan *tensor = &plan->params[p];
         tensor->offset = plan->params[tensor->leader].offset + (size_t)tensor->column;
         tensor->stride = plan->params[tensor->leader].stride;
+        tensor->width = plan->params[tensor->leader].width;
     }
 }
 
@@ -72,14 +75,7 @@ static void place_turned(bptt_plan *plan)
         leader->turned = true;
         leader->turned_stride = stride_of(plan, leader->rows);
         leader->turned_offset = plan->turned_size;
-        int64_t width = 0; /* up to the end of the last column that is not padding */
-        for (int p = 0; p < plan->graph->param_count; p++) {
-            const bptt_tensor_plan *member = &plan->params[p];
-            if (&plan->params[member->leader] == leader && member->column + member->cols > width) {
-                width = member->column + member->cols;
-            }
-        }
-        plan->turned_size += area(width, leader->turned_stride);
+        plan->turned_size += area(leader->width, leader->turned_stride);
     }
     for (int p = 0; p < plan->graph->param_count; p++) {
         bptt_tensor_plan *tensor = &plan->params[p];

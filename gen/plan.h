@@ -145,11 +145,12 @@ typedef struct bptt_action {
 } bptt_action;
 
 /* A parameter's place in a parameter-shaped block, stored [inputs][outputs].  Parameters that were stacked are columns of one matrix,
- * whose first is their leader; its stride is the matrix' width. */
+ * whose first is their leader. */
 typedef struct bptt_tensor_plan {
     int leader;     /* itself where it stands alone */
     int64_t column; /* of the leader's matrix */
     int64_t rows, cols, stride;
+    int64_t width; /* of the leader's matrix, up to its last column that is not padding */
     size_t offset;
     bool sparse; /* rows of tokens that did not occur have gradient 0, and the optimizer's rule then leaves them unchanged */
     bool turned; /* a second copy, [outputs][inputs], is kept for the backward pass */

@@ -210,6 +210,7 @@ static void check_params(const bptt_plan *plan)
         const bptt_tensor_plan *tensor = &plan->params[p];
         ck_assert_uint_eq(tensor->offset, end);
         ck_assert(is_stride(plan, tensor->stride, tensor->cols));
+        ck_assert_int_eq(tensor->width, tensor->cols);
         end += (size_t)(tensor->rows * tensor->stride);
         if (!tensor->turned) { continue; }
         for (int o = 0; o < p; o++) {
@@ -358,6 +359,7 @@ START_TEST(gates_are_stacked)
     ck_assert_int_eq(bptt_derive(&graph, &error), BPTT_OK);
     ck_assert_int_eq(bptt_plan_make(&spec, &graph, 8, SIZE_MAX, &plan, &error), BPTT_OK);
     ck_assert_int_eq(plan->levels, 2);
+    for (int p = 0; p < (int)G; p++) { ck_assert_int_eq(plan->params[p].width, (G - 1) * 20 + 20); } /* W_x of the gates */
     for (int level = 0; level < 2; level++) {
         ck_assert_int_eq(works_in(plan, BPTT_REGION_INPUT, level, &cols, &depth), 1);
         ck_assert_int_eq(cols, (G - 1) * 20 + 20);

@@ -110,22 +110,12 @@ function H.update_part()
   end
 end
 
--- Columns of the matrix that a parameter leads: up to the end of the last one that is in it.
-local function width(leader)
-  local last = leader.cols
-  for _, p in ipairs(params) do
-    local column = p.offset - leader.offset
-    if 0 <= column and column < leader.stride then last = math.max(last, column + p.cols) end
-  end
-  return last
-end
-
 function H.refresh()
   for _, p in ipairs(params) do
     if not p.leads then -- its leader does it
     elseif p.turned and spelled then
       for i = 0, p.rows - 1 do
-        for j = 0, width(p) - 1 do
+        for j = 0, p.width - 1 do
           write(string.format("    m->turned[%d] = m->param[%d];\n", p.turned_offset + j * p.turned_stride + i, p.offset + i * p.stride + j))
         end
       end
@@ -134,11 +124,11 @@ function H.refresh()
       write("    {\n")
       write("        const ptrdiff_t from = ", from, ", to = ", H.begin(p.rows, line, true), "; /* ", p.name, " */\n")
       write(string.format("        bptt_transpose(%s + from, %d, %s + from * %d, %d, to - from, %d);\n", plus("m->turned", tostring(p.turned_offset)),
-        p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.stride, width(p)))
+        p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.stride, p.width))
       write("    }\n")
     elseif p.turned then
       write(string.format("    bptt_transpose(%s, %d, %s, %d, %d, %d); /* %s */\n", plus("m->turned", tostring(p.turned_offset)),
-        p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.rows, width(p), p.name))
+        p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.rows, p.width, p.name))
     end
   end
   if turned_size == 0 then write("    (void)m;\n") end
