@@ -46,7 +46,7 @@ static const char *const models[] = {
     "hidden = 90, vocab = 12, T = 7, K = 3, batch = 5, threads = 3, optimizer = 'adam', simd = 8, unroll = 'time'",
     "hidden = 90, vocab = 5, T = 2, K = 1, batch = 2, optimizer = 'sgd'",
     "hidden = 90, vocab = 5, T = 4, K = 2, batch = 2, optimizer = 'sgd', unroll = 'time'",
-    "hidden = 90, vocab = 5, T = 4, K = 2, batch = 3, threads = 2, unroll = 'time'",
+    "hidden = 90, vocab = 5, T = 4, K = 2, batch = 3, threads = 2, unroll = 'time', optimizer = {'adagrad', rate = 0.01}",
     "hidden = 4, vocab = 4, T = 2, reduction = 'sum', unroll = 'full'",
     "hidden = 9, vocab = 33, T = 5, batch = 2, threads = 2, dtype = 'f64', unroll = 'none', reduction = 'sum', carry = false",
     "hidden = 7, vocab = 9, T = 4, K = 2, batch = 2, threads = 2, optimizer = 'adamw', unroll = 'time'",
