@@ -101,6 +101,7 @@ static void push_action(lua_State *L, const bptt_plan *plan, const bptt_action *
     set_integer(L, "cols", action->cols);
     set_integer(L, "depth", action->depth);
     set_integer(L, "terms", action->terms);
+    set_boolean(L, "packed", action->packed);
     set_ref(L, "out", &action->out);
     set_ref(L, "input", &action->in);
     set_ref(L, "adjoint", &action->adjoint);

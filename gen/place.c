@@ -178,10 +178,10 @@ static void choose_rows(const bptt_plan *plan, bptt_slot *slot, const usage *of)
                                                                                                       : BPTT_ROWS_CHUNK;
 }
 
-/* As many blocks as blocks of `most` rows make, but all of a size, so that every part has the same to do in the last one. */
-static int64_t even_blocks(const bptt_plan *plan, int64_t rows, int64_t most, int64_t multiple)
+/* About as many blocks as blocks of `size` rows make, but all of a size: the last one has as much to do, in every part. */
+static int64_t even_blocks(const bptt_plan *plan, int64_t rows, int64_t size, int64_t multiple)
 {
-    const int64_t blocks = (rows + most - 1) / most, unit = multiple * plan->threads;
+    const int64_t about = (rows + size / 2) / size, blocks = about > 1 ? about : 1, unit = multiple * plan->threads;
     return ((rows + blocks - 1) / blocks + unit - 1) / unit * unit;
 }
 
@@ -199,7 +199,7 @@ static int64_t choose_block(const bptt_plan *plan)
     const int64_t room = weights / SHARE_OF_WEIGHTS > CACHE_BYTES ? weights / SHARE_OF_WEIGHTS : CACHE_BYTES;
     int64_t block = room / (widest * plan->real_size) / MULTIPLE * MULTIPLE;
     if (block < ROWS_AT_LEAST) { block = ROWS_AT_LEAST; }
-    if (plan->threads > 1) { block = even_blocks(plan, rows, block * plan->threads, MULTIPLE); }
+    block = even_blocks(plan, rows, block * plan->threads, MULTIPLE);
     if (block < plan->spec->batch) { block = plan->spec->batch; } /* predict uses one block for its B rows */
     return block < rows && plan->unroll != BPTT_UNROLL_FULL ? block : rows;
 }

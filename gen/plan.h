@@ -133,6 +133,7 @@ typedef struct bptt_action {
     bptt_ref out, in, adjoint;
     int64_t cols, depth; /* of a product: columns written, terms of a sum (-1: rows of the chunk) */
     int64_t terms;       /* of a sum, added up before the next tile: what a cache holds of the panel; 0: all */
+    bool packed;         /* so many terms of a panel are copied side by side before its tiles read them */
     bptt_tile tile;
     bptt_cut cut;
     int site; /* of a dropout */

@@ -33,6 +33,13 @@ local function product_parameters(action)
   return text .. "w" .. (action.fill == "bias" and ", const real *" .. keep .. "bias" or "") .. ((in_time(action) or spelled) and "" or ", ptrdiff_t rows")
 end
 
+-- Where a panel begins, and the reals from one of its terms to the next.
+local function panel_at(action, j)
+  if action.kind == "gradient" then return plus("d", j), slots[action.adjoint.slot].stride end
+  local p = params[action.param]
+  return plus("w", j), action.turned and p.turned_stride or p.stride
+end
+
 -- One call of a tile at row i (text; nil: at the pointers `to` and `in`), column j (text); down: from the last term to the first.
 local function tile_call(action, rows, vectors, i, j, down)
   local ldc = out_stride(action)
@@ -46,17 +53,17 @@ local function tile_call(action, rows, vectors, i, j, down)
     local condition = table.concat(once, " && ")
     if condition ~= "" then from, ldf = condition .. " ? " .. from .. " : " .. where, condition .. " ? 0 : " .. ldc end
   end
-  local a, b, a_row, a_step, ldb, depth
+  local lda, a_step = slots[action.input.slot].stride, 1
+  local b, ldb = panel_at(action, j)
+  if action.packed then b, ldb = "packed", vectors * lanes end
   if action.kind == "gradient" then
-    a, a_row, a_step = plus("a", i), 1, slots[action.input.slot].stride
-    b, ldb, depth = plus("d", j), slots[action.adjoint.slot].stride, action.terms > 0 and "depth" or "rows"
-  else
-    local p, lda = params[action.param], slots[action.input.slot].stride
-    a, a_row, a_step = i and plus("a", i == "0" and "0" or i .. " * " .. lda) or "in", lda, 1
-    b, ldb, depth = plus("w", j), action.turned and p.turned_stride or p.stride, action.terms > 0 and "depth" or action.depth
-    if down then a, a_step, b, ldb = plus(a, tostring(depth - 1)), -1, plus(b, tostring((depth - 1) * ldb)), -ldb end
+    return string.format("bptt_outer_%dx%d(%s, %d, %s, %s, %s, %d, %s, %d, %s);", rows, vectors, where, ldc, from, ldf, plus("a", i), lda,
+      b, ldb, action.terms > 0 and "depth" or "rows")
   end
-  return string.format("bptt_tile_%dx%d(%s, %d, %s, %s, %s, %d, %d, %s, %d, %s);", rows, vectors, where, ldc, from, ldf, a, a_row,
+  local a = i and plus("a", i == "0" and "0" or i .. " * " .. lda) or "in"
+  local depth = action.terms > 0 and "depth" or action.depth
+  if down then a, a_step, b, ldb = plus(a, tostring(depth - 1)), -1, plus(b, tostring((depth - 1) * ldb)), -ldb end
+  return string.format("bptt_tile_%dx%d(%s, %d, %s, %s, %s, %d, %d, %s, %d, %s);", rows, vectors, where, ldc, from, ldf, a, lda,
     a_step, b, ldb, depth)
 end
 
@@ -64,6 +71,10 @@ end
 local function panel(action, rows, vectors, j, indent, down)
   local tile = action.tile
   local function line(text) write(common.statement(indent, text)) end
+  if action.packed then
+    local b, ldb = panel_at(action, j)
+    line(string.format("bptt_pack(packed, %s, %d, depth, %d);", b, ldb, vectors * lanes))
+  end
   if action.cut == "tensor" then
     local rest = params[action.param].rows % tile.rows
     line("ptrdiff_t i = from;")
@@ -105,10 +116,12 @@ end
 local function open_stretches(action)
   if action.terms == 0 then return "    " end
   local n, terms = action.depth, action.terms
-  local a, b, stride = 1, "w", params[action.param].stride
-  if action.kind == "gradient" then
-    n, a, b, stride = "rows", slots[action.input.slot].stride, "d", slots[action.adjoint.slot].stride
-  elseif action.turned then stride = params[action.param].turned_stride end
+  local a, b, stride = 1, panel_at(action, "0")
+  if action.kind == "gradient" then n, a = "rows", slots[action.input.slot].stride end
+  if action.packed then
+    write("    real room[", terms * action.tile.vectors * lanes + line, "];\n")
+    write("    real *const packed = room + ((size_t)0 - (size_t)room) % ", line * real_size, " / sizeof(real); /* begins a line */\n")
+  end
   write("    /* So many terms at a time as the cache holds of ", b, ". */\n")
   write(string.format("    for (ptrdiff_t p = 0; p < %s; p += %d, a += %d, %s += %d) {\n", n, terms, terms * a, b, terms * stride))
   write(string.format("        const ptrdiff_t depth = %s - p < %d ? %s - p : %d;\n", n, terms, n, terms))

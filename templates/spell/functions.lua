@@ -139,10 +139,12 @@ for _, action in ipairs(actions) do
   if is_tiled(action) then
     for _, v in ipairs {tile.vectors, tile.rest_vectors} do
       if v > 0 then
-        for _, rows in ipairs(tile_rows(action)) do need("tile_" .. rows .. "x" .. v) end
+        local family = action.kind == "gradient" and "outer" or "tile"
+        for _, rows in ipairs(tile_rows(action)) do need(family .. "_" .. rows .. "x" .. v) end
         if action.kind == "product" and not in_time(action) then need("tile_1x" .. v) end
       end
     end
+    if action.packed then need("pack") end
     if action.fill == "zero" then need_zeros(tile.vectors * lanes) end
   elseif action.kind == "gather" then need(gather_name(action))
   elseif action.kind == "scatter" then need("scatter")

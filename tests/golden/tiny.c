@@ -43,6 +43,10 @@ extern void bptt_tile_2x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ld
     ptrdiff_t a_step, const real *b, ptrdiff_t ldb, ptrdiff_t depth);
 extern void bptt_tile_2x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t a_row,
     ptrdiff_t a_step, const real *b, ptrdiff_t ldb, ptrdiff_t depth);
+extern void bptt_outer_2x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t lda,
+    const real *d, ptrdiff_t ldd, ptrdiff_t depth);
+extern void bptt_outer_2x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t lda,
+    const real *d, ptrdiff_t ldd, ptrdiff_t depth);
 extern void bptt_tanh(real *out, const real *in, ptrdiff_t n);
 extern void bptt_tanh_adjoint(real *out, const real *in, const real *with, ptrdiff_t n);
 extern void bptt_gather_bias(real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, const real *bias,
@@ -66,6 +70,7 @@ extern void bptt_adagrad_rows(real *param, const real *grad, real *moment1, ptrd
  * The layout is padded to SIMD reals; a vector holds LANES of them, as many as the compiler's target has.  LANES = 1 is
  * plain C. */
 #define SIMD 1
+#define sqrt_of sqrtf
 #if defined(__GNUC__) && !defined(__TINYC__) && SIMD > 1
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
@@ -76,6 +81,7 @@ extern void bptt_adagrad_rows(real *param, const real *grad, real *moment1, ptrd
 #endif
 #define LANES (SIMD * 4 < VECTOR_BYTES ? SIMD : VECTOR_BYTES / 4)
 #define KERNEL static inline __attribute__((always_inline, unused))
+#define PREFETCH(p) __builtin_prefetch(p)
 typedef real vec __attribute__((vector_size(LANES * 4)));
 typedef uint32_t bits __attribute__((vector_size(LANES * 4)));
 typedef int32_t mask __attribute__((vector_size(LANES * 4)));
@@ -128,6 +134,7 @@ KERNEL vec if_less(vec a, vec b, vec yes, vec no)
 #else
 #define KERNEL static
 #endif
+#define PREFETCH(p) ((void)(p))
 typedef real vec;
 typedef uint32_t bits;
 
@@ -171,6 +178,11 @@ KERNEL vec lane_numbers(void)
     return (real)0;
 }
 
+KERNEL vec roots_of(vec v)
+{
+    return sqrt_of(v);
+}
+
 KERNEL real sum_lanes(vec v)
 {
     return v;
@@ -183,7 +195,8 @@ KERNEL real largest_lane(vec v)
 #endif
 
 #define LARGEST ((real)0x1.fffffep127)
-#define sqrt_of sqrtf
+
+#define quotient(a, b) ((a) / (b))
 
 /* --- exp, tanh, sigmoid ------------------------------------------------------------------------------------------------------
  * At most 2 ulp from the truth (sigmoid: 2.25); bptt's tests try every float.  No sum has two products, so a compiler
@@ -263,14 +276,14 @@ KERNEL vec sigmoid_of(vec x)
 }
 
 /* c[i][j] = from[i][j] + sum over p of a(i, p) b[p][j]: 1 rows of 2 x SIMD columns kept in registers.  a(i, p) is
- * a[i * a_row + p * a_step], so the same kernel serves a matrix and its transpose. */
+ * a[i * a_row + p * a_step]; with a_step -1 and a negative ldb the sum runs from the last term to the first. */
 KERNEL void bptt_tile_1x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t a_row,
     ptrdiff_t a_step, const real *b, ptrdiff_t ldb, ptrdiff_t depth)
 {
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pb = b + j;
-        vec c0_0 = load(from + 0 * ldf + 0 * SIMD + j);
-        vec c0_1 = load(from + 0 * ldf + 1 * SIMD + j);
+        vec c0_0 = splat((real)0);
+        vec c0_1 = splat((real)0);
         vec c0_0a = splat((real)0);
         vec c0_1a = splat((real)0);
         vec c0_0b = splat((real)0);
@@ -303,21 +316,21 @@ KERNEL void bptt_tile_1x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ld
             c0_0 += a0 * b0;
             c0_1 += a0 * b1;
         }
-        store(c + 0 * ldc + 0 * SIMD + j, c0_0 + c0_0a + c0_0b + c0_0c);
-        store(c + 0 * ldc + 1 * SIMD + j, c0_1 + c0_1a + c0_1b + c0_1c);
+        store(c + 0 * ldc + 0 * SIMD + j, load(from + 0 * ldf + 0 * SIMD + j) + (c0_0 + c0_0a + c0_0b + c0_0c));
+        store(c + 0 * ldc + 1 * SIMD + j, load(from + 0 * ldf + 1 * SIMD + j) + (c0_1 + c0_1a + c0_1b + c0_1c));
     }
 }
 
 /* c[i][j] = from[i][j] + sum over p of a(i, p) b[p][j]: 1 rows of 3 x SIMD columns kept in registers.  a(i, p) is
- * a[i * a_row + p * a_step], so the same kernel serves a matrix and its transpose. */
+ * a[i * a_row + p * a_step]; with a_step -1 and a negative ldb the sum runs from the last term to the first. */
 KERNEL void bptt_tile_1x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t a_row,
     ptrdiff_t a_step, const real *b, ptrdiff_t ldb, ptrdiff_t depth)
 {
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pb = b + j;
-        vec c0_0 = load(from + 0 * ldf + 0 * SIMD + j);
-        vec c0_1 = load(from + 0 * ldf + 1 * SIMD + j);
-        vec c0_2 = load(from + 0 * ldf + 2 * SIMD + j);
+        vec c0_0 = splat((real)0);
+        vec c0_1 = splat((real)0);
+        vec c0_2 = splat((real)0);
         vec c0_0a = splat((real)0);
         vec c0_1a = splat((real)0);
         vec c0_2a = splat((real)0);
@@ -345,23 +358,27 @@ KERNEL void bptt_tile_1x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ld
             c0_1 += a0 * b1;
             c0_2 += a0 * b2;
         }
-        store(c + 0 * ldc + 0 * SIMD + j, c0_0 + c0_0a);
-        store(c + 0 * ldc + 1 * SIMD + j, c0_1 + c0_1a);
-        store(c + 0 * ldc + 2 * SIMD + j, c0_2 + c0_2a);
+        store(c + 0 * ldc + 0 * SIMD + j, load(from + 0 * ldf + 0 * SIMD + j) + (c0_0 + c0_0a));
+        store(c + 0 * ldc + 1 * SIMD + j, load(from + 0 * ldf + 1 * SIMD + j) + (c0_1 + c0_1a));
+        store(c + 0 * ldc + 2 * SIMD + j, load(from + 0 * ldf + 2 * SIMD + j) + (c0_2 + c0_2a));
     }
 }
 
 /* c[i][j] = from[i][j] + sum over p of a(i, p) b[p][j]: 2 rows of 2 x SIMD columns kept in registers.  a(i, p) is
- * a[i * a_row + p * a_step], so the same kernel serves a matrix and its transpose. */
+ * a[i * a_row + p * a_step]; with a_step -1 and a negative ldb the sum runs from the last term to the first. */
 KERNEL void bptt_tile_2x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t a_row,
     ptrdiff_t a_step, const real *b, ptrdiff_t ldb, ptrdiff_t depth)
 {
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pb = b + j;
-        vec c0_0 = load(from + 0 * ldf + 0 * SIMD + j);
-        vec c0_1 = load(from + 0 * ldf + 1 * SIMD + j);
-        vec c1_0 = load(from + 1 * ldf + 0 * SIMD + j);
-        vec c1_1 = load(from + 1 * ldf + 1 * SIMD + j);
+        PREFETCH(from + 0 * ldf + 0 * SIMD + j);
+        PREFETCH(from + 0 * ldf + 1 * SIMD + j);
+        PREFETCH(from + 1 * ldf + 0 * SIMD + j);
+        PREFETCH(from + 1 * ldf + 1 * SIMD + j);
+        vec c0_0 = splat((real)0);
+        vec c0_1 = splat((real)0);
+        vec c1_0 = splat((real)0);
+        vec c1_1 = splat((real)0);
         vec c0_0a = splat((real)0);
         vec c0_1a = splat((real)0);
         vec c1_0a = splat((real)0);
@@ -391,26 +408,32 @@ KERNEL void bptt_tile_2x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ld
             c1_0 += a1 * b0;
             c1_1 += a1 * b1;
         }
-        store(c + 0 * ldc + 0 * SIMD + j, c0_0 + c0_0a);
-        store(c + 0 * ldc + 1 * SIMD + j, c0_1 + c0_1a);
-        store(c + 1 * ldc + 0 * SIMD + j, c1_0 + c1_0a);
-        store(c + 1 * ldc + 1 * SIMD + j, c1_1 + c1_1a);
+        store(c + 0 * ldc + 0 * SIMD + j, load(from + 0 * ldf + 0 * SIMD + j) + (c0_0 + c0_0a));
+        store(c + 0 * ldc + 1 * SIMD + j, load(from + 0 * ldf + 1 * SIMD + j) + (c0_1 + c0_1a));
+        store(c + 1 * ldc + 0 * SIMD + j, load(from + 1 * ldf + 0 * SIMD + j) + (c1_0 + c1_0a));
+        store(c + 1 * ldc + 1 * SIMD + j, load(from + 1 * ldf + 1 * SIMD + j) + (c1_1 + c1_1a));
     }
 }
 
 /* c[i][j] = from[i][j] + sum over p of a(i, p) b[p][j]: 2 rows of 3 x SIMD columns kept in registers.  a(i, p) is
- * a[i * a_row + p * a_step], so the same kernel serves a matrix and its transpose. */
+ * a[i * a_row + p * a_step]; with a_step -1 and a negative ldb the sum runs from the last term to the first. */
 KERNEL void bptt_tile_2x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t a_row,
     ptrdiff_t a_step, const real *b, ptrdiff_t ldb, ptrdiff_t depth)
 {
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pb = b + j;
-        vec c0_0 = load(from + 0 * ldf + 0 * SIMD + j);
-        vec c0_1 = load(from + 0 * ldf + 1 * SIMD + j);
-        vec c0_2 = load(from + 0 * ldf + 2 * SIMD + j);
-        vec c1_0 = load(from + 1 * ldf + 0 * SIMD + j);
-        vec c1_1 = load(from + 1 * ldf + 1 * SIMD + j);
-        vec c1_2 = load(from + 1 * ldf + 2 * SIMD + j);
+        PREFETCH(from + 0 * ldf + 0 * SIMD + j);
+        PREFETCH(from + 0 * ldf + 1 * SIMD + j);
+        PREFETCH(from + 0 * ldf + 2 * SIMD + j);
+        PREFETCH(from + 1 * ldf + 0 * SIMD + j);
+        PREFETCH(from + 1 * ldf + 1 * SIMD + j);
+        PREFETCH(from + 1 * ldf + 2 * SIMD + j);
+        vec c0_0 = splat((real)0);
+        vec c0_1 = splat((real)0);
+        vec c0_2 = splat((real)0);
+        vec c1_0 = splat((real)0);
+        vec c1_1 = splat((real)0);
+        vec c1_2 = splat((real)0);
         ptrdiff_t p = 0;
         for (; p < depth; p++, pa += a_step, pb += ldb) {
             const vec b0 = load(pb + 0 * SIMD);
@@ -425,12 +448,100 @@ KERNEL void bptt_tile_2x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ld
             c1_1 += a1 * b1;
             c1_2 += a1 * b2;
         }
-        store(c + 0 * ldc + 0 * SIMD + j, c0_0);
-        store(c + 0 * ldc + 1 * SIMD + j, c0_1);
-        store(c + 0 * ldc + 2 * SIMD + j, c0_2);
-        store(c + 1 * ldc + 0 * SIMD + j, c1_0);
-        store(c + 1 * ldc + 1 * SIMD + j, c1_1);
-        store(c + 1 * ldc + 2 * SIMD + j, c1_2);
+        store(c + 0 * ldc + 0 * SIMD + j, load(from + 0 * ldf + 0 * SIMD + j) + c0_0);
+        store(c + 0 * ldc + 1 * SIMD + j, load(from + 0 * ldf + 1 * SIMD + j) + c0_1);
+        store(c + 0 * ldc + 2 * SIMD + j, load(from + 0 * ldf + 2 * SIMD + j) + c0_2);
+        store(c + 1 * ldc + 0 * SIMD + j, load(from + 1 * ldf + 0 * SIMD + j) + c1_0);
+        store(c + 1 * ldc + 1 * SIMD + j, load(from + 1 * ldf + 1 * SIMD + j) + c1_1);
+        store(c + 1 * ldc + 2 * SIMD + j, load(from + 1 * ldf + 2 * SIMD + j) + c1_2);
+    }
+}
+
+/* c[i][j] = from[i][j] + sum over p of a[p][i] d[p][j]: 2 rows of 2 x SIMD columns kept in registers.  What a later term
+ * reads is asked for AHEAD terms before, and what the sum is added to at once: rows far apart are not fetched unasked. */
+KERNEL void bptt_outer_2x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t lda,
+    const real *d, ptrdiff_t ldd, ptrdiff_t depth)
+{
+    enum { AHEAD = 12 };
+    for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
+        const real *pa = a, *pd = d + j;
+        size_t far_a = (size_t)a + AHEAD * (size_t)lda * sizeof(real), far_d = (size_t)(d + j) + AHEAD * (size_t)ldd * sizeof(real);
+        PREFETCH(from + 0 * ldf + 0 * SIMD + j);
+        vec c0_0 = splat((real)0);
+        PREFETCH(from + 0 * ldf + 1 * SIMD + j);
+        vec c0_1 = splat((real)0);
+        PREFETCH(from + 1 * ldf + 0 * SIMD + j);
+        vec c1_0 = splat((real)0);
+        PREFETCH(from + 1 * ldf + 1 * SIMD + j);
+        vec c1_1 = splat((real)0);
+        for (ptrdiff_t p = 0; p < depth; p++, pa += lda, pd += ldd) {
+            PREFETCH((const real *)far_a);
+            PREFETCH((const real *)far_d + 0 * SIMD);
+            PREFETCH((const real *)far_d + 1 * SIMD);
+            far_a += (size_t)lda * sizeof(real);
+            far_d += (size_t)ldd * sizeof(real);
+            const vec d0 = load(pd + 0 * SIMD);
+            const vec d1 = load(pd + 1 * SIMD);
+            const vec a0 = splat(pa[0]);
+            c0_0 += a0 * d0;
+            c0_1 += a0 * d1;
+            const vec a1 = splat(pa[1]);
+            c1_0 += a1 * d0;
+            c1_1 += a1 * d1;
+        }
+        store(c + 0 * ldc + 0 * SIMD + j, load(from + 0 * ldf + 0 * SIMD + j) + c0_0);
+        store(c + 0 * ldc + 1 * SIMD + j, load(from + 0 * ldf + 1 * SIMD + j) + c0_1);
+        store(c + 1 * ldc + 0 * SIMD + j, load(from + 1 * ldf + 0 * SIMD + j) + c1_0);
+        store(c + 1 * ldc + 1 * SIMD + j, load(from + 1 * ldf + 1 * SIMD + j) + c1_1);
+    }
+}
+
+/* c[i][j] = from[i][j] + sum over p of a[p][i] d[p][j]: 2 rows of 3 x SIMD columns kept in registers.  What a later term
+ * reads is asked for AHEAD terms before, and what the sum is added to at once: rows far apart are not fetched unasked. */
+KERNEL void bptt_outer_2x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t lda,
+    const real *d, ptrdiff_t ldd, ptrdiff_t depth)
+{
+    enum { AHEAD = 12 };
+    for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
+        const real *pa = a, *pd = d + j;
+        size_t far_a = (size_t)a + AHEAD * (size_t)lda * sizeof(real), far_d = (size_t)(d + j) + AHEAD * (size_t)ldd * sizeof(real);
+        PREFETCH(from + 0 * ldf + 0 * SIMD + j);
+        vec c0_0 = splat((real)0);
+        PREFETCH(from + 0 * ldf + 1 * SIMD + j);
+        vec c0_1 = splat((real)0);
+        PREFETCH(from + 0 * ldf + 2 * SIMD + j);
+        vec c0_2 = splat((real)0);
+        PREFETCH(from + 1 * ldf + 0 * SIMD + j);
+        vec c1_0 = splat((real)0);
+        PREFETCH(from + 1 * ldf + 1 * SIMD + j);
+        vec c1_1 = splat((real)0);
+        PREFETCH(from + 1 * ldf + 2 * SIMD + j);
+        vec c1_2 = splat((real)0);
+        for (ptrdiff_t p = 0; p < depth; p++, pa += lda, pd += ldd) {
+            PREFETCH((const real *)far_a);
+            PREFETCH((const real *)far_d + 0 * SIMD);
+            PREFETCH((const real *)far_d + 1 * SIMD);
+            PREFETCH((const real *)far_d + 2 * SIMD);
+            far_a += (size_t)lda * sizeof(real);
+            far_d += (size_t)ldd * sizeof(real);
+            const vec d0 = load(pd + 0 * SIMD);
+            const vec d1 = load(pd + 1 * SIMD);
+            const vec d2 = load(pd + 2 * SIMD);
+            const vec a0 = splat(pa[0]);
+            c0_0 += a0 * d0;
+            c0_1 += a0 * d1;
+            c0_2 += a0 * d2;
+            const vec a1 = splat(pa[1]);
+            c1_0 += a1 * d0;
+            c1_1 += a1 * d1;
+            c1_2 += a1 * d2;
+        }
+        store(c + 0 * ldc + 0 * SIMD + j, load(from + 0 * ldf + 0 * SIMD + j) + c0_0);
+        store(c + 0 * ldc + 1 * SIMD + j, load(from + 0 * ldf + 1 * SIMD + j) + c0_1);
+        store(c + 0 * ldc + 2 * SIMD + j, load(from + 0 * ldf + 2 * SIMD + j) + c0_2);
+        store(c + 1 * ldc + 0 * SIMD + j, load(from + 1 * ldf + 0 * SIMD + j) + c1_0);
+        store(c + 1 * ldc + 1 * SIMD + j, load(from + 1 * ldf + 1 * SIMD + j) + c1_1);
+        store(c + 1 * ldc + 2 * SIMD + j, load(from + 1 * ldf + 2 * SIMD + j) + c1_2);
     }
 }
 
@@ -471,10 +582,40 @@ KERNEL void bptt_scatter(real *table, ptrdiff_t ldt, const real *d, ptrdiff_t ld
     }
 }
 
-/* sum += the rows of d: the gradient of a bias. */
+/* sum += the rows of d: the gradient of a bias.  8 vectors side by side, since rows may lie far apart. */
 KERNEL void bptt_column_sum(real *sum, const real *d, ptrdiff_t ldd, ptrdiff_t rows, ptrdiff_t cols)
 {
-    for (ptrdiff_t j = 0; j < cols; j += LANES) {
+    const ptrdiff_t whole = cols / (8 * LANES) * (8 * LANES);
+    for (ptrdiff_t j = 0; j < whole; j += 8 * LANES) {
+        vec s0 = load(sum + j + 0 * LANES);
+        vec s1 = load(sum + j + 1 * LANES);
+        vec s2 = load(sum + j + 2 * LANES);
+        vec s3 = load(sum + j + 3 * LANES);
+        vec s4 = load(sum + j + 4 * LANES);
+        vec s5 = load(sum + j + 5 * LANES);
+        vec s6 = load(sum + j + 6 * LANES);
+        vec s7 = load(sum + j + 7 * LANES);
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const real *row = d + r * ldd + j;
+            s0 += load(row + 0 * LANES);
+            s1 += load(row + 1 * LANES);
+            s2 += load(row + 2 * LANES);
+            s3 += load(row + 3 * LANES);
+            s4 += load(row + 4 * LANES);
+            s5 += load(row + 5 * LANES);
+            s6 += load(row + 6 * LANES);
+            s7 += load(row + 7 * LANES);
+        }
+        store(sum + j + 0 * LANES, s0);
+        store(sum + j + 1 * LANES, s1);
+        store(sum + j + 2 * LANES, s2);
+        store(sum + j + 3 * LANES, s3);
+        store(sum + j + 4 * LANES, s4);
+        store(sum + j + 5 * LANES, s5);
+        store(sum + j + 6 * LANES, s6);
+        store(sum + j + 7 * LANES, s7);
+    }
+    for (ptrdiff_t j = whole; j < cols; j += LANES) {
         vec total = load(sum + j);
         for (ptrdiff_t r = 0; r < rows; r++) { total += load(d + r * ldd + j); }
         store(sum + j, total);
@@ -482,11 +623,12 @@ KERNEL void bptt_column_sum(real *sum, const real *d, ptrdiff_t ldd, ptrdiff_t r
 }
 
 #if LANES > 1
-/* The same for LANES x LANES.  Half of the rows zipped with the other half, log2(LANES) times. */
-KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda)
+/* The same for rows and columns up to LANES, which are columns and rows of out up to its padding: half of the rows zipped with the other
+ * half, log2(LANES) times. */
+KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols)
 {
     vec r[LANES], z[LANES];
-    for (int i = 0; i < LANES; i++) { r[i] = load(a + i * lda); }
+    for (int i = 0; i < LANES; i++) { r[i] = i < rows ? load(a + i * lda) : splat((real)0); }
     for (int times = 1; times < LANES; times *= 2) {
         for (int i = 0; i < LANES / 2; i++) {
             z[2 * i] = zip_low(r[i], r[i + LANES / 2]);
@@ -494,26 +636,33 @@ KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t 
         }
         for (int i = 0; i < LANES; i++) { r[i] = z[i]; }
     }
-    for (int i = 0; i < LANES; i++) { store(out + i * ldo, r[i]); }
+    for (int i = 0; i < LANES; i++) {
+        if (i < cols) { store(out + i * ldo, r[i]); }
+    }
 }
 #else
-KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda)
+KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols)
 {
     (void)ldo;
     (void)lda;
+    (void)rows;
+    (void)cols;
     *out = *a;
 }
 #endif
 
-/* out[j][i] = a[i][j]. */
+/* out[j][i] = a[i][j], for rows of a and of out in whole vectors. */
 KERNEL void bptt_transpose(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols)
 {
     const ptrdiff_t whole_rows = rows / LANES * LANES, whole_cols = cols / LANES * LANES;
     for (ptrdiff_t j = 0; j < whole_cols; j += LANES) {
-        for (ptrdiff_t i = 0; i < whole_rows; i += LANES) { transpose_square(out + j * ldo + i, ldo, a + i * lda + j, lda); }
+        for (ptrdiff_t i = 0; i < whole_rows; i += LANES) { transpose_square(out + j * ldo + i, ldo, a + i * lda + j, lda, LANES, LANES); }
     }
-    for (ptrdiff_t j = 0; j < cols; j++) {
-        for (ptrdiff_t i = j < whole_cols ? whole_rows : 0; i < rows; i++) { out[j * ldo + i] = a[i * lda + j]; }
+    for (ptrdiff_t i = 0; i < rows; i += LANES) {
+        const ptrdiff_t some = rows - i < LANES ? rows - i : LANES;
+        for (ptrdiff_t j = i < whole_rows ? whole_cols : 0; j < cols; j += LANES) {
+            transpose_square(out + j * ldo + i, ldo, a + i * lda + j, lda, some, cols - j < LANES ? cols - j : LANES);
+        }
     }
 }
 
@@ -712,16 +861,16 @@ KERNEL double bptt_sum_squares(const real *a, ptrdiff_t n)
  * g is the gradient times with[0], cut to +-with[1]. */
 KERNEL void bptt_adagrad(real *param, const real *grad, real *moment1, real *moment2, ptrdiff_t n, const real *with)
 {
-    const real scale = with[0], limit = with[1];
-    const real rate = with[2];
-    const real epsilon = with[3];
+    const vec scale = splat(with[0]), limit = splat(with[1]);
+    const vec rate = splat(with[2]);
+    const vec epsilon = splat(with[3]);
     (void)moment2;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const real scaled = grad[i] * scale;
-        const real g = scaled > limit ? limit : scaled < -limit ? -limit : scaled;
-        const real s = moment1[i] + g * g;
-        moment1[i] = s;
-        param[i] -= rate * g / (sqrt_of(s) + epsilon);
+    for (ptrdiff_t i = 0; i < n; i += LANES) {
+        const vec old = load(param + i), scaled = load(grad + i) * scale;
+        const vec g = if_less(limit, scaled, limit, if_less(scaled, -limit, -limit, scaled));
+        const vec s = load(moment1 + i) + g * g;
+        store(moment1 + i, s);
+        store(param + i, old - quotient(rate * g, roots_of(s) + epsilon));
     }
 }
 
@@ -789,7 +938,7 @@ APART void back_W_hy(real *c, const real *a, const real *w, ptrdiff_t rows)
 /* dW_hy = sum over t of do[t] h[t]':  c[2][3] from a[rows][2], d[rows][3] */
 APART void grad_W_hy(real *c, const real *a, const real *d, ptrdiff_t rows, int first)
 {
-    bptt_tile_2x3(c, 3, first ? zeros : c, first ? 0 : 3, a, 1, 2, d, 3, rows);
+    bptt_outer_2x3(c, 3, first ? zeros : c, first ? 0 : 3, a, 2, d, 3, rows);
 }
 
 /* carry to t-1 += W_hh' da[t]:  c[1][2] from a[1][2], w[2][2] */
@@ -801,7 +950,7 @@ static void back_W_hh(real *c, const real *a, const real *w)
 /* dW_hh = sum over t of da[t] h[t-1]':  c[2][2] from a[rows][2], d[rows][2] */
 APART void grad_W_hh(real *c, const real *a, const real *d, ptrdiff_t rows)
 {
-    bptt_tile_2x2(c, 2, zeros, 0, a, 1, 2, d, 2, rows);
+    bptt_outer_2x2(c, 2, zeros, 0, a, 2, d, 2, rows);
 }
 
 /* --- a chunk ------------------------------------------------------------------------------------------------------ */
