@@ -325,6 +325,7 @@ static int fill(lua_State *L)
     set_integer(L, "token_count", plan->tokens);
     set_integer(L, "rest", plan->rest);
     set_integer(L, "block", plan->block);
+    set_integer(L, "tail_block", plan->tail_block);
     set_integer(L, "threads", plan->threads);
     set_integer(L, "line", plan->line);
     set_integer(L, "block_size", (int64_t)plan->block_size);

@@ -204,6 +204,22 @@ static int64_t choose_block(const bptt_plan *plan)
     return block < rows && plan->unroll != BPTT_UNROLL_FULL ? block : rows;
 }
 
+/* Rows of a TAIL block: what several sums read of them stays in the second-level cache from one sum to the next.  0 where all rows do. */
+static int64_t choose_tail_block(const bptt_plan *plan)
+{
+    enum { CACHE_BYTES = 1048576, ROWS = 512 };
+    int64_t widest = 0;
+    for (int a = 0; a < plan->action_count; a++) {
+        const bptt_action *action = &plan->actions[a];
+        if (action->region != BPTT_REGION_TAIL || !bptt_sums_over_rows(action)) { continue; }
+        const int64_t stride = plan->slots[action->adjoint.index].stride;
+        widest = stride > widest ? stride : widest;
+    }
+    const int64_t rows = plan->steps * plan->spec->batch;
+    const bool can = plan->threads == 1 && plan->unroll != BPTT_UNROLL_FULL && plan->spec->truncation == BPTT_TRUNCATION_CHUNK;
+    return can && rows > ROWS && rows * widest * plan->real_size > CACHE_BYTES ? ROWS : 0;
+}
+
 /* Parts of the work do not wait for each other on the way to HEAD, nor after it; and what follows it runs once a lag. */
 static bool mixes(const bptt_plan *plan)
 {
@@ -303,6 +319,7 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
         choose_rows(plan, slot, &of[s]);
     }
     plan->block = choose_block(plan);
+    plan->tail_block = choose_tail_block(plan);
     place_slots(plan, of);
     place_restart(plan);
     round_struct(plan);

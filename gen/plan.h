@@ -17,7 +17,7 @@
  *   STEP    t = 0, 1, ...: the recurrence
  *   HEAD    blocks of rows: what the recurrence does not wait for (logits, loss), forward and back
  *   BACK    t = ..., 1, 0: the adjoint of the recurrence
- *   TAIL    all rows at once: gradients of what the recurrence used, adjoints of what it was given
+ *   TAIL    all rows at once, or in blocks: gradients of what the recurrence used, adjoints of what it was given
  * States that depend on each other have one level, and depend otherwise on lower levels alone: a layer of cells is a level.  A level
  * runs over all steps before the next one begins: INPUT 0, STEP 0, INPUT 1, STEP 1, ..., HEAD, ..., BACK 1, TAIL 1, BACK 0, TAIL 0.
  * A place in that order is a phase.
@@ -167,7 +167,7 @@ typedef struct bptt_plan {
     int64_t steps, window;      /* of a chunk, at most; whose values are there when it runs back */
     int64_t chunks, rest;       /* chunks of a sequence; steps of the last one when not `steps`, else 0 */
     int next[BPTT_MAX_SLOTS];   /* uniform: the slot that gathers a slot's carries for the next lag; 0: none */
-    int64_t block;              /* rows of a HEAD block */
+    int64_t block, tail_block;  /* rows of a block of HEAD; of TAIL, 0: all at once */
     int threads;                /* parts of the work */
     int token_slot;             /* block: the window's tokens, as reals; 0: not kept */
     int64_t tokens;             /* room for them as tokens */

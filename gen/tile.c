@@ -130,10 +130,17 @@ static int64_t panel_stride(const bptt_plan *plan, const bptt_action *action)
 }
 
 /* Tile after tile reads the same vectors of a panel.  A panel that the second-level cache does not hold is taken in stretches.  Where
- * each term lies on a page of its own and there are tiles enough to pay for it, a stretch is copied first. */
+ * each term lies on a page of its own, and the panel is deep and read by tiles enough to pay for it, a stretch is copied first. */
 static void choose_terms(const bptt_plan *plan, bptt_action *action)
 {
-    enum { PANEL_BYTES = 327680, STRETCH_BYTES = 131072, PACKED_BYTES = 196608, FAR_BYTES = 4096, ROWS_AT_LEAST = 512 };
+    enum {
+        PANEL_BYTES = 327680,
+        STRETCH_BYTES = 131072,
+        PACKED_BYTES = 196608,
+        FAR_BYTES = 4096,
+        ROWS_AT_LEAST = 320,
+        DEPTH_AT_LEAST = 128
+    };
     if (!bptt_has_tile(plan, action) || bptt_in_time(plan, action)) { return; }
     const int64_t depth = action->kind == BPTT_GRADIENT ? bptt_call_rows(plan, action) : action->depth;
     const int64_t term_bytes = (int64_t)action->tile.vectors * plan->lanes * plan->real_size;

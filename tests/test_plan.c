@@ -327,7 +327,6 @@ END_TEST
 
 /* --- what is decided ------------------------------------------------------------------------------------------------------------- */
 
-/* Logits live for a block of rows, not for the chunk: the memory of a large vocabulary does not grow with T. */
 /* Actions of a region that are products, gathers or sums over rows, and the columns and terms of the last one. */
 static int works_in(const bptt_plan *plan, bptt_region region, int level, int64_t *cols, int64_t *depth)
 {
@@ -398,6 +397,7 @@ START_TEST(notes_are_whole)
 }
 END_TEST
 
+/* Logits live for a block of rows, not for the chunk: the memory of a large vocabulary does not grow with T. */
 START_TEST(logits_live_in_a_block)
 {
     bptt_spec spec = interpret_spec(16, 10000, 1000, 1000, 1);
@@ -410,6 +410,38 @@ START_TEST(logits_live_in_a_block)
     ck_assert_int_eq(blocks, 1);
     ck_assert_int_eq(p.plan->block, 64);
     drop(&p);
+}
+END_TEST
+
+/* Panels are packed where their rows lie far apart and many tiles read them; sums go in blocks where their rows fill a cache, but for
+ * threads, which share them otherwise. */
+START_TEST(large_operands)
+{
+    static const struct {
+        int64_t hidden, vocab, T, batch, threads;
+        int packed;
+        int64_t tail_block;
+    } cases[] = {{160, 65, 64, 32, 1, 0, 512},
+                 {160, 65, 64, 32, 2, 0, 0},
+                 {160, 65, 16, 32, 1, 0, 0},
+                 {1024, 10000, 20, 32, 1, 4, 512},
+                 {1024, 10000, 20, 1, 1, 0, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        bptt_spec spec = interpret_spec(cases[i].hidden, cases[i].vocab, cases[i].T, cases[i].T, cases[i].batch);
+        spec.threads = cases[i].threads;
+        spec.dtype = BPTT_F32;
+        planned p;
+        ck_assert_int_eq(make(&spec, 16, SIZE_MAX, &p), BPTT_OK);
+        int packed = 0;
+        for (int a = 0; a < p.plan->action_count; a++) {
+            const bptt_action *action = &p.plan->actions[a];
+            packed += action->packed;
+            ck_assert(!action->packed || (action->terms > 0 && !bptt_in_time(p.plan, action)));
+        }
+        ck_assert_int_eq(packed, cases[i].packed);
+        ck_assert_int_eq(p.plan->tail_block, cases[i].tail_block);
+        drop(&p);
+    }
 }
 END_TEST
 
@@ -497,6 +529,7 @@ int main(void)
     tcase_add_loop_test(rules, gates_are_stacked, 0, 2);
     tcase_add_test(rules, notes_are_whole);
     tcase_add_test(rules, logits_live_in_a_block);
+    tcase_add_test(rules, large_operands);
     tcase_add_test(rules, auto_unrolls_short_chunks);
     tcase_add_test(limits, memory_limit);
     tcase_add_test(limits, largest_sizes);

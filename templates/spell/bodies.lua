@@ -111,10 +111,19 @@ local function note_at(action, t)
 end
 
 local function rows_region(region, level, steps)
-  for _, action in ipairs(choose({region}, level)) do
-    write(common.comment("    ", "all t: " .. action.note))
-    put("    ", calls(action, nil, steps == 0 and "steps * " .. B or steps * B))
+  local chosen, all = choose({region}, level), steps == 0 and "steps * " .. B or steps * B
+  local blocks = region == "tail" and tail_block > 0 and #chosen > 0
+  local indent = blocks and "        " or "    "
+  if blocks then
+    write("    /* So many rows at a time as the cache holds from one sum to the next. */\n")
+    write("    for (ptrdiff_t row = 0; row < ", all, "; row += ", tail_block, ") {\n")
+    write("        const ptrdiff_t rows = ", all, " - row < ", tail_block, " ? ", all, " - row : ", tail_block, ";\n")
   end
+  for _, action in ipairs(chosen) do
+    write(common.comment(indent, "all t: " .. action.note))
+    put(indent, calls(action, blocks and "row" or nil, blocks and "rows" or all))
+  end
+  if blocks then write("    }\n") end
 end
 
 local function one_step(chosen, t, streams, indent)

@@ -9,7 +9,7 @@ local row_name, gather_name, down_name, numbered_name = H.row_name, H.gather_nam
 local in_time, starts_block, padded = H.in_time, H.starts_block, H.padded
 local chain_places, is_flat, is_kernel, number_of = H.chain_places, H.is_flat, H.is_kernel, H.number_of
 
--- Where a value lies.  time: number or text (regions step and back); "row": a block of HEAD; nil: all rows.
+-- Where a value lies.  time: number or text (regions step and back); "row": a block of HEAD or TAIL; nil: all rows.
 local function place(ref, time)
   if ref.param then return params[ref.param].variable end
   local slot = slots[ref.slot]
@@ -140,15 +140,16 @@ local function column_sums(action, sum, p, rows)
 end
 
 -- The gradient of a gather or of a bias: rows of the adjoint added up.
-local function row_sums(action, sum, p, rows)
+local function row_sums(action, sum, p, rows, time)
   if action.cut == "tensor" then return column_sums(action, sum, p, rows) end
+  local x = time == "row" and "x + row" or "x"
   local param, d, ldd = params[action.param], p(action.adjoint), slots[action.adjoint.slot].stride
   local lines = by_rows(rows, padded(action.cols), function(r, j, count, n)
     local from = plus(plus(d, tostring(r * ldd)), j)
     if action.kind == "column_sum" then
       return string.format("bptt_column_sum(%s, %s, %d, %s, %d);", plus(sum, j), from, ldd, count, n)
     end
-    return string.format("bptt_scatter(%s, %d, %s, %d, %s, %s, %d);", plus(sum, j), param.stride, from, ldd, plus("x", tostring(r)),
+    return string.format("bptt_scatter(%s, %d, %s, %d, %s, %s, %d);", plus(sum, j), param.stride, from, ldd, plus(x, tostring(r)),
       count, n)
   end)
   if action.fill == "zero" then
@@ -169,7 +170,7 @@ local function calls(action, time, rows, backward)
   if action.kind == "gradient" then return product_call(action, p, param.gradient_variable, rows, time) end
   if action.kind == "row" then return row_call(action, p, rows, time) end
   if action.kind == "chain" then return chain_call(action, p, rows) end
-  if action.kind == "scatter" or action.kind == "column_sum" then return row_sums(action, param.gradient_variable, p, rows) end
+  if action.kind == "scatter" or action.kind == "column_sum" then return row_sums(action, param.gradient_variable, p, rows, time) end
   if action.kind == "zero" then
     return {string.format("memset(%s, 0, (size_t)(%s));", p(action.out), times(stride(action.out) * real_size))}
   elseif action.kind == "clear" then

@@ -87,7 +87,9 @@ local function down_name(name)
   down_names[name] = down_names[name] or claim(name .. "_down")
   return down_names[name]
 end
-local function starts_block(action) return action.region == "head" and action.fill == "zero" and not spelled end
+local function starts_block(action)
+  return (action.region == "head" or action.region == "tail" and tail_block > 0) and action.fill == "zero" and not spelled
+end
 local function padded(n) return (n + lanes - 1) // lanes * lanes end
 local function out_stride(action)
   return action.kind == "gradient" and params[action.param].stride or slots[action.out.slot].stride
