@@ -235,8 +235,8 @@ static void print_actions(const bptt_plan *plan, FILE *out)
         last = phase;
         fprintf(out, "  %-10s %s", bptt_action_name(action->kind), action->note);
         if (action->kind == BPTT_PRODUCT || action->kind == BPTT_GRADIENT) {
-            fprintf(out, "   [tile %d+%d x %d+%d]", action->tile.rows, action->tile.rest_rows, action->tile.vectors,
-                    action->tile.rest_vectors);
+            fprintf(out, "   [tile %d+%d x %d+%d%s]", action->tile.rows, action->tile.rest_rows, action->tile.vectors,
+                    action->tile.rest_vectors, action->packed ? ", packed" : "");
         }
         fprintf(out, "%s\n", action->into_previous ? "   (t > 0)" : "");
     }

@@ -133,19 +133,13 @@ static int64_t panel_stride(const bptt_plan *plan, const bptt_action *action)
  * each term lies on a page of its own, and the panel is deep and read by tiles enough to pay for it, a stretch is copied first. */
 static void choose_terms(const bptt_plan *plan, bptt_action *action)
 {
-    enum {
-        PANEL_BYTES = 327680,
-        STRETCH_BYTES = 131072,
-        PACKED_BYTES = 196608,
-        FAR_BYTES = 4096,
-        ROWS_AT_LEAST = 320,
-        DEPTH_AT_LEAST = 128
-    };
+    enum { PANEL_BYTES = 327680, STRETCH_BYTES = 131072, PACKED_BYTES = 196608 };
+    enum { FAR_BYTES = 4096, DEEP = 128, MANY_ROWS = 320 };
     if (!bptt_has_tile(plan, action) || bptt_in_time(plan, action)) { return; }
     const int64_t depth = action->kind == BPTT_GRADIENT ? bptt_call_rows(plan, action) : action->depth;
     const int64_t term_bytes = (int64_t)action->tile.vectors * plan->lanes * plan->real_size;
-    action->packed =
-        panel_stride(plan, action) * plan->real_size >= FAR_BYTES && bptt_product_rows(plan, action) >= ROWS_AT_LEAST;
+    const bool far = panel_stride(plan, action) * plan->real_size >= FAR_BYTES;
+    action->packed = far && depth >= DEEP && bptt_product_rows(plan, action) >= MANY_ROWS;
     if (action->packed) {
         const int64_t most = PACKED_BYTES / term_bytes, stretches = (depth + most - 1) / most;
         action->terms = (depth + stretches - 1) / stretches;
