@@ -65,7 +65,7 @@ $B/ready:
 
 # --- texts that the program carries, and what is rendered from them -------------------------------------------------------------------------
 
-texts = $(wildcard templates/*.* templates/Makefile templates/kernels/* gen/cells/*.lua runtime/*.gp)
+texts = $(wildcard templates/*.* templates/Makefile templates/kernels/* templates/spell/* gen/cells/*.lua runtime/*.gp)
 
 $B/embed: gen/embed.c | $B/ready
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $<

@@ -102,6 +102,7 @@ static void push_action(lua_State *L, const bptt_plan *plan, const bptt_action *
     set_integer(L, "cols", action->cols);
     set_integer(L, "depth", action->depth);
     set_integer(L, "terms", action->terms);
+    set_boolean(L, "packed", action->packed);
     set_ref(L, "out", &action->out);
     set_ref(L, "input", &action->in);
     set_ref(L, "adjoint", &action->adjoint);
@@ -148,6 +149,7 @@ static void push_params(lua_State *L, const bptt_plan *plan)
         set_integer(L, "rows", tensor->rows);
         set_integer(L, "cols", tensor->cols);
         set_integer(L, "stride", tensor->stride);
+        set_integer(L, "width", tensor->width);
         set_integer(L, "offset", (int64_t)tensor->offset);
         set_boolean(L, "leads", tensor->leader == p); /* of the matrix that it is columns of */
         set_boolean(L, "table", param->table);
@@ -199,27 +201,15 @@ static void push_slots(lua_State *L, const bptt_plan *plan)
     lua_setfield(L, -2, "states");
 }
 
-/* The rule that a field chose, its rates by name, and their names in order. */
+/* The rule that a field chose, and its rates by name. */
 static void push_rule(lua_State *L, const bptt_spec *spec, const char *field, int kind)
 {
     double value = 0;
     const char *name;
     lua_newtable(L);
     set_string(L, "kind", bptt_spec_word(field, kind));
-    for (int i = 0; (name = bptt_spec_rate(spec, field, i, &value)) != NULL; i++) {
-        set_number(L, name, value);
-        lua_pushstring(L, name);
-        lua_rawseti(L, -2, i + 1);
-    }
+    for (int i = 0; (name = bptt_spec_rate(spec, field, i, &value)) != NULL; i++) { set_number(L, name, value); }
     lua_setfield(L, -2, field);
-}
-
-static void push_scale(lua_State *L, const char *name, const bptt_init *init)
-{
-    lua_newtable(L);
-    set_string(L, "kind", bptt_spec_word("init_recurrent", (int)init->kind));
-    set_number(L, "scale", init->scale);
-    lua_setfield(L, -2, name);
 }
 
 /* The stretches of steps that have a loss, first and last + 1; nothing when all have. */
@@ -240,23 +230,32 @@ static void push_steps(lua_State *L, const bptt_spec *spec)
     lua_setfield(L, -2, "loss_steps");
 }
 
+/* Hidden units of each layer, where they differ. */
+static void push_widths(lua_State *L, const bptt_spec *spec)
+{
+    lua_newtable(L);
+    for (int i = 0; i < spec->size_count; i++) {
+        lua_pushinteger(L, spec->sizes[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_setfield(L, -2, "widths");
+}
+
 static void push_spec(lua_State *L, const bptt_spec *spec)
 {
     lua_newtable(L);
     set_string(L, "name", spec->name);
     set_string(L, "digest", spec->digest);
     set_integer(L, "hidden", spec->hidden);
+    push_widths(L, spec);
     set_integer(L, "vocab", spec->vocab);
     set_integer(L, "inputs", spec->inputs);
     set_integer(L, "embedding", spec->embedding);
     set_integer(L, "targets", spec->outputs);
-    set_boolean(L, "tie", spec->tie);
-    set_number(L, "smoothing", spec->smoothing);
     set_boolean(L, "tokens", bptt_spec_tokens(spec));
     set_boolean(L, "labels", bptt_spec_labels(spec));
     push_steps(L, spec);
     set_string(L, "loss", bptt_spec_word("loss", (int)spec->loss));
-    set_string(L, "output_activation", bptt_spec_word("output_activation", (int)spec->output_activation));
     lua_pushlstring(L, (const char *)spec->alphabet, (size_t)spec->alphabet_size);
     lua_setfield(L, -2, "alphabet");
     set_integer(L, "T", spec->T);
@@ -269,13 +268,7 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     set_integer(L, "accumulate", spec->accumulate);
     set_string(L, "h0", bptt_spec_word("h0", (int)spec->h0));
     set_boolean(L, "resets", spec->resets);
-    if (bptt_spec_drops(spec)) {
-        lua_newtable(L);
-        set_number(L, "input", spec->dropout.input);
-        set_number(L, "between", spec->dropout.between);
-        set_number(L, "output", spec->dropout.output);
-        lua_setfield(L, -2, "dropout");
-    }
+    set_boolean(L, "dropout", bptt_spec_drops(spec));
     set_integer(L, "separator", spec->separator - 1);
     set_boolean(L, "restarts", bptt_spec_restarts(spec));
     set_string(L, "cell", spec->equations != NULL ? "of its own" : bptt_spec_word("cell", (int)spec->cell));
@@ -289,9 +282,6 @@ static void push_spec(lua_State *L, const bptt_spec *spec)
     static const char *const clips[] = {"none", "norm", "value"};
     set_string(L, "clip", clips[spec->clip.kind]);
     set_number(L, "limit", spec->clip.limit);
-    push_scale(L, "init", &spec->init);
-    push_scale(L, "init_recurrent", &spec->init_recurrent);
-    set_number(L, "forget_bias", spec->forget_bias);
     lua_setfield(L, -2, "spec");
 }
 
@@ -307,11 +297,19 @@ static void push_counts(lua_State *L, const bptt_plan *plan)
     set_integer(L, "progress_count", plan->progress_count);
 }
 
+/* What is shown. */
+typedef struct view {
+    const bptt_plan *plan;
+    char *overrides; /* see bptt_spec_overrides; loops and vectors as the plan chose them */
+} view;
+
 /* Names for the templates: the plan's fields, at the top level. */
 static int fill(lua_State *L)
 {
-    const bptt_plan *plan = lua_touserdata(L, 2);
+    const view *shown = lua_touserdata(L, 2);
+    const bptt_plan *plan = shown->plan;
     lua_settop(L, 1);
+    set_string(L, "overrides", shown->overrides);
     push_spec(L, plan->spec);
     push_params(L, plan);
     push_slots(L, plan);
@@ -330,6 +328,7 @@ static int fill(lua_State *L)
     set_integer(L, "token_count", plan->tokens);
     set_integer(L, "rest", plan->rest);
     set_integer(L, "block", plan->block);
+    set_integer(L, "tail_block", plan->tail_block);
     set_integer(L, "threads", plan->threads);
     set_integer(L, "line", plan->line);
     set_integer(L, "block_size", (int64_t)plan->block_size);
@@ -355,12 +354,20 @@ bptt_status bptt_emit(const bptt_plan *plan, bptt_unit *unit, bptt_error *error)
         char **text;
     } files[] = {
         {"model.h", &unit->header}, {"model.c", &unit->source}, {"example.c", &unit->example}, {"Makefile", &unit->makefile}};
+    bptt_spec chosen = *plan->spec;
+    chosen.unroll = plan->unroll;
+    chosen.simd = plan->simd;
+    view shown = {plan, bptt_spec_overrides(&chosen)};
     bptt_templates *templates = bptt_templates_new();
-    if (templates == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory to emit %s", plan->spec->name); }
-    bptt_status status = bptt_templates_define(templates, fill, plan, error);
+    bptt_status status = BPTT_OK;
+    if (templates == NULL || shown.overrides == NULL) {
+        status = bptt_fail(error, BPTT_FAILED, "no memory to emit %s", plan->spec->name);
+    }
+    if (status == BPTT_OK) { status = bptt_templates_define(templates, fill, &shown, error); }
     for (size_t i = 0; i < sizeof files / sizeof files[0] && status == BPTT_OK; i++) {
         status = bptt_templates_render(templates, files[i].name, files[i].text, error);
     }
     bptt_templates_free(templates);
+    free(shown.overrides);
     return status;
 }

@@ -509,7 +509,7 @@ static bptt_status lower_row(lowering *l, int n, int phase)
 /* A term of an accumulator that is a value of its own, or a second bias: out += value.  There was a product, or a carry, before. */
 static bptt_status lower_added_value(lowering *l, int n, int root, int phase)
 {
-    char note[160], label[2][64];
+    char note[BPTT_EQUATION_MAX], label[2][64];
     (void)snprintf(note, sizeof note, "%s += %s", symbol(l, root, label[0], sizeof label[0]),
                    symbol(l, n, label[1], sizeof label[1]));
     const bool previous = is_direct_carry(l, root);
@@ -682,7 +682,7 @@ static bptt_status lower_gradient(lowering *l, int p, int n, int phase, bool *fi
 static bptt_status lower_outgoing(lowering *l, int n, int phase)
 {
     if (l->of[n].outgoing == 0 || is_direct_carry(l, n) || phase != handing_phase(l, n)) { return BPTT_OK; }
-    char note[160], label[64];
+    char note[BPTT_EQUATION_MAX], label[64];
     (void)snprintf(note, sizeof note, "carry to t-1 += %s", symbol(l, n, label, sizeof label));
     bptt_status status = BPTT_OK;
     for (int s = 0; s < l->graph->state_count && status == BPTT_OK; s++) {
@@ -705,7 +705,7 @@ static bptt_status lower_node(lowering *l, int n, int phase)
         status = lower_terms(l, n, n, phase, true);
         if (status == BPTT_OK) { status = lower_terms(l, n, n, phase, false); }
     } else if (bptt_op_kind_of(node->op) == BPTT_KIND_ELEMENT && has_value(l, n) && l->of[n].phase == phase) {
-        char note[160];
+        char note[BPTT_EQUATION_MAX];
         describe_element(l, n, note, sizeof note);
         bptt_element element = {node->op, ref_of(l, n), ref_of(l, node->a), {BPTT_REF_NONE, 0, 0}, node->value};
         if (node->b >= 0) { element.b = ref_of(l, node->b); }

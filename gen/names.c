@@ -33,7 +33,7 @@ static const char reserved[] =
     "vsscanf dprintf "
     "isalnum isalpha isascii isblank iscntrl isdigit isgraph islower isprint ispunct isspace isupper isxdigit toascii tolower "
     "toupper clock time signal raise read write open close link unlink access environ fork sleep select "
-    /* what the emitted file itself calls things */
+    /* what the emitted files themselves call things */
     "stddef stdint string math stdio stdlib SEEK_SET SEEK_CUR SEEK_END param grad moment1 moment2 turned work progress m x v y d "
     "rows outputs real vec bits mask zeros head head_loss forward uniform tensors "
     "carried model self carry_state steps_of count_labels count_targets clear_rows stretch loss_steps STRETCHES read_row "
@@ -43,7 +43,8 @@ static const char reserved[] =
     "if_less scaled_exp exp_down growth power_of_two unaligned_vec give_up read_token read_sequence train_epoch "
     "first_weight first_weights forward_steps backward_steps sqrt_of load store splat lane_numbers sum_lanes largest_lane "
     "zip_low zip_high SHUFFLE APART refresh_part update_parts update_part squares squares_part tail_part begin each job "
-    "transpose_square cross_entropy softmax rate_factor tokens move_window back_window join normal dot uniform_weights "
+    "transpose_square roots_of quotient PREFETCH cross_entropy softmax rate_factor tokens move_window back_window join normal "
+    "dot uniform_weights mark_starts all chunk j part reset run changed crew do_parts hash_of mutex serve start_threads wait_for "
     "normal_weights "
     "identity_weights orthogonal_weights ";
 
@@ -56,9 +57,9 @@ static const char math_names[] =
     "sincos sinh sqrt tan tanh tgamma trunc y0 y1 yn isinf isnan isfinite isnormal isgreater isgreaterequal isless islessequal "
     "islessgreater isunordered fpclassify signbit signgam NAN INFINITY HUGE_VAL HUGE_VALF HUGE_VALL MAXFLOAT ";
 
-/* Functions of the emitted file begin with these. */
-static const char *const stems[] = {"times_", "back_",    "grad_",     "gather_", "scatter_",
-                                    "chain_", "forward_", "backward_", "head_"};
+/* Functions of the emitted file, and of a library of its example, begin with these. */
+static const char *const stems[] = {"times_", "back_",    "grad_",     "gather_", "scatter_", "add_",
+                                    "chain_", "forward_", "backward_", "head_",   "pthread_", "PTHREAD_"};
 
 static bool has_stem(const char *name, size_t length)
 {

@@ -49,6 +49,8 @@ static void place_params(bptt_plan *plan)
         bptt_tensor_plan *tensor = &plan->params[p];
         tensor->rows = node->cols > 0 ? node->cols : 1;
         tensor->cols = node->rows;
+        bptt_tensor_plan *leader = &plan->params[tensor->leader];
+        if (tensor->column + tensor->cols > leader->width) { leader->width = tensor->column + tensor->cols; }
         if (tensor->leader != p) { continue; }
         tensor->stride = stride_of(plan, tensor->stride > 0 ? tensor->stride : tensor->cols);
         tensor->offset = plan->block_size;
@@ -58,6 +60,7 @@ static void place_params(bptt_plan *plan)
         bptt_tensor_plan *tensor = &plan->params[p];
         tensor->offset = plan->params[tensor->leader].offset + (size_t)tensor->column;
         tensor->stride = plan->params[tensor->leader].stride;
+        tensor->width = plan->params[tensor->leader].width;
     }
 }
 
@@ -72,14 +75,7 @@ static void place_turned(bptt_plan *plan)
         leader->turned = true;
         leader->turned_stride = stride_of(plan, leader->rows);
         leader->turned_offset = plan->turned_size;
-        int64_t width = 0; /* up to the end of the last column that is not padding */
-        for (int p = 0; p < plan->graph->param_count; p++) {
-            const bptt_tensor_plan *member = &plan->params[p];
-            if (&plan->params[member->leader] == leader && member->column + member->cols > width) {
-                width = member->column + member->cols;
-            }
-        }
-        plan->turned_size += area(width, leader->turned_stride);
+        plan->turned_size += area(leader->width, leader->turned_stride);
     }
     for (int p = 0; p < plan->graph->param_count; p++) {
         bptt_tensor_plan *tensor = &plan->params[p];
@@ -182,10 +178,10 @@ static void choose_rows(const bptt_plan *plan, bptt_slot *slot, const usage *of)
                                                                                                       : BPTT_ROWS_CHUNK;
 }
 
-/* As many blocks as blocks of `most` rows make, but all of a size, so that every part has the same to do in the last one. */
-static int64_t even_blocks(const bptt_plan *plan, int64_t rows, int64_t most, int64_t multiple)
+/* About as many blocks as blocks of `size` rows make, but all of a size: the last one has as much to do, in every part. */
+static int64_t even_blocks(const bptt_plan *plan, int64_t rows, int64_t size, int64_t multiple)
 {
-    const int64_t blocks = (rows + most - 1) / most, unit = multiple * plan->threads;
+    const int64_t about = (rows + size / 2) / size, blocks = about > 1 ? about : 1, unit = multiple * plan->threads;
     return ((rows + blocks - 1) / blocks + unit - 1) / unit * unit;
 }
 
@@ -203,9 +199,25 @@ static int64_t choose_block(const bptt_plan *plan)
     const int64_t room = weights / SHARE_OF_WEIGHTS > CACHE_BYTES ? weights / SHARE_OF_WEIGHTS : CACHE_BYTES;
     int64_t block = room / (widest * plan->real_size) / MULTIPLE * MULTIPLE;
     if (block < ROWS_AT_LEAST) { block = ROWS_AT_LEAST; }
-    if (plan->threads > 1) { block = even_blocks(plan, rows, block * plan->threads, MULTIPLE); }
+    block = even_blocks(plan, rows, block * plan->threads, MULTIPLE);
     if (block < plan->spec->batch) { block = plan->spec->batch; } /* predict uses one block for its B rows */
     return block < rows && plan->unroll != BPTT_UNROLL_FULL ? block : rows;
+}
+
+/* Rows of a TAIL block: what several sums read of them stays in the second-level cache from one sum to the next.  0 where all rows do. */
+static int64_t choose_tail_block(const bptt_plan *plan)
+{
+    enum { CACHE_BYTES = 1048576, ROWS = 512 };
+    int64_t widest = 0;
+    for (int a = 0; a < plan->action_count; a++) {
+        const bptt_action *action = &plan->actions[a];
+        if (action->region != BPTT_REGION_TAIL || !bptt_sums_over_rows(action)) { continue; }
+        const int64_t stride = plan->slots[action->adjoint.index].stride;
+        widest = stride > widest ? stride : widest;
+    }
+    const int64_t rows = plan->steps * plan->spec->batch;
+    const bool can = plan->threads == 1 && plan->unroll != BPTT_UNROLL_FULL && plan->spec->truncation == BPTT_TRUNCATION_CHUNK;
+    return can && rows > ROWS && rows * widest * plan->real_size > CACHE_BYTES ? ROWS : 0;
 }
 
 /* Parts of the work do not wait for each other on the way to HEAD, nor after it; and what follows it runs once a lag. */
@@ -307,6 +319,7 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
         choose_rows(plan, slot, &of[s]);
     }
     plan->block = choose_block(plan);
+    plan->tail_block = choose_tail_block(plan);
     place_slots(plan, of);
     place_restart(plan);
     round_struct(plan);

@@ -128,6 +128,9 @@ int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action)
         return plan->threads > 1 ? step : plan->steps * step; /* a part has its own streams alone, so it goes step by step */
     case BPTT_REGION_HEAD:
         return plan->block;
+    case BPTT_REGION_TAIL:
+        if (plan->tail_block > 0) { return plan->tail_block; }
+        /* fall through */
     default:
         return plan->threads > 1 && cut_of(plan, action) == BPTT_CUT_STREAMS ? step : plan->window * step;
     }
@@ -239,8 +242,8 @@ static void print_actions(const bptt_plan *plan, FILE *out)
         last = phase;
         fprintf(out, "  %-10s %s", bptt_action_name(action->kind), action->note);
         if (action->kind == BPTT_PRODUCT || action->kind == BPTT_GRADIENT) {
-            fprintf(out, "   [tile %d+%d x %d+%d]", action->tile.rows, action->tile.rest_rows, action->tile.vectors,
-                    action->tile.rest_vectors);
+            fprintf(out, "   [tile %d+%d x %d+%d%s]", action->tile.rows, action->tile.rest_rows, action->tile.vectors,
+                    action->tile.rest_vectors, action->packed ? ", packed" : "");
         }
         fprintf(out, "%s\n", action->into_previous ? "   (t > 0)" : "");
     }
@@ -267,6 +270,7 @@ void bptt_plan_print(const bptt_plan *plan, FILE *out)
     }
     print_slots(plan, out);
     fprintf(out, "head blocks of %lld rows\n", (long long)plan->block);
+    if (plan->tail_block > 0) { fprintf(out, "tail blocks of %lld rows\n", (long long)plan->tail_block); }
     print_actions(plan, out);
     const bptt_counts *counts = &plan->counts;
     fprintf(out, "counts: %zu parameters, %zu bytes, FLOP per chunk %.0f forward, %.0f backward, %.0f update\n",

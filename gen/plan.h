@@ -3,9 +3,9 @@
  * Everything about order and memory is decided here, nothing about spelling.  Depends on graph.h.  The passes:
  *   hoist, gather   lower.c    which action runs in which region, with which operands
  *   stack           stack.c    which products become one
- *   accumulate      plan.c     whether gradients are added to those of the chunks before
  *   fuse            fuse.c     which values of a chain need no memory
  *   truncate        truncate.c what outlives a chunk, where adjoints begin, which gradients wait for all lags
+ *   accumulate      plan.c     whether gradients are added to those of the chunks before
  *   clear           clear.c    which chains' results need their padding cleared
  *   place           place.c    which slot holds a value, in which rows, where
  *   tile            tile.c     register tiles of every product
@@ -17,7 +17,7 @@
  *   STEP    t = 0, 1, ...: the recurrence
  *   HEAD    blocks of rows: what the recurrence does not wait for (logits, loss), forward and back
  *   BACK    t = ..., 1, 0: the adjoint of the recurrence
- *   TAIL    all rows at once: gradients of what the recurrence used, adjoints of what it was given
+ *   TAIL    all rows at once, or in blocks: gradients of what the recurrence used, adjoints of what it was given
  * States that depend on each other have one level, and depend otherwise on lower levels alone: a layer of cells is a level.  A level
  * runs over all steps before the next one begins: INPUT 0, STEP 0, INPUT 1, STEP 1, ..., HEAD, ..., BACK 1, TAIL 1, BACK 0, TAIL 0.
  * A place in that order is a phase.
@@ -38,6 +38,7 @@
 #include "graph.h"
 
 enum { BPTT_MAX_SLOTS = 384, BPTT_MAX_ACTIONS = 768, BPTT_MAX_ELEMENTS = 32, BPTT_MAX_LEVELS = 15 };
+enum { BPTT_EQUATION_MAX = 160, BPTT_NOTE_MAX = BPTT_MAX_ELEMENTS * BPTT_EQUATION_MAX };
 
 typedef enum {
     BPTT_REGION_INPUT,
@@ -132,6 +133,7 @@ typedef struct bptt_action {
     bptt_ref out, in, adjoint;
     int64_t cols, depth; /* of a product: columns written, terms of a sum (-1: rows of the chunk) */
     int64_t terms;       /* of a sum, added up before the next tile: what a cache holds of the panel; 0: all */
+    bool packed;         /* so many terms of a panel are copied side by side before its tiles read them */
     bptt_tile tile;
     bptt_cut cut;
     int site; /* of a dropout */
@@ -140,15 +142,16 @@ typedef struct bptt_action {
     int element_count, temp_count;
     double flop;                         /* per row */
     char name[2 * BPTT_SYMBOL_MAX + 16]; /* of its function in the emitted text */
-    char note[384];                      /* its equation */
+    char note[BPTT_NOTE_MAX];            /* its equations */
 } bptt_action;
 
 /* A parameter's place in a parameter-shaped block, stored [inputs][outputs].  Parameters that were stacked are columns of one matrix,
- * whose first is their leader; its stride is the matrix' width. */
+ * whose first is their leader. */
 typedef struct bptt_tensor_plan {
     int leader;     /* itself where it stands alone */
     int64_t column; /* of the leader's matrix */
     int64_t rows, cols, stride;
+    int64_t width; /* of the leader's matrix, up to its last column that is not padding */
     size_t offset;
     bool sparse; /* rows of tokens that did not occur have gradient 0, and the optimizer's rule then leaves them unchanged */
     bool turned; /* a second copy, [outputs][inputs], is kept for the backward pass */
@@ -164,7 +167,7 @@ typedef struct bptt_plan {
     int64_t steps, window;      /* of a chunk, at most; whose values are there when it runs back */
     int64_t chunks, rest;       /* chunks of a sequence; steps of the last one when not `steps`, else 0 */
     int next[BPTT_MAX_SLOTS];   /* uniform: the slot that gathers a slot's carries for the next lag; 0: none */
-    int64_t block;              /* rows of a HEAD block */
+    int64_t block, tail_block;  /* rows of a block of HEAD; of TAIL, 0: all at once */
     int threads;                /* parts of the work */
     int token_slot, start_slot; /* block: the window's tokens, and where sequences start in it, as reals; 0: not kept */
     int64_t tokens;             /* room for them as tokens */

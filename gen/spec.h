@@ -198,6 +198,10 @@ bool bptt_spec_drops(const bptt_spec *spec);
 /* Recomputes `text` and `digest` after a caller in the program changed a field (evaluation sets batch = 1). */
 bptt_status bptt_spec_seal(bptt_spec *spec, bptt_error *error);
 
+/* What overrides would say of every field, a line "key=value" each; not of equations and an alphabet, which stand in the file.
+ * Applied to the file that the spec came from, they give it again.  Owned by the caller; NULL: no memory. */
+char *bptt_spec_overrides(const bptt_spec *spec);
+
 /* The table of fields as help text, a line each: name, type, range, default, meaning. */
 void bptt_spec_help(FILE *out);
 

@@ -12,12 +12,9 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-/* The spec as a Lua file; `all`: with the fields that concern spelling alone.  Owned by the caller; NULL: no memory. */
-static char *compose(const bptt_spec *spec, bool all, size_t *length)
+/* `all`: with the fields that concern spelling alone. */
+static void write_file(const bptt_spec *spec, bool all, FILE *out)
 {
-    char *text = NULL;
-    FILE *out = open_memstream(&text, length);
-    if (out == NULL) { return NULL; }
     (void)fputs("return {\n", out);
     for (const bptt_field *field = bptt_fields; field->name != NULL; field++) {
         if ((field->spelling && !all) || (field->later && bptt_field_is_default(field, spec))) { continue; }
@@ -26,12 +23,56 @@ static char *compose(const bptt_spec *spec, bool all, size_t *length)
         (void)fputs(",\n", out);
     }
     (void)fputs("}\n", out);
-    bool failed = ferror(out) != 0;
+}
+
+static void write_text(const bptt_spec *spec, FILE *out)
+{
+    write_file(spec, true, out);
+}
+
+static void write_network(const bptt_spec *spec, FILE *out)
+{
+    write_file(spec, false, out);
+}
+
+static void write_overrides(const bptt_spec *spec, FILE *out)
+{
+    for (const bptt_field *field = bptt_fields; field->name != NULL; field++) {
+        if (field->kind == BPTT_KIND_CELL && spec->equations != NULL) { continue; }
+        if (field->kind == BPTT_KIND_VOCAB && spec->alphabet_size > 0) { continue; }
+        (void)fprintf(out, "%s=", field->name);
+        bptt_field_write(field, spec, out);
+        (void)fputc('\n', out);
+    }
+}
+
+/* What `write` writes, in the C locale.  Owned by the caller; NULL: no memory. */
+static char *compose(const bptt_spec *spec, void (*write)(const bptt_spec *spec, FILE *out), size_t *length)
+{
+    char *text = NULL;
+    const locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (c == (locale_t)0) { return NULL; }
+    FILE *out = open_memstream(&text, length);
+    if (out == NULL) {
+        freelocale(c);
+        return NULL;
+    }
+    const locale_t outside = uselocale(c);
+    write(spec, out);
+    (void)uselocale(outside);
+    freelocale(c);
+    const bool failed = ferror(out) != 0;
     if (fclose(out) != 0 || failed) {
         free(text);
         return NULL;
     }
     return text;
+}
+
+char *bptt_spec_overrides(const bptt_spec *spec)
+{
+    size_t length = 0;
+    return compose(spec, write_overrides, &length);
 }
 
 static void hash(const char *text, size_t length, char digest[BPTT_DIGEST_SIZE])
@@ -50,13 +91,8 @@ bptt_status bptt_spec_seal(bptt_spec *spec, bptt_error *error)
         return bptt_fail(error, BPTT_FAILED, "seed = %llu: expected at most %lld", (unsigned long long)spec->seed,
                          (long long)INT64_MAX);
     }
-    locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    if (c == (locale_t)0) { return bptt_fail(error, BPTT_FAILED, "not enough memory"); }
-    locale_t outside = uselocale(c);
-    char *text = compose(spec, true, &length);
-    char *network = compose(spec, false, &network_length);
-    (void)uselocale(outside);
-    freelocale(c);
+    char *text = compose(spec, write_text, &length);
+    char *network = compose(spec, write_network, &network_length);
     if (text == NULL || network == NULL) {
         free(text);
         free(network);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 enum { MOST = 32 }; /* members of a host */
+_Static_assert(MOST *BPTT_EQUATION_MAX <= BPTT_NOTE_MAX, "the equations of a host fit a note");
 
 /* Slots side by side. */
 typedef struct host {

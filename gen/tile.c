@@ -21,21 +21,26 @@ static double larger(double a, double b)
     return a > b ? a : b;
 }
 
-/* Cycles of one step over the depth, in multiply-adds of a vector.  The loads hide behind the multiply-adds, but not wholly: their
- * operands come from the second-level cache once a matrix is large. */
-static double tile_cost(int rows, int vectors)
+/* Time of one step over the depth, in multiply-adds of a vector: two a cycle.  The loads hide behind the multiply-adds, but not wholly:
+ * their operands come from the second-level cache once a matrix is large.  Measured with every tile on AVX-512. */
+static double tile_cost(bool outer, int rows, int vectors)
 {
-    enum { PIPELINE = 8 }; /* multiply-adds under way: 4 cycles x 2 ports */
-    const double accumulators = rows * vectors, loads = 0.75 * vectors + 0.5 * rows;
-    return larger(larger(accumulators, loads), 0.5 * PIPELINE) + 0.3 * loads;
+    enum { PIPELINE = 8, MOST_CHAINS = 4, FEW_ROWS = 3, HALF_LINE = 8 }; /* multiply-adds under way: 4 cycles x 2 ports */
+    const int accumulators = rows * vectors, all = PIPELINE / accumulators;
+    const int chains = outer || all < 1 ? 1 : all > MOST_CHAINS ? MOST_CHAINS : all; /* see templates/kernels/tile.c */
+    const double loads = vectors + 0.5 * rows;
+    /* Few rows wait for the second-level cache; and of a vector that is used two or three times, gcc makes as many loads. */
+    const double work = rows <= FEW_ROWS ? 2.0 * accumulators : accumulators;
+    const double split = outer && rows % HALF_LINE != 0 ? 0.5 : 0; /* now and then the rows of a term lie on two lines */
+    return larger(larger(work, loads), (double)PIPELINE / chains) + 0.3 * loads + split;
 }
 
-static double rows_cost(int64_t rows, int tile_rows, int vectors)
+static double rows_cost(bool outer, int64_t rows, int tile_rows, int vectors)
 {
     if (vectors == 0) { return 0; }
     const int64_t whole = rows / tile_rows, rest = rows % tile_rows;
-    const double cost = (double)whole * tile_cost(tile_rows, vectors);
-    return rest == 0 ? cost : cost + tile_cost((int)rest, vectors) + 0.5;
+    const double cost = (double)whole * tile_cost(outer, tile_rows, vectors);
+    return rest == 0 ? cost : cost + tile_cost(outer, (int)rest, vectors) + 0.5;
 }
 
 int64_t bptt_product_rows(const bptt_plan *plan, const bptt_action *action)
@@ -65,7 +70,9 @@ static bptt_tile tile_of(const bptt_plan *plan, const bptt_action *action, int r
 static double product_cost(const bptt_plan *plan, const bptt_action *action, const bptt_tile *tile)
 {
     const int64_t rows = bptt_product_rows(plan, action), panels = vectors_of(plan, action) / tile->vectors;
-    return (double)panels * rows_cost(rows, tile->rows, tile->vectors) + rows_cost(rows, tile->rows, tile->rest_vectors);
+    const bool outer = action->kind == BPTT_GRADIENT;
+    return (double)panels * rows_cost(outer, rows, tile->rows, tile->vectors) +
+           rows_cost(outer, rows, tile->rows, tile->rest_vectors);
 }
 
 int bptt_plan_tiles(const bptt_plan *plan, const bptt_action *action, bptt_tile *tiles, int room)
@@ -114,14 +121,31 @@ static bool should_alternate(const bptt_plan *plan, const bptt_action *action)
            bytes > FIRST_LEVEL_BYTES;
 }
 
-/* Tile after tile reads the same vectors of a panel.  A panel that the second-level cache does not hold is taken in stretches. */
-static int64_t choose_terms(const bptt_plan *plan, const bptt_action *action)
+/* Reals from one term of a panel to the next. */
+static int64_t panel_stride(const bptt_plan *plan, const bptt_action *action)
 {
-    enum { PANEL_BYTES = 327680, STRETCH_BYTES = 131072 };
-    if (!bptt_has_tile(plan, action) || bptt_in_time(plan, action)) { return 0; }
+    if (action->kind == BPTT_GRADIENT) { return plan->slots[action->adjoint.index].stride; }
+    const bptt_tensor_plan *param = &plan->params[action->param];
+    return action->turned ? param->turned_stride : param->stride;
+}
+
+/* Tile after tile reads the same vectors of a panel.  A panel that the second-level cache does not hold is taken in stretches.  Where
+ * each term lies on a page of its own, and the panel is deep and read by tiles enough to pay for it, a stretch is copied first. */
+static void choose_terms(const bptt_plan *plan, bptt_action *action)
+{
+    enum { PANEL_BYTES = 327680, STRETCH_BYTES = 131072, PACKED_BYTES = 196608 };
+    enum { FAR_BYTES = 4096, DEEP = 128, MANY_ROWS = 320 };
+    if (!bptt_has_tile(plan, action) || bptt_in_time(plan, action)) { return; }
     const int64_t depth = action->kind == BPTT_GRADIENT ? bptt_call_rows(plan, action) : action->depth;
     const int64_t term_bytes = (int64_t)action->tile.vectors * plan->lanes * plan->real_size;
-    return depth * term_bytes > PANEL_BYTES ? STRETCH_BYTES / term_bytes : 0;
+    const bool far = panel_stride(plan, action) * plan->real_size >= FAR_BYTES;
+    action->packed = far && depth >= DEEP && bptt_product_rows(plan, action) >= MANY_ROWS;
+    if (action->packed) {
+        const int64_t most = PACKED_BYTES / term_bytes, stretches = (depth + most - 1) / most;
+        action->terms = (depth + stretches - 1) / stretches;
+    } else if (depth * term_bytes > PANEL_BYTES) {
+        action->terms = STRETCH_BYTES / term_bytes;
+    }
 }
 
 /* Rows of all functions that a product over rows has on the way back: of every number that a window, or a lag, has. */
@@ -199,6 +223,6 @@ bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error)
         action->alternates = should_alternate(plan, action);
     }
     if (plan->spec->tuning != NULL && obey_tuning(plan, error) != BPTT_OK) { return BPTT_FAILED; }
-    for (int a = 0; a < plan->action_count; a++) { plan->actions[a].terms = choose_terms(plan, &plan->actions[a]); }
+    for (int a = 0; a < plan->action_count; a++) { choose_terms(plan, &plan->actions[a]); }
     return BPTT_OK;
 }

@@ -603,8 +603,19 @@ static bool are_blocks(const bptt_graph *graph, const bptt_param *a, const bptt_
     return a->parts == b->parts && a->part != b->part && m->rows == n->rows && m->cols == n->cols;
 }
 
+/* A cell's parameter is called what another is, earlier or, where the output layer is done, later than it. */
+static bptt_status fail_name(const bptt_graph *graph, int earlier, int later, bool output, bptt_error *error)
+{
+    const bptt_node *node = &graph->nodes[graph->params[output ? earlier : later].node];
+    return bptt_fail(error, BPTT_FAILED, "%s:%d: parameter '%s' has the name of %s; expected another name", graph->source,
+                     node->line, node->name,
+                     output                         ? "one of the output layer"
+                     : graph->params[earlier].table ? "the embedding's table"
+                                                    : "a learned h_0");
+}
+
 /* Parameters and states have names; parameters differ in files too. */
-static bptt_status check_names(const bptt_graph *graph, bptt_error *error)
+static bptt_status check_names(const bptt_graph *graph, bool output, bptt_error *error)
 {
     for (int n = 0; n < graph->count; n++) {
         const bptt_node *node = &graph->nodes[n];
@@ -615,10 +626,7 @@ static bptt_status check_names(const bptt_graph *graph, bptt_error *error)
         }
         for (int q = 0; is_param && q < node->symbol; q++) {
             const bptt_param *a = &graph->params[node->symbol], *b = &graph->params[q];
-            if (strcmp(node->name, graph->nodes[b->node].name) == 0) {
-                return bptt_fail(error, BPTT_FAILED, "%s:%d: '%s' is what a learned h_0 is called; give it another name",
-                                 graph->source, node->line, node->name);
-            }
+            if (strcmp(node->name, graph->nodes[b->node].name) == 0) { return fail_name(graph, q, node->symbol, output, error); }
             if (!share_file(a, b) || are_blocks(graph, a, b)) { continue; }
             return bptt_fail(error, BPTT_FAILED, "%s:%d: '%s' is called in files what '%s' is", graph->source, node->line,
                              node->name, graph->nodes[graph->params[q].node].name);
@@ -638,6 +646,23 @@ static bptt_status check_states(const bptt_graph *graph, bptt_error *error)
     return BPTT_OK;
 }
 
+/* What a cell computes, nodes from .. to - 1, bears no name of what is given or of the output layer: its own gets the layer's number,
+ * as the names of several layers do.  A state's name stays, which files know. */
+static void tell_apart(bptt_graph *graph, int from, int to)
+{
+    for (int n = from; n < to; n++) {
+        bptt_node *node = &graph->nodes[n];
+        const bool computed = bptt_op_kind_of(node->op) != BPTT_KIND_LEAF && state_of(graph, n) < 0;
+        bool twice = false;
+        for (int other = 0; other < graph->count; other++) {
+            twice = twice || ((other < from || other >= to) && strcmp(graph->nodes[other].name, node->name) == 0);
+        }
+        for (int s = 0; s < graph->state_count; s++) { twice = twice && graph->states[s].next != n; }
+        const size_t length = strlen(node->name);
+        if (computed && twice && length > 0) { (void)snprintf(node->name + length, sizeof node->name - length, "_l0"); }
+    }
+}
+
 /* The loss is the global of that name. */
 static bptt_status finish(lua_State *L, bptt_graph *graph, bptt_error *error)
 {
@@ -645,7 +670,7 @@ static bptt_status finish(lua_State *L, bptt_graph *graph, bptt_error *error)
     if (graph->loss < 0 || bptt_op_kind_of(graph->nodes[graph->loss].op) != BPTT_KIND_LOSS) {
         return bptt_fail(error, BPTT_FAILED, "%s: no equation gives 'loss' a loss", graph->source);
     }
-    return check_names(graph, error);
+    return check_names(graph, true, error);
 }
 
 static int add_input(bptt_graph *graph, bptt_op op, int64_t rows, const char *name, bptt_error *error)
@@ -718,7 +743,7 @@ static bptt_status run_cells(bptt_sandbox *sandbox, surroundings *s, const char 
         const int first_state = s->graph->state_count;
         s->width = bptt_spec_width(s->spec, s->layer);
         bptt_status status = run(sandbox, s, cell, s->graph->source, error);
-        if (status == BPTT_OK) { status = check_names(s->graph, error); }
+        if (status == BPTT_OK) { status = check_names(s->graph, false, error); }
         if (status == BPTT_OK) { status = check_states(s->graph, error); }
         if (status == BPTT_OK) { status = find_output(bptt_sandbox_state(sandbox), s, first_state, error); }
         if (status == BPTT_OK) { status = drop(s, s->layer + 1, s->layer + 1 < layers ? p->between : p->output, error); }
@@ -738,8 +763,11 @@ bptt_status bptt_trace_text(const bptt_spec *spec, const char *cell, const char 
     surroundings s = {.graph = graph, .spec = spec};
     bptt_status status = add_leaves(spec, graph, &s, error);
     if (status == BPTT_OK) { status = run_input(sandbox, &s, error); }
+    const int from = graph->count;
     if (status == BPTT_OK) { status = run_cells(sandbox, &s, cell, error); }
+    const int to = graph->count;
     if (status == BPTT_OK) { status = run(sandbox, &s, bptt_embedded("cells/output.lua"), "output.lua", error); }
+    if (status == BPTT_OK) { tell_apart(graph, from, to); }
     if (status == BPTT_OK) { status = finish(bptt_sandbox_state(sandbox), graph, error); }
     bptt_sandbox_free(sandbox);
     if (status != BPTT_OK) { bptt_graph_free(graph); }

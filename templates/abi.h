@@ -37,8 +37,8 @@ enum {
     BPTT_PROGRESS   /* how many there are at most */
 };
 
-/* What a model reads of a chunk: rows of its steps and sequences, [steps of the chunk][B].  Reals are of the model's type, without
- * padding.  What the model does not read may be NULL. */
+/* What a model reads of a chunk: rows of its steps and sequences, [steps of the chunk][B].  Reals are of the model's
+ * type, without padding.  What the model does not read may be NULL. */
 typedef struct bptt_rows {
     const uint32_t *x;    /* token ids below V */
     const void *v;        /* real inputs [D] */
@@ -54,7 +54,7 @@ struct bptt_model {
     const char *name;
     const char *digest;                            /* of the spec, hexadecimal */
     uint32_t hidden, vocab, steps, horizon, batch; /* H V T K B; V is 0 where there are no tokens and no labels */
-    uint32_t chunk_steps;                          /* steps of a chunk: K, or what the truncation says; the last one has those that remain */
+    uint32_t chunk_steps;                          /* of a chunk: K, or what the truncation says; the last one has the rest */
     uint32_t inputs, targets;                      /* D, Q: reals read at each step of a sequence; 0: none */
     uint32_t chunks;   /* chunks of a sequence, ceil(T / chunk_steps) */
     uint32_t threads;  /* parts of the work; 0 or 1: it has none */
@@ -70,10 +70,12 @@ struct bptt_model {
     size_t state;       /* carried state */
     size_t progress;    /* double[progress_count] */
     uint32_t progress_count;
-    /* 0: gradient overwrites, and an update follows each chunk.  n: gradient adds to what came since the last update, sums whatever
-     * the reduction, and an update follows when BPTT_PENDING is n; whole_sequence 1: and the chunk ends its sequence. */
+    /* 0: gradient overwrites, and an update follows each chunk.  n: gradient adds to what came since the last update,
+     * sums whatever the reduction, and an update follows when BPTT_PENDING is n; whole_sequence 1: and the chunk ends
+     * its sequence. */
     uint32_t accumulate, whole_sequence;
-    bptt_team *team;    /* does the parts of gradient, update, loss and refresh; NULL, as emitted: one after the other, with the same results */
+    /* Does the parts of gradient, update, loss and refresh; NULL, as emitted: one after the other, with the same results. */
+    bptt_team *team;
 
     /* Parameters from the seed; moments, state and progress to their start. */
     void (*init)(const bptt_model *self, void *model, uint64_t seed);
@@ -81,9 +83,9 @@ struct bptt_model {
     void (*reset)(const bptt_model *self, void *model);
     /* Call after parameters were written from outside: brings derived copies of them up to date. */
     void (*refresh)(const bptt_model *self, void *model);
-    /* Chunk `chunk` (0 .. chunks - 1, in order) of a sequence forward and backward; gradients overwritten, state advanced, no update.
-     * Returns the loss in the spec's reduction: sum, or mean over the labels or targets that count (0 where none does).  Chunk 0
-     * zeroes the state first unless the spec carries it. */
+    /* Chunk `chunk` (0 .. chunks - 1, in order) of a sequence forward and backward; gradients overwritten, state
+     * advanced, no update.  Returns the loss in the spec's reduction: sum, or mean over the labels or targets that
+     * count (0 where none does).  Chunk 0 zeroes the state first unless the spec carries it. */
     double (*gradient)(const bptt_model *self, void *model, const bptt_rows *rows, uint32_t chunk);
     /* Clips the gradients (mean over the labels since the last update, or sum), updates the parameters.  Returns the gradient's
      * 2-norm before clipping; when that is not finite nothing is changed. */

@@ -82,20 +82,43 @@ function common.plus(pointer, offset)
   return pointer .. " + " .. offset
 end
 
--- Breaks a long list of pieces into lines of at most 120 columns.
-function common.wrap(indent, pieces, separator)
-  local lines, line = {}, ""
-  for i, piece in ipairs(pieces) do
-    local part = (i > 1 and separator or "") .. piece
-    if #line + #part + indent > 120 and line ~= "" then
-      lines[#lines + 1] = line
-      line = part:gsub("^ ", "")
+-- `head` and a list of pieces in lines of at most 120 columns, all but the first behind `indent`: broken behind a separator's comma,
+-- or before its operator.
+function common.wrap(head, pieces, separator, indent)
+  local ends, begins = separator:match("^(%S*) ?(.*)$")
+  local lines, line = {}, head .. pieces[1]
+  for i = 2, #pieces do
+    if #line + #separator + #pieces[i] + #ends > 120 then
+      lines[#lines + 1] = line .. ends
+      line = indent .. begins .. pieces[i]
     else
-      line = line .. part
+      line = line .. separator .. pieces[i]
     end
   end
   lines[#lines + 1] = line
-  return table.concat(lines, "\n" .. string.rep(" ", indent))
+  return table.concat(lines, "\n")
 end
+
+-- The same for a text, in which a piece ends where `stop` (a class of characters) and blanks follow.
+local function fill(head, text, stop, indent)
+  local pieces, rest = {}, 1
+  for piece, next in text:gmatch("(.-" .. stop .. " +)()") do pieces[#pieces + 1], rest = piece, next end
+  pieces[#pieces + 1] = text:sub(rest)
+  return (common.wrap(head, pieces, "", indent):gsub(" +\n", "\n"))
+end
+
+-- The words of a text, but what is in parentheses or on both sides of an = stays together.
+function common.fill(head, text, indent)
+  local function tied(part) return (part:gsub(" ", "\1")) end
+  return (fill(head, text:gsub("%b()", tied):gsub(" [+-]?= ", tied), "%S", indent):gsub("\1", " "))
+end
+
+-- The arguments of a statement, or a declaration, unless that has its lines already.
+function common.statement(indent, text)
+  local broken = text:find("\n") or #indent + #text <= 120
+  return (broken and indent .. text or fill(indent, text, "[,;]", indent .. "    ")) .. "\n"
+end
+
+function common.comment(indent, text) return common.fill(indent .. "/* ", text .. " */", indent .. " * ") .. "\n" end
 
 return common

@@ -6,7 +6,8 @@
 % local text = spec.tokens and spec.labels and #data == 2 -- tokens alone: the next one is the label
 % local columns = 0
 % for _, read in ipairs(data) do columns = columns + read.width end
-/* ${name}_main.c: trains ${name} on a file and says how it goes.  An example to start from: a program needs no more than this.
+/* ${name}_main.c: trains ${name} on a file and says how it goes.
+ * An example to start from: a program needs no more than this.
  *
 % if text then
  *   ./${name} FILE [EPOCHS]       each ${unit} of FILE is a token
@@ -32,7 +33,8 @@
 % if text then
 enum { STEPS = ${NAME}_STEPS, BATCH = ${NAME}_BATCH, VOCAB = ${NAME}_VOCAB, TOKEN_BYTES = ${width} };
 % else
-enum { STEPS = ${NAME}_STEPS, BATCH = ${NAME}_BATCH, COLUMNS = ${columns}, ROW_BYTES = COLUMNS * (int)sizeof(${name}_real) };
+enum { STEPS = ${NAME}_STEPS, BATCH = ${NAME}_BATCH, COLUMNS = ${columns} };
+enum { ROW_BYTES = COLUMNS * (int)sizeof(${name}_real) };
 % end
 
 static ${name} model; /* ${struct_bytes} bytes, no heap */
@@ -120,8 +122,8 @@ static struct {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of the crew */
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 
-/* Comes back, and has the mutex, when another round than *round has begun, or (NULL) when this one is done.  Looks often before it
- * sleeps, since a round is short. */
+/* Comes back, and has the mutex, when another round than *round has begun, or (NULL) when this one is done.  Looks
+ * often before it sleeps, since a round is short. */
 static void wait_for(const unsigned *round)
 {
     enum { LOOKS = 2000 };
@@ -190,7 +192,8 @@ static void read_sequence(FILE *in, long length, long position)
         if (fseek(in, (b * length + position) * ${text and "TOKEN_BYTES" or "ROW_BYTES"}, SEEK_SET) != 0) { give_up("cannot seek in the file"); }
 % if not text then
 %   if spec.resets then
-        for (long t = 0; t < STEPS; t++) { reset[t * BATCH + b] = position + t == 0; } /* a document starts; you may know of more */
+        /* a document starts; you may know of more */
+        for (long t = 0; t < STEPS; t++) { reset[t * BATCH + b] = position + t == 0; }
 %   end
         for (long t = 0; t < STEPS; t++) { read_row(position + t < length ? in : NULL, t * BATCH + b); }
 % else

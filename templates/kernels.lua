@@ -7,6 +7,8 @@ local kernels = {}
 local MOST_ROWS, MOST_VECTORS, MOST_ACCUMULATORS = 14, 8, 28
 local TILE = "real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t a_row, ptrdiff_t a_step, " ..
              "const real *b, ptrdiff_t ldb, ptrdiff_t depth"
+local OUTER = "real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ldf, const real *a, ptrdiff_t lda, const real *d, ptrdiff_t ldd, " ..
+              "ptrdiff_t depth"
 
 -- Element-wise operations: name of the op in gen/graph.h -> operands, C over vectors of the operands a and b and of the number c
 -- (`number`: it takes one); `each`: C over single reals instead.  What is not a number goes into the result.
@@ -62,6 +64,7 @@ local list = {
    "real *c, ptrdiff_t ldc, const real *a, ptrdiff_t lda, real p, double masks, uint64_t seed, uint32_t site, " ..
    "ptrdiff_t row, ptrdiff_t rows, ptrdiff_t cols"},
   {"transpose", "void", "rows", "real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols"},
+  {"pack", "void", "rows", "real *out, const real *b, ptrdiff_t ldb, ptrdiff_t rows, ptrdiff_t cols"},
   {"clear", "void", "rows", "real *c, ptrdiff_t ldc, ptrdiff_t rows, ptrdiff_t from, ptrdiff_t to"},
   {"cross_entropy", "double", "softmax",
    "real *o, ptrdiff_t ldo, const uint32_t *y, ptrdiff_t rows, ptrdiff_t cols, real scale, int backward"},
@@ -94,11 +97,13 @@ local function add(kernel)
   kernels.all[#kernels.all + 1] = kernel
   kernels.named[kernel.name] = kernel
 end
-for rows = 1, MOST_ROWS do
-  for vectors = 1, MOST_VECTORS do
-    if rows * vectors <= MOST_ACCUMULATORS then
-      add {name = string.format("bptt_tile_%dx%d", rows, vectors), result = "void", family = "tile", arguments = TILE,
-           rows = rows, vectors = vectors}
+for _, family in ipairs {{"tile", TILE}, {"outer", OUTER}} do
+  for rows = 1, MOST_ROWS do
+    for vectors = 1, MOST_VECTORS do
+      if rows * vectors <= MOST_ACCUMULATORS then
+        add {name = string.format("bptt_%s_%dx%d", family[1], rows, vectors), result = "void", family = family[1], arguments = family[2],
+             rows = rows, vectors = vectors}
+      end
     end
   end
 end

@@ -1,7 +1,7 @@
 % local common = include("common.lua")
 % local kernels = common.kernels
 % local name, NAME, real, at, plus = common.name, common.NAME, common.real, common.at, common.plus
-% local H = include("spell.lua")(common)
+% local H = include("spell.lua")
 % local chunk_size = common.chunk_macro
 % local function whole(x) return string.format("%d", x or 0) end
 /* ${name}.c: a network and its training, in one file.
@@ -63,12 +63,12 @@ extern ${kernels.signature(kernel, 110)};
 static const real zeros[${H.needs_zeros}] = {0};
 
 % end
-/* --- the steps of the network, each for its shapes ---------------------------------------------------------------------------- */
+/* --- the steps of the network, each for its shapes ---------------------------------------------------------------- */
 
 % for _, action in ipairs(actions) do
 % H.define(action)
 % end
-/* --- a chunk --------------------------------------------------------------------------------------------------------------------- */
+/* --- a chunk ------------------------------------------------------------------------------------------------------ */
 
 % for _, streams in ipairs(H.stream_counts) do
 % for _, steps in ipairs(H.step_counts) do
@@ -81,8 +81,9 @@ static void ${H.forward_name(steps, streams)}(${name} *m${common.data_parameters
 % end
 % end
 % for _, rows in ipairs(H.head_rows) do
-/* The output layer over ${rows > 0 and rows .. " rows, the whole chunk" or "`rows` rows of the chunk, from `row` on"}: loss, and with it the gradients that need no time.  Every ${H.counted:sub(1, -2)}'s
- * gradient is multiplied by `scale`. */
+% write(common.comment("", "The output layer over " .. (rows > 0 and rows .. " rows, the whole chunk" or
+%   "`rows` rows of the chunk, from `row` on") .. ": loss, and with it the gradients that need no time.  Every " ..
+%   H.counted:sub(1, -2) .. "'s gradient is multiplied by `scale`."))
 static double ${H.head_name("head", rows)}(${name} *m${common.data_parameters("target")}${H.rows_parameter}, real scale)
 {
 % H.head(true, rows)
@@ -319,7 +320,7 @@ double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_para
     return loss * share;
 }
 
-/* --- the update ------------------------------------------------------------------------------------------------------------------- */
+/* --- the update --------------------------------------------------------------------------------------------------- */
 
 % local o = spec.optimizer
 % if common.scheduled then
@@ -379,9 +380,9 @@ double ${name}_update(${name} *m)
 % local averages = accumulates and spec.reduction == "mean"
 % if averages then
     const double labels = m->progress[BPTT_LABELS], share = labels > 0 ? 1 / labels : 0;
-    const double norm = share * sqrt(${H.sum_squares()});
+% H.sum_squares("const double norm = share * sqrt(", ");")
 % else
-    const double norm = sqrt(${H.sum_squares()});
+% H.sum_squares("const double norm = sqrt(", ");")
 % end
     if (!(norm <= ${hex(H.largest)})) { return norm; } /* infinite or not a number */
 % if common.scheduled then
@@ -455,7 +456,7 @@ double ${name}_train(${name} *m${common.data_parameters()}${common.reset_paramet
     return ${spec.reduction == "mean" and H.counted .. " > 0 ? loss / " .. H.counted .. " : 0" or "loss"};
 }
 
-/* --- one step, for use --------------------------------------------------------------------------------------------------------------- */
+/* --- one step, for use -------------------------------------------------------------------------------------------- */
 
 void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_parameter}, ${name}_real *${spec.labels and "probabilities" or "outputs"})
 {
@@ -477,7 +478,7 @@ void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_
 % end
 }
 
-/* --- start ------------------------------------------------------------------------------------------------------------------------- */
+/* --- start -------------------------------------------------------------------------------------------------------- */
 
 void ${name}_reset(${name} *m)
 {
@@ -637,7 +638,7 @@ void ${name}_init(${name} *m, uint64_t seed)
     ${name}_refresh(m);
 }
 
-/* --- the model as data ---------------------------------------------------------------------------------------------------------------- */
+/* --- the model as data -------------------------------------------------------------------------------------------- */
 
 % for _, f in ipairs {{"init", "void", ", uint64_t seed", ", seed"}, {"reset", "void", "", ""}, {"refresh", "void", "", ""},
 %   {"gradient", "double", ", const bptt_rows *rows, uint32_t chunk", common.data_arguments(nil, nil, "rows->") .. common.reset_argument("rows->") .. ", chunk"}, {"update", "double", "", ""},

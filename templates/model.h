@@ -110,26 +110,32 @@ void ${name}_init(${name} *m, uint64_t seed);
 void ${name}_reset(${name} *m);
 % if spec.h0 == "given" then
 
-/* The state before a sequence: of each of the ${#states} states rows [B][its size], one after the other.  Without this call a sequence goes on
- * from where the one before ended. */
+% write(common.comment("", "The state before a sequence: of each of the " .. #states .. " states rows [B][its size], one after the other.  " ..
+%   "Without this call a sequence goes on from where the one before ended."))
 void ${name}_start(${name} *m, const ${name}_real *h0);
 % end
 % if spec.resets then
 
-/* `reset` below, one for each step and sequence as the inputs are: not 0 where a document starts.  The state before that step is ${spec.h0 == "learned" and "h_0" or "zero"},
- * and nothing flows back beyond it.  NULL: nowhere. */
+% write(common.comment("", "`reset` below, one for each step and sequence as the inputs are: not 0 where a document starts.  The state " ..
+%   "before that step is " .. (spec.h0 == "learned" and "h_0" or "zero") .. ", and nothing flows back beyond it.  NULL: nowhere."))
 % end
 
-/* Trains on one sequence, ${common.shapes(nil, "[T][B]")}: every chunk forward, backward${accumulates and "; an update after every " .. (spec.accumulate > 1 and spec.accumulate .. " " .. spec.update .. "s" or spec.update) or ", update"}.  Returns the loss, ${spec.reduction} over
- * the ${spec.labels and "labels" or "targets that are numbers"}.  Not a number, or infinite: training has diverged, and the last update was not made. */
+% local every = spec.accumulate > 1 and spec.accumulate .. " " .. spec.update .. "s" or spec.update
+% write(common.comment("", "Trains on one sequence, " .. common.shapes(nil, "[T][B]") .. ": every chunk forward, backward" ..
+%   (accumulates and "; an update after every " .. every or ", update") .. ".  Returns the loss, " .. spec.reduction .. " over the " ..
+%   (spec.labels and "labels" or "targets that are numbers") .. ".  Not a number, or infinite: training has diverged, and the last " ..
+%   "update was not made."))
 double ${name}_train(${name} *m${common.data_parameters()}${common.reset_parameter});
 
-/* Chunk `chunk` of a sequence (0 .. CHUNKS - 1; ${common.chunk_steps_word} steps each, the last one what remains) forward and backward: ${accumulates and "adds sums to" or "overwrites"} m->grad,
- * advances the state, updates nothing.  ${common.data_arguments():sub(3)}: [steps of the chunk][B].  Returns the loss, ${spec.reduction} over the ${spec.labels and "labels" or "targets"}.${accumulates and "\n * The first chunk after an update overwrites m->grad." or ""} */
+% write(common.comment("", "Chunk `chunk` of a sequence (0 .. CHUNKS - 1; " .. common.chunk_steps_word .. " steps each, the last one what " ..
+%   "remains) forward and backward: " .. (accumulates and "adds sums to" or "overwrites") .. " m->grad, advances the state, updates " ..
+%   "nothing.  " .. common.data_arguments():sub(3) .. ": [steps of the chunk][B].  Returns the loss, " .. spec.reduction ..
+%   " over the " .. (spec.labels and "labels" or "targets") .. "." ..
+%   (accumulates and "  The first chunk after an update overwrites m->grad." or "")))
 double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_parameter}, uint32_t chunk);
 
-/* Clips the ${accumulates and spec.reduction .. " of the gradients since the last update" or "gradients"} and updates the parameters.  Returns the gradient's 2-norm before clipping; if that is not finite, nothing
- * was changed. */
+% write(common.comment("", "Clips the " .. (accumulates and spec.reduction .. " of the gradients since the last update" or "gradients") ..
+%   " and updates the parameters.  Returns the gradient's 2-norm before clipping; if that is not finite, nothing was changed."))
 double ${name}_update(${name} *m);
 
 % if common.scheduled then
@@ -138,8 +144,9 @@ double ${name}_rate(const ${name} *m);
 
 % end
 % if spec.schedule.kind == "plateau" then
-/* Tells the schedule the loss on data held out, now and then: once an epoch, say.  The rate is multiplied by ${string.format("%g", spec.schedule.factor)} after more
- * than ${math.tointeger(spec.schedule.patience)} such losses in a row that were not better than the best. */
+% write(common.comment("", "Tells the schedule the loss on data held out, now and then: once an epoch, say.  The rate is multiplied by " ..
+%   string.format("%g", spec.schedule.factor):gsub(",", ".") .. " after more than " .. math.tointeger(spec.schedule.patience) ..
+%   " such losses in a row that were not better than the best."))
 void ${name}_observe(${name} *m, double loss);
 
 % end

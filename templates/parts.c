@@ -1,9 +1,9 @@
 % local common, H = parts.common, parts.H
 % local name, NAME, plus = common.name, common.NAME, common.plus
-/* --- the parts of the work ------------------------------------------------------------------------------------------------------- */
+/* --- the parts of the work ---------------------------------------------------------------------------------------- */
 
-/* What the parts of a piece of work are told.  Each has its own place for what it adds up, and writes rows or columns that no other
- * part touches meanwhile, so it does not matter when, or where, a part is done. */
+/* What the parts of a piece of work are told.  Each has its own place for what it adds up, and writes rows or columns
+ * that no other part touches meanwhile, so it does not matter when, or where, a part is done. */
 typedef struct job {
     ${name} *m;
 % for _, read in ipairs(common.data) do

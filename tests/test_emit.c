@@ -5,17 +5,14 @@
  */
 #include "../gen/compile.h"
 #include "../gen/emit.h"
-#include "../gen/fields.h"
 #include "../gen/template.h"
 #include "interpret.h"
 #include "oracle.h"
 #include "scratch.h"
 
-#include <ctype.h>
 #include <lauxlib.h>
 #include <locale.h>
 #include <pwd.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -277,49 +274,6 @@ START_TEST(first_values)
 }
 END_TEST
 
-/* What the text itself calls things at its top level: nobody may give a model such a name. */
-static void check_taken(const char *line, const char *own)
-{
-    static const char *const starts[] = {"static ", "KERNEL ", "#define ", "typedef ", "} "};
-    size_t i = 0;
-    while (i < sizeof starts / sizeof *starts && strncmp(line, starts[i], strlen(starts[i])) != 0) { i++; }
-    if (i == sizeof starts / sizeof *starts) { return; }
-    const size_t length = strcspn(line, "\n");
-    const char *end = i == 2 ? line + strlen(starts[i]) : memchr(line, i == 1 ? '(' : ';', length);
-    if (i == 0) { end = memchr(line, '(', length); }
-    if (end == NULL || (i == 0 && memchr(line, '=', (size_t)(end - line)) != NULL)) { return; }
-    const char *begin = end;
-    if (i == 2) {
-        end += strcspn(end, " (\n");
-    } else {
-        while (isalnum((unsigned char)begin[-1]) || begin[-1] == '_') { begin--; }
-    }
-    const size_t size = (size_t)(end - begin);
-    if (size == 0 || strncmp(begin, "bptt_", 5) == 0 || strncmp(begin, "BPTT_", 5) == 0) { return; }
-    if (size >= strlen(own) && strncasecmp(begin, own, strlen(own)) == 0) { return; }
-    ck_assert_msg(bptt_name_fault(begin, size) != NULL, "a model may be called %.*s: %.*s", (int)size, begin, (int)length, line);
-}
-
-START_TEST(names_are_taken)
-{
-    for (unsigned i = 0; i < 12; i++) {
-        bptt_spec spec;
-        oracle_random_spec(oracle_seed(), i, &spec);
-        static char source[] = "names";
-        spec.source = source;
-        spec.hidden = 5, spec.vocab = 7, spec.T = 5, spec.K = 2, spec.batch = 3;
-        spec.unroll = i % 3 == 0 ? BPTT_UNROLL_FULL : i % 3 == 1 ? BPTT_UNROLL_TIME : BPTT_UNROLL_NONE;
-        spec.threads = i % 3 == 0 ? 1 : 1 + i % 2;
-        bptt_unit unit = emitted(&spec, i % 4 == 0 ? 1 : 16);
-        for (const char *line = unit.source; line != NULL; line = strchr(line, '\n')) {
-            line += *line == '\n';
-            check_taken(line, spec.name);
-        }
-        bptt_unit_free(&unit);
-    }
-}
-END_TEST
-
 static void check_private(const char *text)
 {
     char host[256] = "", folder[1024] = "";
@@ -430,7 +384,6 @@ int main(void)
     tcase_add_loop_test(texts, same_bytes_again, 0, RANDOM_SPECS);
     tcase_add_loop_test(texts, full_has_no_loops, 0, 3);
     tcase_add_test(texts, first_values);
-    tcase_add_test(texts, names_are_taken);
     tcase_add_test(texts, nothing_private);
     tcase_add_test(texts, growth_with_time);
     tcase_add_test(texts, comma_locale);

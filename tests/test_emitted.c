@@ -4,6 +4,7 @@
  * found, and then must pass.  What the numbers must be is test_proof.c's matter.
  */
 #include "../gen/compile.h"
+#include "../gen/fields.h"
 #include "../runtime/backend.h"
 #include "../runtime/backend_private.h"
 #include "../runtime/data.h"
@@ -13,6 +14,7 @@
 
 #include <ftw.h>
 #include <math.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -44,7 +46,7 @@ static const char *const models[] = {
     "hidden = 90, vocab = 12, T = 7, K = 3, batch = 5, threads = 3, optimizer = 'adam', simd = 8, unroll = 'time'",
     "hidden = 90, vocab = 5, T = 2, K = 1, batch = 2, optimizer = 'sgd'",
     "hidden = 90, vocab = 5, T = 4, K = 2, batch = 2, optimizer = 'sgd', unroll = 'time'",
-    "hidden = 90, vocab = 5, T = 4, K = 2, batch = 3, threads = 2, unroll = 'time'",
+    "hidden = 90, vocab = 5, T = 4, K = 2, batch = 3, threads = 2, unroll = 'time', optimizer = {'adagrad', rate = 0.01}",
     "hidden = 4, vocab = 4, T = 2, reduction = 'sum', unroll = 'full'",
     "hidden = 9, vocab = 33, T = 5, batch = 2, threads = 2, dtype = 'f64', unroll = 'none', reduction = 'sum', carry = false",
     "hidden = 7, vocab = 9, T = 4, K = 2, batch = 2, threads = 2, optimizer = 'adamw', unroll = 'time'",
@@ -86,6 +88,7 @@ static const char *const models[] = {
     "hidden = 9, inputs = 3, outputs = 2, T = 7, K = 2, resets = true, cell = 'lstm', unroll = 'none', dtype = 'f64'",
     "hidden = 6, vocab = 7, T = 6, batch = 2, h0 = 'given', carry = false, cell = 'lstm'",
     "hidden = 9, inputs = 3, outputs = 2, T = 7, K = 2, batch = 3, threads = 3, dropout = 0.125, layers = 2, unroll = 'none'",
+    "hidden = 9, vocab = 7, T = 6, K = 3, batch = 3, threads = 2, layers = 2, dropout = 0.25, loss_at = 'last', accumulate = 2",
     "hidden = 5, vocab = 7, embedding = 4, T = 5, K = 2, dropout = {input = 0.1, output = 0.1}, accumulate = 2, unroll = 'full'",
     "hidden = 7, vocab = 9, T = 7, K = 5, truncation = 'block', stride = 2, batch = 2, unroll = 'time'",
     "hidden = 90, vocab = 9, T = 6, K = 4, truncation = 'block', stride = 4, carry = false, optimizer = 'adam', unroll = 'none'",
@@ -331,6 +334,105 @@ START_TEST(test_text_needs_little)
         ck_assert_str_eq(unit.makefile, again.makefile);
         bptt_unit_free(&unit);
         bptt_unit_free(&again);
+    }
+}
+END_TEST
+
+/* --- names ---------------------------------------------------------------------------------------------------------------------- */
+
+#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"
+
+static void assert_taken(const char *word, size_t length, const char *own)
+{
+    if (length >= strlen(own) && strncasecmp(word, own, strlen(own)) == 0) { return; }
+    ck_assert_msg(bptt_name_fault(word, length) != NULL, "a model may be called %.*s: %.60s", (int)length, word, word);
+}
+
+/* A copy without comments, strings and directives, each as long as it was; macros have names that are taken.  Free it. */
+static char *bare_text(const char *text, const char *own)
+{
+    char *copy = strdup(text);
+    ck_assert_ptr_nonnull(copy);
+    for (char *c = copy; *c != '\0'; c++) {
+        char *end = c;
+        if (strncmp(c, "extern \"C\" {", 12) == 0) {
+            end = c + 12;
+        } else if (strncmp(c, "/*", 2) == 0) {
+            end = strstr(c, "*/") + 2;
+        } else if (*c == '"' || *c == '\'') {
+            for (end = c + 1; *end != *c; end++) { end += *end == '\\'; }
+            end++;
+        } else if (*c == '#') {
+            if (strncmp(c, "#define ", 8) == 0) { assert_taken(c + 8, strspn(c + 8, LETTERS "0123456789"), own); }
+            for (end = c; *end != '\n' || end[-1] == '\\'; end++) {}
+        }
+        if (end > c) { memset(c, ' ', (size_t)(end - c)); }
+    }
+    return copy;
+}
+
+/* The next identifier from `c` on, before `end`; NULL: none.  Members of structs are none. */
+static const char *next_word(const char *c, const char *end, size_t *length)
+{
+    while (c < end) {
+        const bool member = *c == '.' || strncmp(c, "->", 2) == 0;
+        c += member ? strspn(c, ".->") : 0;
+        *length = strspn(c, LETTERS "0123456789");
+        if (!member && *length > 0 && strchr(LETTERS, *c) != NULL) { return c; }
+        c += *length > 0 ? *length : 1;
+    }
+    return NULL;
+}
+
+static void assert_all_taken(const char *from, const char *to, const char *own)
+{
+    size_t length = 0;
+    for (const char *c = next_word(from, to, &length); c != NULL; c = next_word(c + length, to, &length)) {
+        assert_taken(c, length, own);
+    }
+}
+
+/* Where `own` is the last time between two places; NULL: nowhere. */
+static const char *last_use(const char *from, const char *to, const char *own)
+{
+    size_t length = 0;
+    const char *last = NULL;
+    for (const char *c = next_word(from, to, &length); c != NULL; c = next_word(c + length, to, &length)) {
+        if (length == strlen(own) && memcmp(c, own, length) == 0) { last = c; }
+    }
+    return last;
+}
+
+/* Nobody may give a model a name that the text declares for a whole file, or in a function before it uses the model's type. */
+static void check_taken(const char *text, const char *own)
+{
+    char *copy = bare_text(text, own);
+    const char *start = copy, *open = copy;
+    int depth = 0;
+    for (const char *c = copy; *c != '\0'; c++) {
+        if (*c == '{' && depth++ == 0) { open = c; }
+        if (*c == '}' && depth > 0) { depth--; }
+        if (depth > 0 || (*c != '}' && *c != ';')) { continue; }
+        const bool block = *c == '}' && open >= start; /* else the end of extern "C" */
+        const char *head = block ? open : c, *bracket = memchr(start, '(', (size_t)(head - start));
+        assert_all_taken(start, bracket != NULL ? bracket : head, own);
+        const char *use = block && bracket != NULL ? last_use(open, c, own) : NULL;
+        if (use != NULL) { assert_all_taken(start, use, own); }
+        if (block && strncmp(start + strspn(start, " \n"), "enum ", 5) == 0) { assert_all_taken(open, c, own); }
+        start = c + 1;
+    }
+    free(copy);
+}
+
+START_TEST(test_names_are_taken)
+{
+    EACH(i, models)
+    {
+        bptt_unit unit = unit_of("net", models[i]);
+        check_taken(unit.header, "net");
+        check_taken(unit.source, "net");
+        check_taken(unit.example, "net");
+        bptt_unit_free(&unit);
     }
 }
 END_TEST
@@ -865,12 +967,15 @@ END_TEST
 int main(void)
 {
     Suite *suite = suite_create("emitted");
+    TCase *texts = tcase_create("texts");
+    tcase_add_test(texts, test_table_is_complete);
+    tcase_add_test(texts, test_text_needs_little);
+    tcase_add_test(texts, test_names_are_taken);
+    suite_add_tcase(suite, texts);
     TCase *tcase = tcase_create("compilers");
     tcase_set_timeout(tcase, 300);
     tcase_add_unchecked_fixture(tcase, open_all, remove_all);
     tcase_add_checked_fixture(tcase, fresh_folder, NULL);
-    tcase_add_test(tcase, test_table_is_complete);
-    tcase_add_test(tcase, test_text_needs_little);
     tcase_add_loop_test(tcase, test_no_warning, 0, 2);
     tcase_add_loop_test(tcase, test_header_in_cxx, 0, 2);
     tcase_add_test(tcase, test_cxx_program);

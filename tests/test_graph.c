@@ -325,11 +325,12 @@ END_TEST
 
 /* --- a spec's own cell ------------------------------------------------------------------------------------------------------------ */
 
-static bptt_status trace_spec(const char *cell, bptt_graph *graph)
+/* `fields` of the spec, beside the usual ones. */
+static bptt_status trace_spec(const char *fields, const char *cell, bptt_graph *graph)
 {
     char text[2000];
-    (void)snprintf(text, sizeof text, "return {\n name = 'net', hidden = 4, vocab = 6, T = 3,\n cell = function()\n%s\nend }\n",
-                   cell);
+    (void)snprintf(text, sizeof text,
+                   "return {\n name = 'net', hidden = 4, vocab = 6, T = 3, %s\n cell = function()\n%s\nend }\n", fields, cell);
     bptt_spec spec;
     memset(graph, 0, sizeof *graph);
     ck_assert_msg(bptt_spec_parse(text, strlen(text), "net.lua", NULL, 0, &spec, &error) == BPTT_OK, "%s", error.text);
@@ -342,7 +343,8 @@ START_TEST(own_cell)
 {
     bptt_graph graph;
     ck_assert_msg(
-        trace_spec("W, c = matrix(3, input), state(3)\nb = vector(3, 'file', 'twin')\nlocal v = W * x\n"
+        trace_spec("",
+                   "W, c = matrix(3, input), state(3)\nb = vector(3, 'file', 'twin')\nlocal v = W * x\n"
                    "for i = 1, 3 do v = v + b end\nc = tanh(v)\nh = state(hidden) h = sigmoid(h)\noutput = concat(c, h)",
                    &graph) == BPTT_OK,
         "%s", error.text);
@@ -353,15 +355,40 @@ START_TEST(own_cell)
     ck_assert_int_eq(graph.nodes[graph.params[2].node].rows, 6);
     ck_assert_int_eq(graph.nodes[graph.params[2].node].cols, 7); /* of the vector `output` */
     bptt_graph_free(&graph);
-    ck_assert_int_eq(trace_spec("W, s, h = matrix(3, input), state(3), state(hidden)\ns = W * x\nh = tanh(h)", &graph), BPTT_OK);
+    ck_assert_int_eq(trace_spec("", "W, s, h = matrix(3, input), state(3), state(hidden)\ns = W * x\nh = tanh(h)", &graph),
+                     BPTT_OK);
     ck_assert_int_eq(graph.nodes[graph.params[1].node].cols, 3); /* of the state that was made first */
     bptt_graph_free(&graph);
 }
 END_TEST
 
+/* Values are told apart: the LSTM's gate o from the logits, and what an own cell calls y from the labels. */
+START_TEST(values_are_told_apart)
+{
+    bptt_graph graph;
+    bptt_spec spec = interpret_spec(4, 6, 5, 2, 1);
+    const char *own = "W, h = matrix(hidden, input), state(hidden)\ny = tanh(W * x + h)\no = y * y\nh = sigmoid(o)";
+    spec.cell = BPTT_CELL_LSTM;
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(i == 0 ? bptt_trace(&spec, &graph, &error) : trace_spec("", own, &graph), BPTT_OK);
+        int suffixed = 0;
+        for (int n = 0; n < graph.count; n++) {
+            const char *name = graph.nodes[n].name;
+            suffixed += strcmp(name, "o_l0") == 0 || strcmp(name, "y_l0") == 0;
+            for (int m = 0; m < n && name[0] != '\0'; m++) {
+                const bool state = graph.nodes[m].op == BPTT_OP_STATE; /* and its next value */
+                ck_assert_msg(state || strcmp(name, graph.nodes[m].name) != 0, "two are called %s", name);
+            }
+        }
+        ck_assert_int_eq(suffixed, i + 1);
+        bptt_graph_free(&graph);
+    }
+}
+END_TEST
+
 START_TEST(refused_own_cell)
 {
-    static const char *const texts[][2] = {
+    static const char *const texts[][3] = {
         {"\nos.exit(0)", "net.lua:5: nothing is called 'os' here"},
         {"local a = 1\nwhile true do a = a end", "net.lua:5: limit of 10000000 instructions exceeded (an endless loop?)"},
         {"h = state(hidden)\ns = ('x'):rep(1 << 30)", "net.lua:5: memory limit of 64 MiB exceeded"},
@@ -377,9 +404,17 @@ START_TEST(refused_own_cell)
          "net.lua:6: no equation gives this parameter a name"},
         {"h = state(hidden)\nh = tanh(h)\nV = matrix(2, 2, 'v')\nW = matrix(2, 2, 'v')",
          "net.lua:7: 'W' is called in files what 'V' is"},
+        {"h = state(hidden)\nW_hy = matrix(hidden, input)\nh = tanh(W_hy * x)",
+         "net.lua:5: parameter 'W_hy' has the name of one of the output layer; expected another name"},
+        {"h, b_y = state(hidden), vector(hidden)\nh = tanh(h + b_y)",
+         "net.lua:4: parameter 'b_y' has the name of one of the output layer; expected another name"},
+        {"h = state(hidden)\nE = matrix(hidden, input)\nh = tanh(E * x)",
+         "net.lua:5: parameter 'E' has the name of the embedding's table; expected another name", "embedding = 2,"},
+        {"h = state(hidden)\nh_0 = vector(hidden)\nh = tanh(h + h_0)",
+         "net.lua:5: parameter 'h_0' has the name of a learned h_0; expected another name", "h0 = 'learned', carry = false,"},
     };
     bptt_graph graph;
-    ck_assert_int_eq(trace_spec(texts[_i][0], &graph), BPTT_FAILED);
+    ck_assert_int_eq(trace_spec(texts[_i][2] == NULL ? "" : texts[_i][2], texts[_i][0], &graph), BPTT_FAILED);
     const size_t length = strlen(texts[_i][1]);
     ck_assert_msg(strncmp(error.text, texts[_i][1], length) == 0, "\"%s\", expected \"%s\"", error.text, texts[_i][1]);
     ck_assert_ptr_null(graph.nodes);
@@ -398,7 +433,8 @@ int main(void)
     tcase_add_test(adjoints, every_op_is_derived);
     tcase_set_timeout(errors, 30);
     tcase_add_test(texts, own_cell);
-    tcase_add_loop_test(errors, refused_own_cell, 0, 11);
+    tcase_add_test(texts, values_are_told_apart);
+    tcase_add_loop_test(errors, refused_own_cell, 0, 15);
     tcase_add_loop_test(errors, refused_cell, 0, (int)(sizeof refused / sizeof refused[0]));
     suite_add_tcase(suite, texts);
     suite_add_tcase(suite, adjoints);

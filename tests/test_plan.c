@@ -210,6 +210,7 @@ static void check_params(const bptt_plan *plan)
         const bptt_tensor_plan *tensor = &plan->params[p];
         ck_assert_uint_eq(tensor->offset, end);
         ck_assert(is_stride(plan, tensor->stride, tensor->cols));
+        ck_assert_int_eq(tensor->width, tensor->cols);
         end += (size_t)(tensor->rows * tensor->stride);
         if (!tensor->turned) { continue; }
         for (int o = 0; o < p; o++) {
@@ -326,7 +327,6 @@ END_TEST
 
 /* --- what is decided ------------------------------------------------------------------------------------------------------------- */
 
-/* Logits live for a block of rows, not for the chunk: the memory of a large vocabulary does not grow with T. */
 /* Actions of a region that are products, gathers or sums over rows, and the columns and terms of the last one. */
 static int works_in(const bptt_plan *plan, bptt_region region, int level, int64_t *cols, int64_t *depth)
 {
@@ -358,6 +358,7 @@ START_TEST(gates_are_stacked)
     ck_assert_int_eq(bptt_derive(&graph, &error), BPTT_OK);
     ck_assert_int_eq(bptt_plan_make(&spec, &graph, 8, SIZE_MAX, &plan, &error), BPTT_OK);
     ck_assert_int_eq(plan->levels, 2);
+    for (int p = 0; p < (int)G; p++) { ck_assert_int_eq(plan->params[p].width, (G - 1) * 20 + 20); } /* W_x of the gates */
     for (int level = 0; level < 2; level++) {
         ck_assert_int_eq(works_in(plan, BPTT_REGION_INPUT, level, &cols, &depth), 1);
         ck_assert_int_eq(cols, (G - 1) * 20 + 20);
@@ -372,6 +373,31 @@ START_TEST(gates_are_stacked)
 }
 END_TEST
 
+/* The equations of a long chain are all there, and whole. */
+START_TEST(notes_are_whole)
+{
+    bptt_spec spec = interpret_spec(8, 5, 6, 3, 2);
+    spec.cell = BPTT_CELL_LSTM;
+    planned p;
+    int longest = 0;
+    ck_assert_msg(make(&spec, 8, SIZE_MAX, &p) == BPTT_OK, "%s", error.text);
+    for (int a = 0; a < p.plan->action_count; a++) {
+        const bptt_action *action = &p.plan->actions[a];
+        int equations = 0, open = 0;
+        for (const char *c = action->note; *c != '\0'; c++) {
+            equations += *c == '=';
+            open += *c == '(' || *c == '[' ? 1 : *c == ')' || *c == ']' ? -1 : 0;
+        }
+        ck_assert_msg(open == 0, "cut: %s", action->note);
+        if (action->kind == BPTT_CHAIN) { ck_assert_int_eq(equations, action->element_count); }
+        if (equations > longest) { longest = equations; }
+    }
+    ck_assert_int_ge(longest, 9);
+    drop(&p);
+}
+END_TEST
+
+/* Logits live for a block of rows, not for the chunk: the memory of a large vocabulary does not grow with T. */
 START_TEST(logits_live_in_a_block)
 {
     bptt_spec spec = interpret_spec(16, 10000, 1000, 1000, 1);
@@ -384,6 +410,38 @@ START_TEST(logits_live_in_a_block)
     ck_assert_int_eq(blocks, 1);
     ck_assert_int_eq(p.plan->block, 64);
     drop(&p);
+}
+END_TEST
+
+/* Panels are packed where their rows lie far apart and many tiles read them; sums go in blocks where their rows fill a cache, but for
+ * threads, which share them otherwise. */
+START_TEST(large_operands)
+{
+    static const struct {
+        int64_t hidden, vocab, T, batch, threads;
+        int packed;
+        int64_t tail_block;
+    } cases[] = {{160, 65, 64, 32, 1, 0, 512},
+                 {160, 65, 64, 32, 2, 0, 0},
+                 {160, 65, 16, 32, 1, 0, 0},
+                 {1024, 10000, 20, 32, 1, 4, 512},
+                 {1024, 10000, 20, 1, 1, 0, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        bptt_spec spec = interpret_spec(cases[i].hidden, cases[i].vocab, cases[i].T, cases[i].T, cases[i].batch);
+        spec.threads = cases[i].threads;
+        spec.dtype = BPTT_F32;
+        planned p;
+        ck_assert_int_eq(make(&spec, 16, SIZE_MAX, &p), BPTT_OK);
+        int packed = 0;
+        for (int a = 0; a < p.plan->action_count; a++) {
+            const bptt_action *action = &p.plan->actions[a];
+            packed += action->packed;
+            ck_assert(!action->packed || (action->terms > 0 && !bptt_in_time(p.plan, action)));
+        }
+        ck_assert_int_eq(packed, cases[i].packed);
+        ck_assert_int_eq(p.plan->tail_block, cases[i].tail_block);
+        drop(&p);
+    }
 }
 END_TEST
 
@@ -469,7 +527,9 @@ int main(void)
     tcase_add_loop_test(rules, invariants, 0, RANDOM_SPECS);
     tcase_add_test(rules, large_invariants);
     tcase_add_loop_test(rules, gates_are_stacked, 0, 2);
+    tcase_add_test(rules, notes_are_whole);
     tcase_add_test(rules, logits_live_in_a_block);
+    tcase_add_test(rules, large_operands);
     tcase_add_test(rules, auto_unrolls_short_chunks);
     tcase_add_test(limits, memory_limit);
     tcase_add_test(limits, largest_sizes);

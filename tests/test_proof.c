@@ -222,18 +222,20 @@ START_TEST(test_tcc_follows_the_oracle)
 }
 END_TEST
 
-/* Sizes at which the plan takes other ways: matrices beyond the first-level cache, several blocks of logits, tokens that do not occur. */
+/* Sizes at which the plan takes other ways: matrices beyond the first-level cache, several blocks of logits, tokens that do not occur,
+ * gradients in several blocks of rows, panels of rows far apart that are packed. */
 START_TEST(test_large_nets_follow_the_oracle)
 {
     static const struct {
         int64_t hidden, vocab, K, batch;
-    } sizes[] = {{90, 5, 5, 1}, {90, 40, 4, 2}, {18, 700, 4, 1}, {33, 300, 7, 17}};
+    } sizes[] = {{90, 5, 5, 1}, {90, 40, 4, 2}, {18, 700, 4, 1}, {33, 300, 7, 17}, {70, 3, 30, 71}, {520, 515, 7, 48}};
     struct tally tally = {0};
     for (unsigned i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++) {
         bptt_spec spec = small_spec();
         spec.hidden = sizes[i / 2].hidden;
         spec.vocab = sizes[i / 2].vocab;
         spec.K = sizes[i / 2].K;
+        spec.T = spec.K > spec.T ? spec.K + 1 : spec.T;
         spec.batch = sizes[i / 2].batch;
         spec.init.scale = 0.1;
         spec.optimizer = i % 4 < 2 ? (bptt_optimizer){.kind = BPTT_ADAGRAD, .rate = 0.1, .epsilon = 1e-10} : spec.optimizer;

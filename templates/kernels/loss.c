@@ -1,10 +1,10 @@
 % local bce = k.what == "binary_cross_entropy"
 % if bce then
-/* Sum over rows and columns of log(1 + exp(o)) - d o; backward: out, which may be o, = scale (sigmoid(o) - d).  Where d is not a number there is
- * neither loss nor gradient. */
+/* Sum over rows and columns of log(1 + exp(o)) - d o; backward: out, which may be o, = scale (sigmoid(o) - d).  Where d
+ * is not a number there is neither loss nor gradient. */
 % else
-/* Sum over rows and columns of (o - d)^2; backward: out, which may be o, = 2 scale (o - d).  Where d is not a number there is neither loss nor
- * gradient. */
+/* Sum over rows and columns of (o - d)^2; backward: out, which may be o, = 2 scale (o - d).  Where d is not a number
+ * there is neither loss nor gradient. */
 % end
 ${signature(k)}
 {

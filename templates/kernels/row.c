@@ -58,9 +58,10 @@ KERNEL uint64_t hash_of(uint64_t z)
     return z ^ (z >> 31);
 }
 
-/* c[r] = a[r] / (1 - p) but for elements that are dropped, each with probability p, which are 0; masks 0: c[r] = a[r].  Whether one is
- * dropped is a hash of seed, masks, site, row + r and its column: nothing is kept.  The column goes through a hash of 32 bits (Wellons'
- * lowbias32, with a key before and in the middle), of which 23 make a number in [1, 2). */
+/* c[r] = a[r] / (1 - p) but for elements that are dropped, each with probability p, which are 0; masks 0: c[r] = a[r].
+ * Whether one is dropped is a hash of seed, masks, site, row + r and its column: nothing is kept.  The column goes
+ * through a hash of 32 bits (Wellons' lowbias32, with a key before and in the middle), of which 23 make a number in
+ * [1, 2). */
 ${signature(k)}
 {
     const ptrdiff_t padded = (cols + SIMD - 1) / SIMD * SIMD;

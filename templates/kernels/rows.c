@@ -35,10 +35,26 @@ ${signature(k)}
     }
 }
 % elseif k.what == "column_sum" then
-/* sum += the rows of d: the gradient of a bias. */
+% local side = 8
+/* sum += the rows of d: the gradient of a bias.  ${side} vectors side by side, since rows may lie far apart. */
 ${signature(k)}
 {
-    for (ptrdiff_t j = 0; j < cols; j += LANES) {
+    const ptrdiff_t whole = cols / (${side} * LANES) * (${side} * LANES);
+    for (ptrdiff_t j = 0; j < whole; j += ${side} * LANES) {
+% for i = 0, side - 1 do
+        vec s${i} = load(sum + j + ${i} * LANES);
+% end
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const real *row = d + r * ldd + j;
+% for i = 0, side - 1 do
+            s${i} += load(row + ${i} * LANES);
+% end
+        }
+% for i = 0, side - 1 do
+        store(sum + j + ${i} * LANES, s${i});
+% end
+    }
+    for (ptrdiff_t j = whole; j < cols; j += LANES) {
         vec total = load(sum + j);
         for (ptrdiff_t r = 0; r < rows; r++) { total += load(d + r * ldd + j); }
         store(sum + j, total);
@@ -52,6 +68,19 @@ ${signature(k)}
         for (ptrdiff_t j = 0; j < ldc; j++) { c[r * ldc + j] = j < cols ? a[r * lda + j] : (real)0; }
     }
 }
+% elseif k.what == "pack" then
+/* Rows of b, cols reals of each in whole vectors, side by side.  What lies far apart is asked for AHEAD rows before. */
+${signature(k)}
+{
+    enum { AHEAD = 16 };
+    for (ptrdiff_t r = 0; r < rows; r++, out += cols, b += ldb) {
+        const size_t far = (size_t)b + AHEAD * (size_t)ldb * sizeof(real);
+        for (ptrdiff_t j = 0; j < cols; j += LANES) {
+            PREFETCH((const real *)far + j);
+            store(out + j, load(b + j));
+        }
+    }
+}
 % elseif k.what == "clear" then
 /* 0 in the padding of the rows, columns `from` up to `to`. */
 ${signature(k)}
@@ -60,11 +89,12 @@ ${signature(k)}
 }
 % elseif k.what == "transpose" then
 #if LANES > 1
-/* The same for LANES x LANES.  Half of the rows zipped with the other half, log2(LANES) times. */
-KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda)
+/* The same for rows and columns up to LANES, which are columns and rows of out up to its padding: half of the rows zipped with the other
+ * half, log2(LANES) times. */
+KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols)
 {
     vec r[LANES], z[LANES];
-    for (int i = 0; i < LANES; i++) { r[i] = load(a + i * lda); }
+    for (int i = 0; i < LANES; i++) { r[i] = i < rows ? load(a + i * lda) : splat((real)0); }
     for (int times = 1; times < LANES; times *= 2) {
         for (int i = 0; i < LANES / 2; i++) {
             z[2 * i] = zip_low(r[i], r[i + LANES / 2]);
@@ -72,26 +102,33 @@ KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t 
         }
         for (int i = 0; i < LANES; i++) { r[i] = z[i]; }
     }
-    for (int i = 0; i < LANES; i++) { store(out + i * ldo, r[i]); }
+    for (int i = 0; i < LANES; i++) {
+        if (i < cols) { store(out + i * ldo, r[i]); }
+    }
 }
 #else
-KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda)
+KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols)
 {
     (void)ldo;
     (void)lda;
+    (void)rows;
+    (void)cols;
     *out = *a;
 }
 #endif
 
-/* out[j][i] = a[i][j]. */
+/* out[j][i] = a[i][j], for rows of a and of out in whole vectors. */
 ${signature(k)}
 {
     const ptrdiff_t whole_rows = rows / LANES * LANES, whole_cols = cols / LANES * LANES;
     for (ptrdiff_t j = 0; j < whole_cols; j += LANES) {
-        for (ptrdiff_t i = 0; i < whole_rows; i += LANES) { transpose_square(out + j * ldo + i, ldo, a + i * lda + j, lda); }
+        for (ptrdiff_t i = 0; i < whole_rows; i += LANES) { transpose_square(out + j * ldo + i, ldo, a + i * lda + j, lda, LANES, LANES); }
     }
-    for (ptrdiff_t j = 0; j < cols; j++) {
-        for (ptrdiff_t i = j < whole_cols ? whole_rows : 0; i < rows; i++) { out[j * ldo + i] = a[i * lda + j]; }
+    for (ptrdiff_t i = 0; i < rows; i += LANES) {
+        const ptrdiff_t some = rows - i < LANES ? rows - i : LANES;
+        for (ptrdiff_t j = i < whole_rows ? whole_cols : 0; j < cols; j += LANES) {
+            transpose_square(out + j * ldo + i, ldo, a + i * lda + j, lda, some, cols - j < LANES ? cols - j : LANES);
+        }
     }
 }
 % end

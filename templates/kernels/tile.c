@@ -2,15 +2,17 @@
 % local function each(f) for i = 0, k.rows - 1 do for v = 0, k.vectors - 1 do f(i, v) end end end
 % local function reg(i, v, chain) return string.format("c%d_%d%s", i, v, chain > 0 and string.sub("abc", chain, chain) or "") end
 /* c[i][j] = from[i][j] + sum over p of a(i, p) b[p][j]: ${k.rows} rows of ${k.vectors} x SIMD columns kept in registers.  a(i, p) is
- * a[i * a_row + p * a_step], so the same kernel serves a matrix and its transpose. */
+ * a[i * a_row + p * a_step]; with a_step -1 and a negative ldb the sum runs from the last term to the first. */
 ${signature(k)}
 {
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pb = b + j;
+% if k.rows > 1 then
 % each(function(i, v)
-        vec ${reg(i, v, 0)} = load(from + ${i} * ldf + ${v} * SIMD + j);
+        PREFETCH(from + ${i} * ldf + ${v} * SIMD + j);
 % end)
-% for chain = 1, chains - 1 do
+% end
+% for chain = 0, chains - 1 do
 % each(function(i, v)
         vec ${reg(i, v, chain)} = splat((real)0);
 % end)
@@ -42,7 +44,7 @@ ${signature(k)}
 % each(function(i, v)
 %   local sum = reg(i, v, 0)
 %   for chain = 1, chains - 1 do sum = sum .. " + " .. reg(i, v, chain) end
-        store(c + ${i} * ldc + ${v} * SIMD + j, ${sum});
+        store(c + ${i} * ldc + ${v} * SIMD + j, load(from + ${i} * ldf + ${v} * SIMD + j) + ${chains > 1 and "(" .. sum .. ")" or sum});
 % end)
     }
 }

@@ -40,17 +40,17 @@ ${signature(k)}
 % local rule = {
 %   sgd = {"param -= rate g", 0, {"rate"}, {}, "rate * g"},
 %   momentum = {"v = momentum v + g, param -= rate v", 1, {"rate", "momentum"},
-%     {"const real v = momentum * moment1[i] + g;", "moment1[i] = v;"}, "rate * v"},
+%     {"const vec v = momentum * load(moment1 + i) + g;", "store(moment1 + i, v);"}, "rate * v"},
 %   nesterov = {"v = momentum v + g, param -= rate (g + momentum v)", 1, {"rate", "momentum"},
-%     {"const real v = momentum * moment1[i] + g;", "moment1[i] = v;"}, "rate * (g + momentum * v)"},
+%     {"const vec v = momentum * load(moment1 + i) + g;", "store(moment1 + i, v);"}, "rate * (g + momentum * v)"},
 %   adagrad = {"s += g g, param -= rate g / (sqrt(s) + epsilon)", 1, {"rate", "epsilon"},
-%     {"const real s = moment1[i] + g * g;", "moment1[i] = s;"}, "rate * g / (sqrt_of(s) + epsilon)"},
+%     {"const vec s = load(moment1 + i) + g * g;", "store(moment1 + i, s);"}, "quotient(rate * g, roots_of(s) + epsilon)"},
 %   rmsprop = {"s = decay s + (1 - decay) g g, param -= rate g / (sqrt(s) + epsilon)", 1, {"rate", "epsilon", "decay", "rest"},
-%     {"const real s = decay * moment1[i] + rest * (g * g);", "moment1[i] = s;"}, "rate * g / (sqrt_of(s) + epsilon)"},
+%     {"const vec s = decay * load(moment1 + i) + rest * (g * g);", "store(moment1 + i, s);"}, "quotient(rate * g, roots_of(s) + epsilon)"},
 %   adam = {"m = beta1 m + (1 - beta1) g, s = beta2 s + (1 - beta2) g g, param -= rate m / (sqrt(s / c) + epsilon);\n * rate holds 1 / (1 - beta1^n), c is 1 - beta2^n, rest1 is 1 - beta1", 2,
 %     {"rate", "epsilon", "beta1", "rest1", "beta2", "rest2", "c"},
-%     {"const real m = beta1 * moment1[i] + rest1 * g;", "const real s = beta2 * moment2[i] + rest2 * (g * g);",
-%      "moment1[i] = m;", "moment2[i] = s;"}, "rate * m / (sqrt_of(s / c) + epsilon)"},
+%     {"const vec m = beta1 * load(moment1 + i) + rest1 * g;", "const vec s = beta2 * load(moment2 + i) + rest2 * (g * g);",
+%      "store(moment1 + i, m);", "store(moment2 + i, s);"}, "quotient(rate * m, roots_of(quotient(s, c)) + epsilon)"},
 % }
 % local adam = rule.adam
 % rule.adamw = {adam[1]:gsub("param %-= ", "param = keep param - ") .. ",\n * keep 1 - rate weight_decay", 2,
@@ -60,32 +60,25 @@ ${signature(k)}
 % local names = {}
 % for i, name in ipairs(r[3]) do names[i] = name end
 % if decays then names[#names + 1] = "weight_decay" end
-/* ${r[1]}; g is the gradient times with[0], cut to +-with[1]${decays and ", plus weight_decay param" or ""}. */
+/* ${r[1]};
+ * g is the gradient times with[0], cut to +-with[1]${decays and ", plus weight_decay param" or ""}. */
 ${signature(k)}
 {
-    const real scale = with[0], limit = with[1];
+    const vec scale = splat(with[0]), limit = splat(with[1]);
 % for i, name in ipairs(names) do
-    const real ${name} = with[${i + 1}];
+    const vec ${name} = splat(with[${i + 1}]);
 % end
 % for i = r[2] + 1, 2 do
     (void)moment${i};
 % end
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const real scaled = grad[i] * scale;
-% if decays then
-        const real cut = scaled > limit ? limit : scaled < -limit ? -limit : scaled;
-        const real g = cut + weight_decay * param[i];
-% else
-        const real g = scaled > limit ? limit : scaled < -limit ? -limit : scaled;
-% end
+    for (ptrdiff_t i = 0; i < n; i += LANES) {
+        const vec old = load(param + i), scaled = load(grad + i) * scale;
+% local cut = "if_less(limit, scaled, limit, if_less(scaled, -limit, -limit, scaled))"
+        const vec g = ${cut}${decays and " + weight_decay * old" or ""};
 % for _, line in ipairs(r[4]) do
         ${line}
 % end
-% if k.what == "adamw" then
-        param[i] = keep * param[i] - ${r[5]};
-% else
-        param[i] -= ${r[5]};
-% end
+        store(param + i, ${k.what == "adamw" and "keep * old" or "old"} - ${r[5]});
     }
 }
 % end

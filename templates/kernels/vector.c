@@ -1,6 +1,8 @@
 /* --- vectors ---------------------------------------------------------------------------------------------------------------
- * The layout is padded to SIMD reals; a vector holds LANES of them, as many as the compiler's target has.  LANES = 1 is plain C. */
+ * The layout is padded to SIMD reals; a vector holds LANES of them, as many as the compiler's target has.  LANES = 1 is
+ * plain C. */
 #define SIMD ${lanes}
+#define sqrt_of ${f32 and "sqrtf" or "sqrt"}
 #if defined(__GNUC__) && !defined(__TINYC__) && SIMD > 1
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
@@ -11,6 +13,7 @@
 #endif
 #define LANES (SIMD * ${real_size} < VECTOR_BYTES ? SIMD : VECTOR_BYTES / ${real_size})
 #define KERNEL static inline __attribute__((always_inline, unused))
+#define PREFETCH(p) __builtin_prefetch(p)
 typedef real vec __attribute__((vector_size(LANES * ${real_size})));
 typedef ${bits_type} bits __attribute__((vector_size(LANES * ${real_size})));
 typedef ${int_type} mask __attribute__((vector_size(LANES * ${real_size})));
@@ -68,6 +71,12 @@ KERNEL vec lane_numbers(void)
     return (vec){${numbers(n, function(i) return i end)}};
 }
 
+KERNEL vec roots_of(vec v)
+{
+    for (int i = 0; i < ${n}; i++) { v[i] = sqrt_of(v[i]); } /* one instruction, where sqrt need not report an error */
+    return v;
+}
+
 KERNEL real sum_lanes(vec v)
 {
 % local distance = n // 2
@@ -109,6 +118,7 @@ ${lanes > 1 and "#endif" or ""}
 #else
 #define KERNEL static
 #endif
+#define PREFETCH(p) ((void)(p))
 typedef real vec;
 typedef ${bits_type} bits;
 
@@ -152,6 +162,11 @@ KERNEL vec lane_numbers(void)
     return (real)0;
 }
 
+KERNEL vec roots_of(vec v)
+{
+    return sqrt_of(v);
+}
+
 KERNEL real sum_lanes(vec v)
 {
     return v;
@@ -164,13 +179,33 @@ KERNEL real largest_lane(vec v)
 #endif
 
 #define LARGEST ((real)${f32 and "0x1.fffffep127" or "0x1.fffffffffffffp1023"})
-#define sqrt_of ${f32 and "sqrtf" or "sqrt"}
+
+% if f32 and lanes == 16 then
+/* a / b for b of 0 and more, to 2 ulp.  The divider takes a vector of 512 bits in 16 cycles, the multipliers two in one: 1 / b by Newton's
+ * iteration from a guess that is 12 % off at most, then what is missing of the quotient. */
+KERNEL vec quotient(vec a, vec b)
+{
+#if LANES == 16
+    const vec one = splat((real)1), most = splat(0x1p100f), bounded = if_less(most, b, most, b); /* beyond, the guess would fail */
+    vec r = from_bits(0x7ef311c7u - bits_of(bounded));
+    r += r * (one - bounded * r);
+    r += r * (one - bounded * r);
+    r += r * (one - bounded * r);
+    const vec q = a * r;
+    return q + r * (a - bounded * q);
+#else
+    return a / b;
+#endif
+}
+% else
+#define quotient(a, b) ((a) / (b))
+% end
 
 /* --- exp, tanh, sigmoid ------------------------------------------------------------------------------------------------------
- * At most 2 ulp from the truth (sigmoid: 2.25); bptt's tests try every float.  No sum has two products, so
- * a compiler can fuse it in one way only.  The polynomials are minimax (Remez, then rounded) and are evaluated as trees, since a
- * recurrence waits for their latency.  What is out of range is settled by the last selections, which wait for nothing else.  Adding
- * ROUND rounds to an integer and leaves it in the low bits of the sum. */
+ * At most 2 ulp from the truth (sigmoid: 2.25); bptt's tests try every float.  No sum has two products, so a compiler
+ * can fuse it in one way only.  The polynomials are minimax (Remez, then rounded) and are evaluated as trees, since a
+ * recurrence waits for their latency.  What is out of range is settled by the last selections, which wait for nothing
+ * else.  Adding ROUND rounds to an integer and leaves it in the low bits of the sum. */
 #define ROUND ((real)${f32 and "0x1.8p23" or "0x1.8p52"})
 
 /* 2^n for a normal result; only the low bits of n count. */
@@ -208,8 +243,8 @@ KERNEL vec exp_down(vec x)
 }
 
 % local exp_limit = f32 and "104" or "746"
-/* c exp(x) for x up to ${exp_limit}.  2^n is applied in two factors, so that results down to the smallest subnormal and up to infinity come
- * out right. */
+/* c exp(x) for x up to ${exp_limit}.  2^n is applied in two factors, so that results down to the smallest subnormal and up to
+ * infinity come out right. */
 KERNEL vec scaled_exp(vec x, real c)
 {
     vec round_n;
@@ -227,11 +262,12 @@ KERNEL vec exp_of(vec x)
 % -- f32: steps of ln 2 / 2, n = 0 up to 3/4 of one; f64: steps of ln 2, n = 0 up to 13/16 of one (fewer operations and more accuracy
 % -- do not go together).  p of f32 is the best of its neighbours over all floats.
 % local fraction = f32 and 1 or 3
-/* tanh|x| by the addition theorem.  |x| = n step + r, s = exp(2 n step) is a power of two, tanh r = r / q with q = 1 + t p(t), t = r^2:
+/* tanh|x| by the addition theorem.  |x| = n step + r, s = exp(2 n step) is a power of two, tanh r = r / q with
+ * q = 1 + t p(t), t = r^2:
  *     tanh|x| = up / down,   up = ((s - 1) q + (s + 1) r) / 2,   down = ((s + 1) q + (s - 1) r) / 2 = up + q - r.
- * So an error of up is one of down too, and cancels where tanh is close to 1.  For n = 0, up is r and down is q, rounded once; n is 0
- * until tanh has passed ${f32 and "1/4" or "1/2"}, since just below a power of two an error counts most.  n comes from rounding to ${f32 and "halves" or "eighths"} and clearing
- * ${f32 and "that bit" or "those bits"}. */
+ * So an error of up is one of down too, and cancels where tanh is close to 1.  For n = 0, up is r and down is q, rounded
+ * once; n is 0 until tanh has passed ${f32 and "1/4" or "1/2"}, since just below a power of two an error counts most.  n comes from rounding
+ * to ${f32 and "halves" or "eighths"} and clearing ${f32 and "that bit" or "those bits"}. */
 KERNEL vec tanh_of(vec x)
 {
     const vec zero = splat((real)0), one = splat((real)1), half = splat((real)0.5), grid = splat(ROUND / (real)${1 << fraction});

@@ -1,0 +1,323 @@
+-- Bodies of the functions that run a part of the plan: steps forward and backward, rows of the output layer, one step for use.
+
+return function(H)
+local common = include("common.lua")
+local plus = common.plus
+local B = spec.batch
+local looped, spelled, parted, block_mode = H.looped, H.spelled, H.parted, H.block_mode
+local uniform, partial, past = H.uniform, H.partial, H.past
+local is_made, place, calls, write_outputs = H.is_made, H.place, H.calls, H.write_outputs
+
+local function in_regions(list)
+  local set = {}
+  for _, region in ipairs(list) do set[region] = true end
+  return set
+end
+
+-- Where the bytes that say where sequences start lie.
+function H.starts() return "(" .. plus("m->work", tostring(restart_offset)) .. ")" end
+
+-- Declares what the actions of some regions touch.  A part of the work has rows of its own: from stream `first` on of every slot,
+-- or from row `skip` on of what holds a block.  Where blocks overlap, `first` is a row of the window.  forward: no gradient is handed back.
+local function declare(chosen, begin, forward)
+  H.from_first = begin == "first" or block_mode and begin
+  local seen = {}
+  local function once(key, ...)
+    if not seen[key] then write("    ", table.concat {...}, "\n") end
+    seen[key] = true
+  end
+  local function read_param(p)
+    once(p.variable, "const real *const ", p.variable, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows > 1 and p.rows .. "][" or "",
+      p.stride, "] */")
+  end
+  local function slot(ref)
+    if ref and ref.param then read_param(params[ref.param]) end
+    if not ref or not ref.slot then return end
+    local s = slots[ref.slot]
+    local from = plus("m->work", tostring(s.offset))
+    local rows_kept = s.kind == "state" or s.kind == "chunk"
+    local skipped = begin == "skip" and s.kind == "block" and "skip"
+    if block_mode and begin then
+      skipped = skipped or rows_kept and "first" or parted and s.kind == "step" and "first % " .. B
+    elseif begin == "first" then
+      skipped = parted and "first"
+    end
+    if skipped then from = from .. " + " .. skipped .. " * " .. s.stride end
+    once(s.variable, "real *const ", s.variable, " = ", from, "; /* ", s.name,
+      s.later ~= "" and ", then " .. s.later or "", " [", s.rows, "][", s.stride, "] */")
+  end
+  for _, action in ipairs(chosen) do
+    local p = params[action.param]
+    if p and (action.kind == "product" or action.kind == "gather") and action.turned then
+      once(p.turned_variable, "const real *const ", p.turned_variable, " = ", plus("m->turned", tostring(p.turned_offset)), "; /* [",
+        action.depth, "][", p.turned_stride, "] */")
+    elseif p and (action.kind == "product" or action.kind == "gather") then
+      once(p.variable, "const real *const ", p.variable, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows, "][", p.stride, "] */")
+    elseif p then
+      once(p.gradient_variable, "real *const ", p.gradient_variable, " = ", plus("m->grad", tostring(p.offset)), "; /* d", p.name, " [",
+        p.rows, "][", p.stride, "] */")
+    end
+    if action.bias > 0 and action.fill == "bias" then
+      read_param(params[action.bias])
+    end
+    if not (forward and action.kind == "loss") then slot(action.out) end
+    slot(action.input)
+    slot(action.adjoint)
+    for _, e in ipairs(action.elements) do
+      slot(e.a)
+      slot(e.b)
+      slot(e.out)
+      if H.by_restart[e.op] then
+        once("restart", "const uint8_t *const restart = (const uint8_t *)", H.starts(), H.from_first and " + first" or "",
+          "; /* where sequences start [", window * B, "] */")
+      end
+    end
+  end
+end
+
+-- level: of the states, nil: all.
+local function choose(regions, level, forward_only)
+  local set, chosen = in_regions(regions), {}
+  for _, action in ipairs(actions) do
+    if set[action.region] and action.cut ~= "tensor" and action.level == (level or action.level) and (action.forward or not forward_only) then
+      chosen[#chosen + 1] = action
+    end
+  end
+  return chosen
+end
+
+-- Whether the actions read tokens, "x", or real inputs, "v".
+local function reads(chosen, what)
+  for _, action in ipairs(chosen) do
+    if what == "x" and (action.kind == "gather" or action.kind == "scatter") or what == "v" and action.kind == "copy" then return true end
+  end
+  return false
+end
+
+-- What a function for a number of steps works with.
+function H.locals(regions, steps)
+  local chosen = {}
+  for _, action in ipairs(choose(regions)) do
+    if is_made(action, steps) then chosen[#chosen + 1] = action end
+  end
+  declare(chosen, (parted or block_mode) and "first")
+  for _, read in ipairs(common.data) do
+    local passed = read.role == "input" and (read.name == "x" or regions[1] == "input")
+    if passed and (not parted or read.name ~= "x") and not reads(chosen, read.name) then write("    (void)", read.name, ";\n") end
+  end
+end
+
+local function put(indent, lines)
+  for _, line in ipairs(lines) do write(common.statement(indent, line)) end
+end
+
+-- The equation of an action at a step: time counts from 1, h[0] is the state before the chunk.
+local function note_at(action, t)
+  return (action.note:gsub("%[t%-1%]", "[" .. t - 1 .. "]"):gsub("%[t%]", "[" .. t .. "]"):gsub("t%-1", tostring(t - 1)))
+end
+
+local function rows_region(region, level, steps)
+  local chosen, all = choose({region}, level), steps == 0 and "steps * " .. B or steps * B
+  local blocks = region == "tail" and tail_block > 0 and #chosen > 0
+  local indent = blocks and "        " or "    "
+  if blocks then
+    write("    /* So many rows at a time as the cache holds from one sum to the next. */\n")
+    write("    for (ptrdiff_t row = 0; row < ", all, "; row += ", tail_block, ") {\n")
+    write("        const ptrdiff_t rows = ", all, " - row < ", tail_block, " ? ", all, " - row : ", tail_block, ";\n")
+  end
+  for _, action in ipairs(chosen) do
+    write(common.comment(indent, "all t: " .. action.note))
+    put(indent, calls(action, blocks and "row" or nil, blocks and "rows" or all))
+  end
+  if blocks then write("    }\n") end
+end
+
+local function one_step(chosen, t, streams, indent)
+  for _, action in ipairs(chosen) do
+    local lines = calls(action, t, streams)
+    if not action.into_previous then
+      put(indent, lines)
+    elseif type(t) == "number" then
+      if t > 0 then put(indent, lines) end
+    else
+      write(indent, "if (t > 0) {\n")
+      put(indent .. "    ", lines)
+      write(indent, "}\n")
+    end
+  end
+end
+
+local function steps_regions(regions, level, steps, streams)
+  local chosen = choose(regions, level)
+  local ahead = regions[#regions] == "step"
+  if #chosen == 0 then return end
+  local notes = {}
+  if steps == 0 then
+    for _, action in ipairs(chosen) do notes[#notes + 1] = action.note end
+    write("    for (ptrdiff_t t = ", ahead and "0; t < steps; t++" or "steps - 1; t >= 0; t--", ") {\n")
+    write(common.comment("        ", table.concat(notes, ", ")))
+    one_step(chosen, "t", streams, "        ")
+    write("    }\n")
+    return
+  end
+  local from, to, by = 0, steps - 1, 1
+  if not ahead then from, to, by = to, from, -1 end
+  for t = from, to, by do
+    notes = {}
+    for _, action in ipairs(chosen) do
+      if t > 0 or not action.into_previous then notes[#notes + 1] = note_at(action, t + 1) end
+    end
+    write(common.comment("    ", "t = " .. t + 1 .. ": " .. table.concat(notes, ", ")))
+    one_step(chosen, t, streams, "    ")
+  end
+end
+
+function H.forward(steps, streams)
+  H.locals({"input", "step"}, steps)
+  for level = 0, levels - 1 do
+    if parted then -- a part needs its own rows of the input alone
+      steps_regions({"input", "step"}, level, steps, streams)
+    else
+      rows_region("input", level, steps)
+      steps_regions({"step"}, level, steps, streams)
+    end
+  end
+end
+
+-- The same, spelled out.
+local function spelled_lags()
+  for lag = 0, spec.K - 1 do
+    local rows = (spec.T - lag) * B
+    write("    /* lag ", lag, ": row t of an adjoint: of the loss at t + ", lag, " */\n")
+    for level = levels - 1, 0, -1 do
+      for _, action in ipairs(choose({"back", "tail"}, level)) do
+        local hands_on = action.into_previous
+        if not (action.later and lag == 0) and not (hands_on and (lag + 1 == spec.K or rows == B)) then
+          write(common.comment("    ", action.note))
+          put("    ", calls(action, hands_on and 1 or nil, hands_on and rows - B or rows))
+        end
+      end
+    end
+  end
+end
+
+-- Every lag of all steps at once: row t of an adjoint is that of the loss at t + lag.
+local function lags(steps)
+  if spelled then return spelled_lags() end
+  write("    for (ptrdiff_t lag = 0; lag < ", spec.K, "; lag++) { /* row t of an adjoint: of the loss at t + lag */\n")
+  write("        const ptrdiff_t rows = (", steps == 0 and "steps" or steps, " - lag) * ", B, ";\n")
+  for level = levels - 1, 0, -1 do
+    for _, action in ipairs(choose({"back", "tail"}, level)) do
+      if is_made(action, steps) then
+        local condition = action.later and "lag > 0" or action.into_previous and "lag + 1 < " .. spec.K
+        write(common.comment("        ", action.note))
+        if condition then write("        if (", condition, ") {\n") end
+        put(condition and "            " or "        ",
+          calls(action, action.into_previous and 1 or nil, action.into_previous and "(rows - " .. B .. ")" or "rows"))
+        if condition then write("        }\n") end
+      end
+    end
+  end
+  write("    }\n")
+end
+
+-- The parts of a lag, for ranges of its rows: what it begins with, all else, and what is handed on to the steps before, a step less.
+-- Parts begin together: what one hands on, another one's beginning reads.
+local function lag_actions(which)
+  local chosen = {}
+  for level = levels - 1, 0, -1 do
+    for _, action in ipairs(choose({"back", "tail"}, level)) do
+      local own = action.into_previous and "hand_on" or action.begins and "begin_lag" or "lag_rows"
+      if own == which and is_made(action, chunk_steps) then chosen[#chosen + 1] = action end
+    end
+  end
+  return chosen
+end
+function H.has_lag(which) return #lag_actions(which) > 0 end
+function H.lag(which)
+  local chosen = lag_actions(which)
+  declare(chosen)
+  for _, action in ipairs(chosen) do
+    write(common.comment("    ", action.note))
+    if action.later then write("    if (lag > 0) {\n") end
+    put(action.later and "        " or "    ", calls(action, "row", "rows"))
+    if action.later then write("    }\n") end
+  end
+end
+
+function H.backward(steps, streams)
+  if uniform then
+    H.locals({"back", "tail", "sum"}, steps)
+    lags(steps)
+    return rows_region("sum", 0, steps)
+  end
+  H.locals({"back", "tail"}, steps)
+  for level = levels - 1, 0, -1 do
+    steps_regions({"back"}, level, steps, streams)
+    if parted then steps_regions({"tail"}, level, steps, streams) else rows_region("tail", level, steps) end
+  end
+end
+
+function H.head(backward, rows)
+  local chosen = choose({"head"}, nil, not backward)
+  declare(chosen, parted and "skip" or block_mode and "first", not backward)
+  for _, action in ipairs(chosen) do
+    write(common.comment("    ", action.note))
+    put("    ", calls(action, (not spelled or partial) and "row" or nil, spelled and rows or "rows", backward))
+  end
+  write("    return loss;\n")
+end
+
+-- A part's share of the gradients that a region sums up.
+function H.sums(region)
+  local chosen = {}
+  for _, action in ipairs(actions) do
+    if action.region == region and action.cut == "tensor" then chosen[#chosen + 1] = action end
+  end
+  write("    ", common.name, " *const m = j->m;\n")
+  if reads(chosen, "x") then write("    const ", common.name, "_token *const x = j->x;\n") end
+  local lists, from_row = {}, false -- what a block holds is read from its start
+  for i, action in ipairs(chosen) do
+    lists[i] = calls(action, region == "head" and "row" or nil, "rows")
+    from_row = from_row or table.concat(lists[i]):find("%f[%w_]row%f[^%w_]")
+  end
+  local kept = false -- whether they read rows of the whole chunk
+  for _, action in ipairs(chosen) do
+    for _, ref in pairs {action.adjoint, action.input} do
+      local kind = ref.slot and slots[ref.slot].kind
+      kept = kept or kind == "state" or kind == "chunk"
+    end
+  end
+  local first = block_mode and kept
+  write("    const ptrdiff_t ", first and "first = j->first, " or "", from_row and "row = j->row, " or "", "rows = j->rows;\n")
+  declare(chosen, first and "first")
+  for i, action in ipairs(chosen) do
+    write(common.comment("    ", action.note))
+    put("    ", lists[i])
+  end
+end
+
+function H.predict()
+  local chosen = choose({"input", "step", "head"}, nil, true)
+  if block_mode then write("    const ptrdiff_t first = ", (spec.K - 1) * B, ";\n    move_window(m", common.data_arguments("x"), ", 1);\n") end
+  write(past("    const ptrdiff_t past = 0; /* no masks, so no rows of theirs */\n", "input", "step", "head"))
+  declare(chosen, block_mode and "first", true)
+  for _, action in ipairs(chosen) do
+    if action.kind == "loss" and action.loss ~= "cross_entropy" then
+      put("    ", write_outputs(action))
+    elseif action.kind == "loss" and spelled then
+      for b = 0, B - 1 do
+        write("    softmax(", plus(place(action.input, 0), tostring(b * slots[action.input.slot].stride)), ", ",
+          plus("probabilities", tostring(b * action.cols)), ");\n")
+      end
+    elseif action.kind == "loss" then
+      write(string.format("    bptt_softmax(%s, %d, probabilities, %d, %d);\n", place(action.input, 0), slots[action.input.slot].stride, B,
+        action.cols))
+    else
+      put("    ", calls(action, 0, B))
+    end
+  end
+end
+
+H.put, H.choose = put, choose
+end

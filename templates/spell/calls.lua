@@ -1,0 +1,229 @@
+-- The statements that do an action: calls of its function or of a kernel, at a step, on a block of rows or on all rows.
+
+return function(H)
+local common = include("common.lua")
+local at, plus = common.at, common.plus
+local B = spec.batch
+local spelled, block_mode = H.spelled, H.block_mode
+local row_name, gather_name, down_name, numbered_name = H.row_name, H.gather_name, H.down_name, H.numbered_name
+local in_time, starts_block, padded = H.in_time, H.starts_block, H.padded
+local chain_places, is_flat, is_kernel, number_of = H.chain_places, H.is_flat, H.is_kernel, H.number_of
+
+-- Where a value lies.  time: number or text (regions step and back); "row": a block of HEAD or TAIL; nil: all rows.
+local function place(ref, time)
+  if ref.param then return params[ref.param].variable end
+  local slot = slots[ref.slot]
+  local size = B * slot.stride
+  if slot.kind == "block" or slot.kind == "step" then return slot.variable end
+  if time == "row" then
+    local base = slot.variable .. " + row * " .. slot.stride
+    return ref.shift == 0 and base or base .. " + " .. ref.shift * size
+  end
+  return plus(slot.variable, at(time or 0, ref.shift, size))
+end
+
+-- `count` calls of a kernel on one vector each, or one call on all of it.  write_call(offset, n): the text.
+local function by_vectors(count, write_call)
+  if not spelled then return {write_call("0", count)} end
+  local lines = {}
+  for j = 0, tonumber(count) - lanes, lanes do lines[#lines + 1] = write_call(tostring(j), lanes) end
+  return lines
+end
+
+-- Row by row and vector by vector, or all at once.  write_call(row, j, rows, cols).
+local function by_rows(rows, cols, write_call)
+  if not spelled then return {write_call(0, "0", rows, cols)} end
+  local lines = {}
+  for r = 0, rows - 1 do
+    for _, line in ipairs(by_vectors(cols, function(j, n) return write_call(r, j, 1, n) end)) do lines[#lines + 1] = line end
+  end
+  return lines
+end
+
+-- One call a row, or one for all.  write_call(row, rows).
+local function row_by_row(rows, write_call)
+  if not spelled then return {write_call(0, rows)} end
+  local lines = {}
+  for r = 0, rows - 1 do lines[#lines + 1] = write_call(r, 1) end
+  return lines
+end
+
+local function product_call(action, p, weight, rows, time)
+  local list = action.kind == "gradient" and {weight, p(action.input), p(action.adjoint)} or {p(action.out), p(action.input), weight}
+  if action.fill == "bias" then list[#list + 1] = params[action.bias].variable end
+  local outside = not in_time(action)
+  if outside and not spelled then list[#list + 1] = tostring(rows) end
+  if action.kind == "gradient" and starts_block(action) then list[#list + 1] = "row == 0" end
+  if action.cut == "tensor" then
+    list[#list + 1] = H.begin(params[action.param].rows, action.unit)
+    list[#list + 1] = H.begin(params[action.param].rows, action.unit, 1)
+  end
+  local name, arguments = numbered_name(action, rows), "(" .. table.concat(list, ", ") .. ");"
+  if not action.alternates then return {name .. arguments} end
+  local down = down_name(name)
+  if type(time) == "number" then return {(time % 2 == 1 and down or name) .. arguments} end
+  return {"if (" .. time .. " % 2 == 1) {", "    " .. down .. arguments, "} else {", "    " .. name .. arguments, "}"}
+end
+
+local function chain_call(action, p, rows)
+  local flat, width = is_flat(action), padded(action.cols)
+  local function called(at, count) -- at: offset of row and column in a place
+    local list = {}
+    if is_kernel(action) then
+      local e = action.elements[1]
+      for _, ref in ipairs {e.out, e.a, e.b} do list[#list + 1] = plus(p(ref), at(ref)) end
+      return string.format("bptt_%s(%s%s, %s);", e.op, table.concat(list, ", "), number_of(e), count)
+    end
+    for _, one in ipairs((chain_places(action))) do list[#list + 1] = plus(p(one.ref), at(one.ref)) end
+    return string.format("%s(%s, %s);", action.name, table.concat(list, ", "), count)
+  end
+  if not spelled then
+    local count = not flat and rows or type(rows) == "number" and rows * width or rows .. " * " .. width
+    return {called(function() return "0" end, count)}
+  end
+  return by_rows(rows, width, function(r, j, _, n)
+    return called(function(ref) return ref.param and j or tostring(r * slots[ref.slot].stride + j) end, n)
+  end)
+end
+
+H.from_first = false -- does the function that is written work on a part's streams, from `first` on?
+H.by_restart = {keep = true, start = true, restart = true} -- operations that ask where sequences start
+
+-- A call of a kernel that knows where rows end; a parameter is one row for all.
+local function row_call(action, p, rows, time)
+  local e = action.elements[1]
+  local function stride(ref) return ref.param and 0 or slots[ref.slot].stride end
+  local text = string.format("bptt_%s(%s, %d, ", row_name(action), p(e.out), stride(e.out))
+  if e.op == "slice" then
+    text = text .. string.format("0, %s, %d, %s, %d);", plus(p(e.a), string.format("%d", e.value)), stride(e.a), rows, action.cols)
+  elseif e.op == "dropout" then
+    local row = (time == "row" and "row" or at(time or 0, 0, B)) .. (H.from_first and (block_mode or time ~= "row") and " + first" or "") ..
+      (block_mode and " + past" or "")
+    text = text .. string.format("%s, %d, (real)%s, m->progress[BPTT_MASKS], %s_SEED, %d, %s, %s, %d);", p(e.a), stride(e.a), hex(e.value),
+      common.NAME, action.site, (row:gsub("^0 %+ ", "")), rows, action.cols)
+  elseif e.op == "place" then
+    text = text .. string.format("%d, %s, %d, %s, %d);", e.value, p(e.a), stride(e.a), rows, action.depth)
+  else
+    text = text .. string.format("%s, %d%s%s, %s, %d);", p(e.a), stride(e.a), e.b and string.format(", %s, %d", p(e.b), stride(e.b)) or "",
+      H.by_restart[e.op] and ", " .. plus("restart", time == "row" and "row" or at(time or 0, 0, B)) or "", rows, action.cols)
+  end
+  return {text}
+end
+
+-- Where a part begins, or the next one, of n things in units.
+function H.begin(n, unit, next) return string.format("begin(%d, %d, part%s)", n, unit, next and " + 1" or "") end
+
+-- Clears the gradient of a gather or of a bias: whole rows, or those columns of a matrix.  indent, offset: of the columns from `from` on.
+local function cleared(action, sum, from, count)
+  local param = params[action.param]
+  local function clear(to, reals) return string.format("memset(%s, 0, %s);", to, reals) end
+  if not from and padded(action.cols) == param.stride then return clear(sum, param.rows * param.stride * real_size) end
+  from = from or ""
+  count = count or padded(action.cols) * real_size
+  if param.rows == 1 then return clear(sum .. from, count) end
+  return string.format("for (ptrdiff_t i = 0; i < %d; i++) { %s }", param.rows, clear(sum .. " + i * " .. param.stride .. from, count))
+end
+
+-- The columns of a part: each adds up its own.
+local function column_sums(action, sum, p, rows)
+  local param, d, ldd = params[action.param], p(action.adjoint), slots[action.adjoint.slot].stride
+  local width = padded(action.cols)
+  local lines = {"{", "    const ptrdiff_t from = " .. H.begin(width, action.unit) .. ", to = " .. H.begin(width, action.unit, 1) .. ";"}
+  if action.fill == "zero" then
+    local clear = cleared(action, sum, " + from", "(size_t)(to - from) * " .. real_size)
+    lines[#lines + 1] = "    " .. (starts_block(action) and "if (row == 0) { " .. clear .. " }" or clear)
+  end
+  lines[#lines + 1] = "    " .. (action.kind == "column_sum" and
+    string.format("bptt_column_sum(%s + from, %s + from, %d, %s, to - from);", sum, d, ldd, rows) or
+    string.format("bptt_scatter(%s + from, %d, %s + from, %d, x, %s, to - from);", sum, param.stride, d, ldd, rows))
+  lines[#lines + 1] = "}"
+  return lines
+end
+
+-- The gradient of a gather or of a bias: rows of the adjoint added up.
+local function row_sums(action, sum, p, rows, time)
+  if action.cut == "tensor" then return column_sums(action, sum, p, rows) end
+  local x = time == "row" and "x + row" or "x"
+  local param, d, ldd = params[action.param], p(action.adjoint), slots[action.adjoint.slot].stride
+  local lines = by_rows(rows, padded(action.cols), function(r, j, count, n)
+    local from = plus(plus(d, tostring(r * ldd)), j)
+    if action.kind == "column_sum" then
+      return string.format("bptt_column_sum(%s, %s, %d, %s, %d);", plus(sum, j), from, ldd, count, n)
+    end
+    return string.format("bptt_scatter(%s, %d, %s, %d, %s, %s, %d);", plus(sum, j), param.stride, from, ldd, plus(x, tostring(r)),
+      count, n)
+  end)
+  if action.fill == "zero" then
+    local clear = cleared(action, sum)
+    table.insert(lines, 1, starts_block(action) and "if (row == 0) { " .. clear .. " }" or clear)
+  end
+  return lines
+end
+
+-- time: see place; rows: a number, or the name of one; backward: a loss hands its gradient back.
+local function calls(action, time, rows, backward)
+  local function p(ref) return place(ref, time) end
+  local function stride(ref) return slots[ref.slot].stride end
+  local function times(n) return type(rows) == "number" and tostring(rows * n) or rows .. " * " .. n end
+  local param = action.param > 0 and params[action.param] or nil
+  local weight = param and (action.turned and param.turned_variable or param.variable)
+  if action.kind == "product" then return product_call(action, p, weight, rows, time) end
+  if action.kind == "gradient" then return product_call(action, p, param.gradient_variable, rows, time) end
+  if action.kind == "row" then return row_call(action, p, rows, time) end
+  if action.kind == "chain" then return chain_call(action, p, rows) end
+  if action.kind == "scatter" or action.kind == "column_sum" then return row_sums(action, param.gradient_variable, p, rows, time) end
+  if action.kind == "zero" then
+    return {string.format("memset(%s, 0, (size_t)(%s));", p(action.out), times(stride(action.out) * real_size))}
+  elseif action.kind == "clear" then
+    return {string.format("bptt_clear(%s, %d, %s, %d, %d);", p(action.out), stride(action.out), rows, action.cols, padded(action.cols))}
+  elseif action.kind == "gather" then
+    local bias = action.fill == "bias" and params[action.bias].variable
+    return by_rows(rows, padded(action.cols), function(r, j, count, n)
+      return string.format("bptt_%s(%s, %d, %s, %d, %s%s, %s, %d);", gather_name(action),
+        plus(plus(p(action.out), tostring(r * stride(action.out))), j), stride(action.out), plus(weight, j), param.stride,
+        bias and plus(bias, j) .. ", " or "", plus(plus("x", at(time or 0, 0, B)), tostring(r)), count, n)
+    end)
+  elseif action.kind == "copy" then
+    return row_by_row(rows, function(r, count)
+      return string.format("bptt_copy(%s, %d, %s, %d, %s, %d);", plus(p(action.out), tostring(r * stride(action.out))), stride(action.out),
+        plus(plus("v", at(time or 0, 0, B * action.cols)), tostring(r * action.cols)), action.cols, count, action.cols)
+    end)
+  elseif action.kind == "loss" and action.loss ~= "cross_entropy" then
+    local size = stride(action.input)
+    local terms = row_by_row(rows, function(r, count)
+      return string.format("bptt_%s(%s, %s, %d, %s, %s, %d, %s)", action.loss, plus(p(backward and action.out or action.input), tostring(r * size)),
+        plus(p(action.input), tostring(r * size)), size, plus("d", tostring(r * action.cols)), count, action.cols,
+        backward and "scale, 1" or "(real)1, 0")
+    end)
+    return {common.wrap("const double loss = ", terms, " + ", "        ") .. ";"}
+  elseif action.kind == "loss" and spelled then
+    local terms = {}
+    for r = 0, rows - 1 do
+      terms[#terms + 1] = string.format("cross_entropy(%s, y[%d], %s)", plus(p(action.input), tostring(r * stride(action.input))), r,
+        backward and "scale, 1" or "(real)1, 0")
+    end
+    return {common.wrap("const double loss = ", terms, " + ", "        ") .. ";"}
+  elseif action.kind == "loss" then
+    local smoothing = action.smoothing > 0 and string.format("(real)%s /* %s */, ", hex(action.smoothing), H.decimal(action.smoothing)) or ""
+    return {string.format("const double loss = bptt_%scross_entropy(%s, %d, y, %s, %d, %s%s);", smoothing ~= "" and "smoothed_" or "",
+      p(action.input), stride(action.input), rows, action.cols, smoothing, backward and "scale, 1" or "(real)1, 0")}
+  end
+  error("no spelling for " .. action.kind)
+end
+
+-- What the model gives for a step, in place of its loss.
+local function write_outputs(action)
+  local from, stride = place(action.input, 0), slots[action.input.slot].stride
+  local lines = {}
+  if action.loss == "binary_cross_entropy" then
+    lines = by_vectors(tostring(B * stride), function(j, n) return string.format("bptt_sigmoid(%s, %s, %s);", plus(from, j), plus(from, j), n) end)
+  end
+  for _, line in ipairs(row_by_row(B, function(r, rows)
+    return string.format("bptt_copy(%s, %d, %s, %d, %d, %d);", plus("outputs", tostring(r * action.cols)), action.cols,
+      plus(from, tostring(r * stride)), stride, rows, action.cols)
+  end)) do lines[#lines + 1] = line end
+  return lines
+end
+
+H.place, H.by_vectors, H.calls, H.write_outputs = place, by_vectors, calls, write_outputs
+end

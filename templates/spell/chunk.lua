@@ -1,0 +1,205 @@
+-- What happens in a chunk around the functions of bodies.lua: labels counted, the output layer called block by block, the window moved on.
+
+return function(H)
+local common = include("common.lua")
+local plus, name = common.plus, common.name
+local B = spec.batch
+local looped, spelled, parted, block_mode, partial = H.looped, H.spelled, H.parted, H.block_mode, H.partial
+local for_rows, choose, past = H.for_rows, H.choose, H.past
+
+-- Labels that count, or targets: a number is one.
+H.counted = spec.labels and "labels" or "targets"
+H.chunk_argument = partial and ", chunk" or ""
+function H.count_labels()
+  local function counts(i)
+    return spec.labels and string.format("y[%s] < %s_VOCAB", i, common.NAME) or string.format("d[%s] == d[%s]", i, i)
+  end
+  local width = spec.labels and 1 or spec.targets
+  if partial then
+    write("    ptrdiff_t count = 0;\n    for (int s = 0; s < STRETCHES; s++) {\n        ptrdiff_t to = 0;\n")
+    write("        const ptrdiff_t from = stretch(s, chunk, n, &to);\n")
+    local times = width > 1 and " * " .. width or ""
+    write("        for (ptrdiff_t i = from", times, "; i < to", times, "; i++) { count += ", counts("i"), "; }\n    }\n    return count;\n")
+    return
+  end
+  if not spelled then
+    local values = width == 1 and "n" or "n * " .. width
+    write("    ptrdiff_t count = 0;\n    for (ptrdiff_t i = 0; i < ", values, "; i++) { count += ", counts("i"), "; }\n    return count;\n")
+    return
+  end
+  local function write_sum(indent, rows)
+    local terms = {}
+    for i = 0, rows * width - 1 do terms[#terms + 1] = "(" .. counts(i) .. ")" end
+    write(common.wrap(indent .. "return ", terms, " + ", indent .. "    "), ";\n")
+  end
+  if rest > 0 then
+    write("    if (n == ", rest * B, ") {\n")
+    write_sum("        ", rest * B)
+    write("    }\n")
+  else
+    write("    (void)n;\n")
+  end
+  write_sum("    ", chunk_steps * B)
+end
+
+-- Where there is no loss, rows of what HEAD hands on are 0.
+function H.clear_rows()
+  local seen, any = {}, false
+  local function clear(ref)
+    local s = ref and ref.slot and slots[slots[ref.slot].host or ref.slot] -- whole rows, in which columns of others lie
+    if not s or seen[s] or s.kind ~= "chunk" or not s.linear then return end
+    seen[s], any = true, true
+    write("    memset(", plus("m->work", tostring(s.offset)), " + row * ", s.stride, ", 0, (size_t)rows * ", s.stride * real_size, "); /* ", s.name, " */\n")
+  end
+  for _, action in ipairs(choose {"head"}) do
+    clear(action.out)
+    if action.kind == "loss" and not action.out then clear(action.input) end
+    for _, e in ipairs(action.elements) do clear(e.out) end
+  end
+  if not any then write("    (void)m;\n    (void)row;\n    (void)rows;\n") end
+end
+
+-- Gradients that HEAD adds to.
+function H.clear_gradients()
+  local seen = {}
+  for _, action in ipairs(actions) do
+    local p = params[action.param]
+    if action.region == "head" and (action.kind == "gradient" or action.kind == "column_sum") and not seen[p.name] then
+      seen[p.name] = true
+      write("    memset(", plus("m->grad", tostring(p.offset)), ", 0, ", p.rows * p.stride * real_size, "); /* d", p.name, " */\n")
+    end
+  end
+end
+
+-- Adds up the loss of the chunk's rows, all at once or in blocks.
+function H.call_heads(name, scale)
+  local function targets(rows) return common.data_arguments("target", rows) end
+  if partial then
+    local step = spelled and B or block
+    write("    for (int i = 0; i < STRETCHES; i++) {\n        ptrdiff_t to = 0;\n        const ptrdiff_t from = stretch(i, chunk, rows, &to);\n")
+    if scale ~= "" then write("        clear_rows(m, ", block_mode and "first + " or "", "done, from - done);\n") end
+    write("        for (ptrdiff_t row = from; row < to; row += ", step, ") {\n            loss += ", spelled and for_rows(name, B) or name, "(m",
+      targets("row"), H.head_window, ", row", spelled and "" or ", to - row < " .. block .. " ? to - row : " .. block, scale, ");\n        }\n")
+    if scale ~= "" then write("        done = to;\n") end
+    write("    }\n")
+    if scale ~= "" then write("    clear_rows(m, ", block_mode and "first + " or "", "done, rows - done);\n") end
+    return
+  end
+  if spelled and rest > 0 then
+    write("    loss = chunk + 1 < ", common.NAME, "_CHUNKS ? ", for_rows(name, H.head_rows[1]), "(m", targets(), H.head_window, scale, ") : ",
+      for_rows(name, H.head_rows[2]), "(m", targets(), H.head_window, scale, ");\n")
+  elseif spelled then
+    write("    loss = ", for_rows(name, H.head_rows[1]), "(m", targets(), H.head_window, scale, ");\n")
+  else
+    write("    for (ptrdiff_t row = 0; row < rows; row += ", block, ") {\n        loss += ", name, "(m", targets("row"), H.head_window, ", row, rows - row < ", block,
+      " ? rows - row : ", block, scale, ");\n    }\n")
+  end
+end
+
+-- Calls a part's forward or backward function for the chunk's number of steps and the part's number of streams.
+function H.dispatch_part(which, tokens)
+  local forward = which == "forward"
+  local named, step_counts = forward and H.forward_name or H.backward_name, forward and H.step_counts or H.back_counts
+  write("    const ptrdiff_t first = ", H.begin(B, 1), #H.stream_counts > 1 and ", streams = " .. H.begin(B, 1, true) .. " - first" or "", ";\n")
+  local rows = (step_counts[1] == 0 and ", j->steps" or "") .. (block_mode and ", j->first + first" or ", first") ..
+    past(", j->past", table.unpack(forward and {"input", "step"} or {"back", "tail"}))
+  for _, streams in ipairs(H.stream_counts) do
+    for _, steps in ipairs(step_counts) do
+      local condition = {}
+      if #H.stream_counts > 1 then condition[1] = "streams == " .. streams end
+      if #step_counts > 1 then condition[#condition + 1] = "j->steps == " .. steps end
+      local call = named(steps, streams) .. "(j->m" .. tokens .. rows .. ");"
+      write("    ", #condition > 0 and "if (" .. table.concat(condition, " && ") .. ") { " .. call .. " }" or call, "\n")
+    end
+  end
+end
+
+-- Reals from the workspace's start to where the state lies between chunks: row block 0, or the window's end.
+function H.state_offset(s) return slots[s].offset + (block_mode and spec.K * B * slots[s].stride or 0) end
+
+-- What goes on from chunk to chunk: the states, and where blocks overlap all that the window keeps, as {name, rows, cols, stride, offset}.
+function H.carried()
+  local list, first = {}, block_mode and 0 or H.state_offset(states[1])
+  for _, s in ipairs(states) do list[#list + 1] = {slots[s].name, B, slots[s].cols, slots[s].stride, H.state_offset(s) - first} end
+  for _, slot in ipairs(slots) do
+    if slot.carried then list[#list + 1] = {"window." .. slot.variable, spec.K * B, slot.cols, slot.stride, slot.offset} end
+  end
+  return list, first
+end
+
+-- The window moves on by `steps`.
+function H.move_window()
+  write("    const ptrdiff_t rows = steps * ", B, ", stay = ", spec.K * B, " - rows;\n")
+  for i, slot in ipairs(slots) do
+    if slot.kept then
+      local from = plus("m->work", tostring(slot.offset))
+      write("    memmove(", from, ", ", from, " + rows * ", slot.stride, ", (size_t)", slot.kind == "state" and "(stay + " .. B .. ")" or "stay", " * ",
+        slot.stride * real_size, "); /* ", slot.name, " */\n")
+    end
+  end
+  if token_slot > 1 then
+    local slot = slots[token_slot]
+    write("    for (ptrdiff_t i = 0; i < rows; i++) { m->work[", slot.offset, " + (stay + i) * ", slot.stride, "] = (real)x[i]; }\n")
+  else
+    if spec.tokens then write("    (void)x;\n") end
+  end
+  if start_slot > 1 then
+    local slot = slots[start_slot]
+    write("    const uint8_t *const starts = (const uint8_t *)", H.starts(), ";\n")
+    write("    for (ptrdiff_t i = stay; i < ", spec.K * B, "; i++) { m->work[", slot.offset, " + i * ", slot.stride, "] = (real)(starts[i] != 0); }\n")
+  end
+end
+
+-- Back over all steps of the window, in whose older ones the losses of this block have no term of their own.
+function H.back_window()
+  for _, slot in ipairs(slots) do
+    if slot.fed then
+      write(string.format("    memset(%s + oldest * %d, 0, (size_t)(%d - oldest - steps * %d) * %d); /* %s */\n", plus("m->work", tostring(slot.offset)),
+        slot.stride, spec.K * B, B, slot.stride * real_size, slot.name))
+    end
+  end
+  if token_slot > 1 then
+    local slot = slots[token_slot]
+    write("    for (ptrdiff_t i = oldest; i < ", spec.K * B, "; i++) { /* in bounds, whatever a checkpoint put there */\n")
+    write("        const real token = m->work[", slot.offset, " + i * ", slot.stride, "];\n")
+    write("        m->tokens[i] = token >= 0 && token < ", spec.vocab, " ? (", name, "_token)token : 0;\n    }\n")
+  end
+  if start_slot > 1 then
+    local slot = slots[start_slot]
+    write("    uint8_t *const starts = (uint8_t *)", H.starts(), ";\n")
+    write("    for (ptrdiff_t i = oldest; i < ", spec.K * B, "; i++) { starts[i] = m->work[", slot.offset, " + i * ", slot.stride, "] > 0; }\n")
+  end
+  local x = spec.tokens and (token_slot > 1 and ", m->tokens + oldest" or ", 0") or ""
+  local masks = past(", past_rows(chunk)", "back", "tail")
+  if spelled then
+    for _, steps in ipairs(H.back_counts) do
+      write("    if (window == ", steps, ") { ", H.backward_name(steps), "(m", x, ", oldest", masks, "); }\n")
+    end
+  else
+    write("    ", parted and "backward_parts" or H.backward_name(0), "(m", x, ", window, oldest", masks, ");\n")
+  end
+end
+
+-- Calls the forward or backward function for the chunk's number of steps.
+function H.dispatch(which)
+  local named = which == "forward" and H.forward_name or H.backward_name
+  local data = common.data_arguments(which == "forward" and "input" or "x")
+  local before = past(", past_rows(chunk)", "input", "step") -- the one that is asked for here
+  local first = block_mode and ", " .. (spec.K - chunk_steps) * B .. before or ""
+  if block_mode and which == "backward" then
+    write("    back_window(m, chunk, steps);\n")
+  elseif parted then
+    write("    ", which, "_parts(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps",
+      block_mode and string.format(", (%d - steps_of(chunk)) * %d%s", spec.K, B, before) or "", ");\n")
+  elseif looped then
+    write("    ", named(0), "(m", data, ", ", which == "forward" and "steps_of(chunk)" or "steps",
+      block_mode and string.format(", (%d - steps_of(chunk)) * %d%s", spec.K, B, before) or "", ");\n")
+  elseif rest == 0 then
+    if which == "forward" and (spec.carry or spec.h0 == "given") and not block_mode then write("    (void)chunk;\n") end
+    write("    ", named(chunk_steps), "(m", data, first, ");\n")
+  else
+    write("    if (chunk + 1 < ", common.NAME, "_CHUNKS) {\n        ", named(chunk_steps), "(m", data, first, ");\n    } else {\n        ", named(rest),
+      "(m", data, block_mode and ", " .. (spec.K - rest) * B .. before or "", ");\n    }\n")
+  end
+end
+end

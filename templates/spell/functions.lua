@@ -1,0 +1,224 @@
+-- Names of variables, and which functions and kernels a model has: what every other file of this folder goes by.
+
+return function(H)
+local common = include("common.lua")
+local kernels = common.kernels
+local B = spec.batch
+local looped, spelled, parted = unroll == "none", unroll == "full", threads > 1
+local block_mode, uniform = spec.truncation == "block", spec.truncation == "uniform"
+
+-- --- names ---------------------------------------------------------------------------------------------------------------------
+
+-- A number for a comment.
+function H.decimal(x) return (string.format("%.9g", x):gsub(",", ".")) end
+
+-- What the emitted functions call something else, and the words of C.  A value or parameter of such a name, or of another's, gets a tail.
+local taken = {}
+for word in ([[auto break case char const continue default do double else enum extern float for goto if inline int long register
+  restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x v y d t row rows steps loss scale
+  first probabilities outputs real zeros forward head head_loss backward squares uniform cross_entropy softmax job all begin each part skip
+  streams from to vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
+  lag oldest window stay past move_window back_window past_rows begin_lag lag_rows hand_on memmove CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
+  taken[word] = true
+end
+for _, action in ipairs(actions) do taken[action.name] = true end
+if spec.restarts then taken.restart, taken.reset, taken.starts = true, true, true end
+local function claim(word)
+  while taken[word] do word = word .. "_" end
+  taken[word] = true
+  return word
+end
+for _, p in ipairs(params) do
+  p.variable = claim(p.name)
+  p.turned_variable = claim(p.variable .. "_turned")
+  p.gradient_variable = claim("g_" .. p.variable)
+end
+for _, slot in ipairs(slots) do slot.variable = claim(slot.name) end
+
+-- The parameter that a state starts from, by the state's slot, where that is learned.
+H.h0 = {}
+for _, action in ipairs(actions) do
+  for _, e in ipairs(action.elements) do
+    if e.op == "restart" then H.h0[e.a.slot] = params[e.b.param] end
+  end
+end
+
+-- --- which functions and kernels there are ----------------------------------------------------------------------------------------
+
+H.step_counts = looped and {0} or rest > 0 and {chunk_steps, rest} or {chunk_steps}
+H.steps_parameter = looped and ", ptrdiff_t steps" or ""
+local partial = spec.loss_steps -- not every step has a loss
+local chunk_rows = {0}
+H.head_rows = {0} -- what the output layer's functions are made for; 0: any number, told when called
+if spelled then chunk_rows = rest > 0 and {chunk_steps * B, rest * B} or {chunk_steps * B} end
+if spelled then H.head_rows = partial and {B} or chunk_rows end
+H.needs_rows = partial or not spelled or spec.reduction == "mean"
+H.rows_parameter = spelled and (partial and ", ptrdiff_t row" or "") or parted and ", ptrdiff_t row, ptrdiff_t skip, ptrdiff_t rows" or ", ptrdiff_t row, ptrdiff_t rows"
+local made = {}
+local function for_rows(name, rows) -- the function's name for a number of rows
+  local key = name .. "_of_" .. rows
+  made[key] = made[key] or claim(key)
+  return made[key]
+end
+function H.head_name(name, rows) return spelled and for_rows(name, rows) or parted and name .. "_rows" or name end
+H.stream_counts = {B // threads} -- sequences that a part of the work has
+if B % threads > 0 then table.insert(H.stream_counts, 1, B // threads + 1) end
+H.back_counts = block_mode and {0} or H.step_counts -- a window has any number of steps
+H.back_parameter = block_mode and not spelled and ", ptrdiff_t steps" or H.steps_parameter
+local back_rows = chunk_rows
+if block_mode and spelled then -- each that a window has, as it fills
+  H.back_counts, back_rows = {}, {}
+  for chunk = 1, chunks do
+    local seen = math.min(chunk * chunk_steps, spec.T)
+    local window = math.min(seen, spec.K)
+    if window ~= H.back_counts[#H.back_counts] then
+      H.back_counts[#H.back_counts + 1], back_rows[#back_rows + 1] = window, window * B
+    end
+  end
+elseif uniform and spelled then -- a step less each lag
+  back_rows = {}
+  for lag = 0, spec.K - 1 do back_rows[#back_rows + 1] = (spec.T - lag) * B end
+end
+local function of(name, steps, streams)
+  return name .. "_" .. (steps == 0 and "steps" or steps) .. (parted and "_of_" .. streams or "")
+end
+function H.forward_name(steps, streams) return of("forward", steps, streams) end
+function H.backward_name(steps, streams) return of("backward", steps, streams) end
+function H.count_words(steps, streams)
+  return (steps == 0 and "The steps" or steps == 1 and "One step" or steps .. " steps") ..
+    (parted and " of " .. streams .. (streams > 1 and " streams" or " stream") .. ", from `first` on," or "")
+end
+if parted or block_mode then -- what they work on begins at row `first`
+  H.steps_parameter, H.back_parameter = H.steps_parameter .. ", ptrdiff_t first", H.back_parameter .. ", ptrdiff_t first"
+end
+-- Where blocks overlap, masks of dropout go by rows of the sequence, `past` of which lie before the window: ", past_rows(chunk)", or what
+-- else is asked for, where some region needs it.
+local function past(text, ...)
+  for _, region in ipairs {...} do
+    for _, action in ipairs(actions) do
+      local drops = action.region == region and action.kind == "row" and action.elements[1].op == "dropout"
+      if block_mode and drops then return text end
+    end
+  end
+  return ""
+end
+H.steps_parameter = H.steps_parameter .. past(", ptrdiff_t past", "input", "step")
+H.back_parameter = H.back_parameter .. past(", ptrdiff_t past", "back", "tail")
+H.window_parameter = block_mode and past(", ptrdiff_t past", "head") .. ", ptrdiff_t first" or ""
+H.rows_parameter = H.window_parameter .. H.rows_parameter
+H.head_window = block_mode and past(", past_rows(chunk)", "head") .. ", first" or ""
+H.forward_window = block_mode and ", ptrdiff_t first" .. past(", ptrdiff_t past", "input", "step") or ""
+H.backward_window = block_mode and ", ptrdiff_t first" .. past(", ptrdiff_t past", "back", "tail") or ""
+function H.initializers(parameters) return (parameters:gsub("ptrdiff_t (%a+)", ".%1 = %1")) end
+function H.arguments(parameters) return (parameters:gsub("ptrdiff_t ", "j->")) end
+H.drops_out = past("yes", "input", "step", "head", "back", "tail") ~= ""
+
+local function in_time(action) return action.in_time end
+local function is_product(action) return action.kind == "product" or action.kind == "gradient" end
+local function is_tiled(action) return is_product(action) and not spelled end
+local down_names = {}
+local function down_name(name)
+  down_names[name] = down_names[name] or claim(name .. "_down")
+  return down_names[name]
+end
+local function starts_block(action)
+  return (action.region == "head" or action.region == "tail" and tail_block > 0) and action.fill == "zero" and not spelled
+end
+local function padded(n) return (n + lanes - 1) // lanes * lanes end
+local function out_stride(action)
+  return action.kind == "gradient" and params[action.param].stride or slots[action.out.slot].stride
+end
+
+-- The numbers of rows that a product is made for; 0: any.
+local function row_counts(action)
+  local counts, seen = {}, {}
+  local function add(list)
+    for _, rows in ipairs(list) do
+      if not seen[rows] then counts[#counts + 1], seen[rows] = rows, true end
+    end
+  end
+  if parted and action.cut == "streams" then add(H.stream_counts)
+  elseif spelled and not in_time(action) then
+    local back = action.region == "back" or action.region == "tail"
+    local hands_on = uniform and action.into_previous and 2 or 1 -- not from the first step
+    add(action.region == "head" and H.head_rows or back and table.move(back_rows, hands_on, #back_rows, 1, {}) or chunk_rows)
+  else return {0} end
+  if action.forward then add {B} end -- predict
+  return counts
+end
+
+-- The rows of its tiles.
+local function tile_rows(action)
+  local list = {action.tile.rows}
+  local function add(rows)
+    if rows > 0 then list[#list + 1] = rows end
+  end
+  if action.cut == "streams" then
+    for _, rows in ipairs(row_counts(action)) do add(rows % action.tile.rows) end
+  elseif action.cut == "tensor" then add(params[action.param].rows % action.tile.rows)
+  else add(action.tile.rest_rows) end
+  return list
+end
+
+local use = {}
+local function need(kernel)
+  assert(kernels.named["bptt_" .. kernel], "no kernel " .. kernel)
+  use["bptt_" .. kernel] = true
+end
+H.needs_zeros = 0
+local function need_zeros(n) H.needs_zeros = math.max(H.needs_zeros, n) end
+H.has_chain_function = false
+local function row_name(action)
+  local op = action.elements[1].op
+  return (op == "slice" or op == "place") and "row_place" or "row_" .. op
+end
+local function gather_name(action) return action.fill == "zero" and "gather" or "gather_" .. action.fill end
+for _, action in ipairs(actions) do
+  local tile = action.tile
+  if is_tiled(action) then
+    for _, v in ipairs {tile.vectors, tile.rest_vectors} do
+      if v > 0 then
+        local family = action.kind == "gradient" and "outer" or "tile"
+        for _, rows in ipairs(tile_rows(action)) do need(family .. "_" .. rows .. "x" .. v) end
+        if action.kind == "product" and not in_time(action) then need("tile_1x" .. v) end
+      end
+    end
+    if action.packed then need("pack") end
+    if action.fill == "zero" then need_zeros(tile.vectors * lanes) end
+  elseif action.kind == "gather" then need(gather_name(action))
+  elseif action.kind == "scatter" then need("scatter")
+  elseif action.kind == "row" then need(row_name(action))
+  elseif action.kind == "column_sum" or action.kind == "clear" or action.kind == "copy" then
+    need(action.kind)
+  elseif action.kind == "loss" and action.loss ~= "cross_entropy" then
+    need(action.loss)
+    need("copy")
+    if action.loss == "binary_cross_entropy" then need("sigmoid") end
+  elseif action.kind == "loss" and spelled then need("exp")
+  elseif action.kind == "loss" then
+    need(action.smoothing > 0 and "smoothed_cross_entropy" or "cross_entropy")
+    need("softmax")
+  elseif action.kind == "chain" then
+    for _, e in ipairs(action.elements) do need(e.op) end
+    if #action.elements > 1 and not spelled then H.has_chain_function = true end -- of CHAIN_RUN reals at a time
+  end
+end
+if turned_size > 0 and not spelled then need("transpose") end
+need("sum_squares")
+local o = spec.optimizer
+H.penalised = o.weight_decay and o.kind ~= "adamw" -- weight decay as an L2 penalty
+H.rule = (o.nesterov and "nesterov" or o.kind) .. (H.penalised and "_decay" or "") -- the update's kernel
+need(H.rule)
+for _, p in ipairs(params) do
+  if p.sparse then need(o.kind .. "_rows") end
+end
+H.used = {}
+for _, kernel in ipairs(kernels.all) do
+  if use[kernel.name] then H.used[#H.used + 1] = kernel end
+end
+
+H.looped, H.spelled, H.parted, H.block_mode, H.uniform, H.partial = looped, spelled, parted, block_mode, uniform, partial
+H.for_rows, H.down_name, H.row_counts, H.row_name, H.gather_name = for_rows, down_name, row_counts, row_name, gather_name
+H.in_time, H.is_product, H.is_tiled = in_time, is_product, is_tiled
+H.past, H.starts_block, H.padded, H.out_stride = past, starts_block, padded, out_stride
+end
