@@ -154,8 +154,8 @@ static double back_rows(const bptt_plan *plan)
     const double batch = (double)plan->spec->batch, steps = (double)plan->steps, K = (double)plan->spec->K;
     switch (plan->spec->truncation) {
     case BPTT_TRUNCATION_BLOCK: { /* one stride after the other, until it is full */
-        const double full = (double)((plan->spec->K + plan->steps - 1) / plan->steps);
-        return (full * (full + 1) / 2 * steps + (double)plan->rest) * batch;
+        const int64_t full = (plan->spec->K + plan->steps - 1) / plan->steps, windows = full * (full + 1) / 2;
+        return ((double)windows * steps + (double)plan->rest) * batch;
     }
     case BPTT_TRUNCATION_UNIFORM:
         return (K + 1) * (steps - K / 2) * batch;

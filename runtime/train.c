@@ -342,8 +342,9 @@ static void count(run *r, const bptt_step *chunk)
     step.labels += r->begun.labels;
     step.loss_sum += r->begun.loss_sum;
     r->chunks++;
-    r->begun = step.updated ? (bptt_step){0} : step;
+    r->begun = step;
     if (!step.updated) { return; }
+    r->begun = (bptt_step){0};
     r->recent[r->steps++ % RECENT] = step;
     const char *what = bptt_watch_step(&r->watch, &step, r->spec.reduction == BPTT_MEAN);
     if (what != NULL) { warn(r, what); }
