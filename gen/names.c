@@ -41,7 +41,7 @@ static const char reserved[] =
     "STEPS BATCH VOCAB SIMD LANES KERNEL VECTOR_BYTES ROUND LARGEST CHAIN_RUN TOKEN_BYTES bits_of from_bits exp_of tanh_of "
     "sigmoid_of "
     "if_less scaled_exp exp_down growth power_of_two unaligned_vec give_up read_token read_sequence train_epoch "
-    "first_weight first_weights forward_steps backward_steps sqrt_of load store splat lane_numbers sum_lanes largest_lane "
+    "forward_steps backward_steps sqrt_of load store splat lane_numbers sum_lanes largest_lane "
     "zip_low zip_high SHUFFLE APART refresh_part update_parts update_part squares squares_part tail_part begin each job "
     "transpose_square roots_of quotient PREFETCH cross_entropy softmax rate_factor tokens move_window back_window join normal "
     "dot uniform_weights mark_starts all chunk j part reset run changed crew do_parts hash_of mutex serve start_threads wait_for "

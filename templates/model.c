@@ -507,7 +507,7 @@ void ${name}_start(${name} *m, const real *h0)
 }
 % end
 
-% local draws = H.init or H.inits.uniform or H.inits.normal or H.inits.orthogonal
+% local draws = H.inits.uniform or H.inits.normal or H.inits.orthogonal
 % if draws then
 /* SplitMix64 (Steele, Lea, Flood 2014), as a number in [0, 1). */
 static double uniform(uint64_t *state)
@@ -520,34 +520,9 @@ static double uniform(uint64_t *state)
 }
 
 % end
-% if H.init then
-/* A weight at the start: ${H.init.init}, scale ${H.decimal(H.init.init_scale)}. */
-static real first_weight(uint64_t *state)
-{
-% if H.init.init == "uniform" then
-    return (real)(${hex(H.init.init_scale)} * (2 * uniform(state) - 1));
-% else
-    double a = 0, s = 0;
-    while (!(s > 0 && s < 1)) { /* Marsaglia's polar method */
-        const double u = 2 * uniform(state) - 1, v = 2 * uniform(state) - 1;
-        a = u;
-        s = u * u + v * v;
-    }
-    return (real)(${hex(H.init.init_scale)} * a * sqrt(-2 * log(s) / s));
-% end
-}
-
-static void first_weights(real *w, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t stride, uint64_t *state)
-{
-    for (ptrdiff_t i = 0; i < rows; i++) {
-        for (ptrdiff_t j = 0; j < cols; j++) { w[i * stride + j] = first_weight(state); }
-    }
-}
-
-% else
 % if H.inits.normal or H.inits.orthogonal then
-/* A number of the standard normal distribution. */
-static double normal(uint64_t *state)
+/* A number of the normal distribution around 0. */
+static double normal(double scale, uint64_t *state)
 {
     double a = 0, s = 0;
     while (!(s > 0 && s < 1)) { /* Marsaglia's polar method */
@@ -555,17 +530,18 @@ static double normal(uint64_t *state)
         a = u;
         s = u * u + v * v;
     }
-    return a * sqrt(-2 * log(s) / s);
+    return scale * a * sqrt(-2 * log(s) / s);
 }
 
 % end
-% for _, f in ipairs {{"uniform", "in [-scale, scale)", "2 * uniform(state) - 1"}, {"normal", "of standard deviation `scale`", "normal(state)"}} do
+% for _, f in ipairs {{"uniform", "in [-scale, scale)", "scale * (2 * uniform(state) - 1)"},
+%   {"normal", "of standard deviation `scale`", "normal(scale, state)"}} do
 % if H.inits[f[1]] then
 /* Weights ${f[2]}. */
 static void ${f[1]}_weights(real *w, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t stride, double scale, uint64_t *state)
 {
     for (ptrdiff_t i = 0; i < rows; i++) {
-        for (ptrdiff_t j = 0; j < cols; j++) { w[i * stride + j] = (real)(scale * (${f[3]})); }
+        for (ptrdiff_t j = 0; j < cols; j++) { w[i * stride + j] = (real)(${f[3]}); }
     }
 }
 
@@ -597,7 +573,7 @@ static void orthogonal_weights(real *w, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_
         real *const v = w + k * next;
         double length = 0;
         while (!(length > 0x1p-20)) {
-            for (ptrdiff_t i = 0; i < n; i++) { v[i * step] = (real)normal(state); }
+            for (ptrdiff_t i = 0; i < n; i++) { v[i * step] = (real)normal(1, state); }
             for (ptrdiff_t j = 0; j < 2 * k; j++) {
                 const real *const other = w + j % k * next;
                 const double along = dot(v, other, n, step);
@@ -613,7 +589,6 @@ static void orthogonal_weights(real *w, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_
 }
 
 % end
-% end
 void ${name}_init(${name} *m, uint64_t seed)
 {
     memset(m, 0, sizeof *m);
@@ -627,9 +602,7 @@ void ${name}_init(${name} *m, uint64_t seed)
     m->progress[BPTT_REDUCTION] = 1;
 % end
 % for _, p in ipairs(params) do
-% if p.rank == 2 and H.init then
-    first_weights(${plus("m->param", tostring(p.offset))}, ${p.rows}, ${p.cols}, ${p.stride}, &seed); /* ${p.name} */
-% elseif p.rank == 2 then
+% if p.rank == 2 then
     ${H.first_weights(p)}
 % elseif p.first ~= 0 then
     for (ptrdiff_t j = 0; j < ${p.cols}; j++) { m->param[${p.offset} + j] = (real)${hex(p.first)}; } /* ${p.name}: ${H.decimal(p.first)} */

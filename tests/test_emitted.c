@@ -968,6 +968,7 @@ int main(void)
 {
     Suite *suite = suite_create("emitted");
     TCase *texts = tcase_create("texts");
+    tcase_set_timeout(texts, 300);
     tcase_add_test(texts, test_table_is_complete);
     tcase_add_test(texts, test_text_needs_little);
     tcase_add_test(texts, test_names_are_taken);

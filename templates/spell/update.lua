@@ -30,14 +30,10 @@ if H.penalised then H.constants[#H.constants + 1] = number("weight_decay") end
 
 -- --- the first weights ------------------------------------------------------------------------------------------------------------
 
--- Which functions draw them, and a matrix whose way of drawing all share, when that is a number of a distribution for each weight.
+-- Which functions draw them.
 H.inits = {}
 for _, p in ipairs(params) do
-  if p.rank == 2 then
-    H.inits[p.init == "xavier" and "uniform" or p.init] = true
-    if H.init == nil then H.init = (p.init == "uniform" or p.init == "normal") and p end
-    if H.init and (p.init ~= H.init.init or p.init_scale ~= H.init.init_scale) then H.init = false end
-  end
+  if p.rank == 2 then H.inits[p.init == "xavier" and "uniform" or p.init] = true end
 end
 
 function H.first_weights(p)

@@ -1212,16 +1212,11 @@ static double uniform(uint64_t *state)
     return (double)(int64_t)(z >> 11) * 0x1p-53;
 }
 
-/* A weight at the start: uniform, scale 0.707106781. */
-static real first_weight(uint64_t *state)
-{
-    return (real)(0x1.6a09e667f3bccp-1 * (2 * uniform(state) - 1));
-}
-
-static void first_weights(real *w, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t stride, uint64_t *state)
+/* Weights in [-scale, scale). */
+static void uniform_weights(real *w, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t stride, double scale, uint64_t *state)
 {
     for (ptrdiff_t i = 0; i < rows; i++) {
-        for (ptrdiff_t j = 0; j < cols; j++) { w[i * stride + j] = first_weight(state); }
+        for (ptrdiff_t j = 0; j < cols; j++) { w[i * stride + j] = (real)(scale * (2 * uniform(state) - 1)); }
     }
 }
 
@@ -1230,9 +1225,9 @@ void tiny_init(tiny *m, uint64_t seed)
     memset(m, 0, sizeof *m);
     m->progress[1] = 1;
     m->progress[2] = 1;
-    first_weights(m->param, 3, 2, 2, &seed); /* W_xh */
-    first_weights(m->param + 6, 2, 2, 2, &seed); /* W_hh */
-    first_weights(m->param + 12, 2, 3, 3, &seed); /* W_hy */
+    uniform_weights(m->param, 3, 2, 2, 0x1.6a09e667f3bccp-1, &seed); /* W_xh: uniform, 0.707106781 */
+    uniform_weights(m->param + 6, 2, 2, 2, 0x1.6a09e667f3bccp-1, &seed); /* W_hh: uniform, 0.707106781 */
+    uniform_weights(m->param + 12, 2, 3, 3, 0x1.6a09e667f3bccp-1, &seed); /* W_hy: uniform, 0.707106781 */
     tiny_refresh(m);
 }
 
