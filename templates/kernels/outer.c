@@ -1,4 +1,3 @@
-% local function each(f) for i = 0, k.rows - 1 do for v = 0, k.vectors - 1 do f(i, v) end end end
 /* c[i][j] = from[i][j] + sum over p of a[p][i] d[p][j]: ${k.rows} rows of ${k.vectors} x SIMD columns kept in registers.  What a later term
  * reads is asked for AHEAD terms before, and what the sum is added to at once: rows far apart are not fetched unasked. */
 ${signature(k)}
@@ -7,10 +6,16 @@ ${signature(k)}
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pd = d + j;
         size_t far_a = (size_t)a + AHEAD * (size_t)lda * sizeof(real), far_d = (size_t)(d + j) + AHEAD * (size_t)ldd * sizeof(real);
-% each(function(i, v)
-        PREFETCH(from + ${i} * ldf + ${v} * SIMD + j);
+        const real *start = from + j;
+% for i = 0, k.rows - 1 do
+% if i > 0 then
+        start += ldf;
+% end
+% for v = 0, k.vectors - 1 do
+        PREFETCH(start + ${v} * SIMD);
         vec c${i}_${v} = splat((real)0);
-% end)
+% end
+% end
         for (ptrdiff_t p = 0; p < depth; p++, pa += lda, pd += ldd) {
             PREFETCH((const real *)far_a);
 % for v = 0, k.vectors - 1 do
@@ -28,8 +33,20 @@ ${signature(k)}
 % end
 % end
         }
-% each(function(i, v)
-        store(c + ${i} * ldc + ${v} * SIMD + j, load(from + ${i} * ldf + ${v} * SIMD + j) + c${i}_${v});
-% end)
+        const real *add = from + j;
+        real *to = c + j;
+% if k.rows == 1 then
+        (void)ldc;
+        (void)ldf;
+% end
+% for i = 0, k.rows - 1 do
+% if i > 0 then
+        add += ldf;
+        to += ldc;
+% end
+% for v = 0, k.vectors - 1 do
+        store(to + ${v} * SIMD, load(add + ${v} * SIMD) + c${i}_${v});
+% end
+% end
     }
 }

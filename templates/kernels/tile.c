@@ -8,9 +8,15 @@ ${signature(k)}
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pb = b + j;
 % if k.rows > 1 then
-% each(function(i, v)
-        PREFETCH(from + ${i} * ldf + ${v} * SIMD + j);
-% end)
+        const real *start = from + j;
+% for i = 0, k.rows - 1 do
+% for v = 0, k.vectors - 1 do
+        PREFETCH(start + ${v} * SIMD);
+% end
+% if i + 1 < k.rows then
+        start += ldf;
+% end
+% end
 % end
 % for chain = 0, chains - 1 do
 % each(function(i, v)
@@ -41,10 +47,22 @@ ${signature(k)}
 % end
 % end
         }
-% each(function(i, v)
+        const real *add = from + j;
+        real *to = c + j;
+% if k.rows == 1 then
+        (void)ldc;
+        (void)ldf;
+% end
+% for i = 0, k.rows - 1 do
+% if i > 0 then
+        add += ldf;
+        to += ldc;
+% end
+% for v = 0, k.vectors - 1 do
 %   local sum = reg(i, v, 0)
 %   for chain = 1, chains - 1 do sum = sum .. " + " .. reg(i, v, chain) end
-        store(c + ${i} * ldc + ${v} * SIMD + j, load(from + ${i} * ldf + ${v} * SIMD + j) + ${chains > 1 and "(" .. sum .. ")" or sum});
-% end)
+        store(to + ${v} * SIMD, load(add + ${v} * SIMD) + ${chains > 1 and "(" .. sum .. ")" or sum});
+% end
+% end
     }
 }

@@ -316,8 +316,12 @@ KERNEL void bptt_tile_1x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ld
             c0_0 += a0 * b0;
             c0_1 += a0 * b1;
         }
-        store(c + 0 * ldc + 0 * SIMD + j, load(from + 0 * ldf + 0 * SIMD + j) + (c0_0 + c0_0a + c0_0b + c0_0c));
-        store(c + 0 * ldc + 1 * SIMD + j, load(from + 0 * ldf + 1 * SIMD + j) + (c0_1 + c0_1a + c0_1b + c0_1c));
+        const real *add = from + j;
+        real *to = c + j;
+        (void)ldc;
+        (void)ldf;
+        store(to + 0 * SIMD, load(add + 0 * SIMD) + (c0_0 + c0_0a + c0_0b + c0_0c));
+        store(to + 1 * SIMD, load(add + 1 * SIMD) + (c0_1 + c0_1a + c0_1b + c0_1c));
     }
 }
 
@@ -358,9 +362,13 @@ KERNEL void bptt_tile_1x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ld
             c0_1 += a0 * b1;
             c0_2 += a0 * b2;
         }
-        store(c + 0 * ldc + 0 * SIMD + j, load(from + 0 * ldf + 0 * SIMD + j) + (c0_0 + c0_0a));
-        store(c + 0 * ldc + 1 * SIMD + j, load(from + 0 * ldf + 1 * SIMD + j) + (c0_1 + c0_1a));
-        store(c + 0 * ldc + 2 * SIMD + j, load(from + 0 * ldf + 2 * SIMD + j) + (c0_2 + c0_2a));
+        const real *add = from + j;
+        real *to = c + j;
+        (void)ldc;
+        (void)ldf;
+        store(to + 0 * SIMD, load(add + 0 * SIMD) + (c0_0 + c0_0a));
+        store(to + 1 * SIMD, load(add + 1 * SIMD) + (c0_1 + c0_1a));
+        store(to + 2 * SIMD, load(add + 2 * SIMD) + (c0_2 + c0_2a));
     }
 }
 
@@ -371,10 +379,12 @@ KERNEL void bptt_tile_2x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ld
 {
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pb = b + j;
-        PREFETCH(from + 0 * ldf + 0 * SIMD + j);
-        PREFETCH(from + 0 * ldf + 1 * SIMD + j);
-        PREFETCH(from + 1 * ldf + 0 * SIMD + j);
-        PREFETCH(from + 1 * ldf + 1 * SIMD + j);
+        const real *start = from + j;
+        PREFETCH(start + 0 * SIMD);
+        PREFETCH(start + 1 * SIMD);
+        start += ldf;
+        PREFETCH(start + 0 * SIMD);
+        PREFETCH(start + 1 * SIMD);
         vec c0_0 = splat((real)0);
         vec c0_1 = splat((real)0);
         vec c1_0 = splat((real)0);
@@ -408,10 +418,14 @@ KERNEL void bptt_tile_2x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ld
             c1_0 += a1 * b0;
             c1_1 += a1 * b1;
         }
-        store(c + 0 * ldc + 0 * SIMD + j, load(from + 0 * ldf + 0 * SIMD + j) + (c0_0 + c0_0a));
-        store(c + 0 * ldc + 1 * SIMD + j, load(from + 0 * ldf + 1 * SIMD + j) + (c0_1 + c0_1a));
-        store(c + 1 * ldc + 0 * SIMD + j, load(from + 1 * ldf + 0 * SIMD + j) + (c1_0 + c1_0a));
-        store(c + 1 * ldc + 1 * SIMD + j, load(from + 1 * ldf + 1 * SIMD + j) + (c1_1 + c1_1a));
+        const real *add = from + j;
+        real *to = c + j;
+        store(to + 0 * SIMD, load(add + 0 * SIMD) + (c0_0 + c0_0a));
+        store(to + 1 * SIMD, load(add + 1 * SIMD) + (c0_1 + c0_1a));
+        add += ldf;
+        to += ldc;
+        store(to + 0 * SIMD, load(add + 0 * SIMD) + (c1_0 + c1_0a));
+        store(to + 1 * SIMD, load(add + 1 * SIMD) + (c1_1 + c1_1a));
     }
 }
 
@@ -422,12 +436,14 @@ KERNEL void bptt_tile_2x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ld
 {
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pb = b + j;
-        PREFETCH(from + 0 * ldf + 0 * SIMD + j);
-        PREFETCH(from + 0 * ldf + 1 * SIMD + j);
-        PREFETCH(from + 0 * ldf + 2 * SIMD + j);
-        PREFETCH(from + 1 * ldf + 0 * SIMD + j);
-        PREFETCH(from + 1 * ldf + 1 * SIMD + j);
-        PREFETCH(from + 1 * ldf + 2 * SIMD + j);
+        const real *start = from + j;
+        PREFETCH(start + 0 * SIMD);
+        PREFETCH(start + 1 * SIMD);
+        PREFETCH(start + 2 * SIMD);
+        start += ldf;
+        PREFETCH(start + 0 * SIMD);
+        PREFETCH(start + 1 * SIMD);
+        PREFETCH(start + 2 * SIMD);
         vec c0_0 = splat((real)0);
         vec c0_1 = splat((real)0);
         vec c0_2 = splat((real)0);
@@ -448,12 +464,16 @@ KERNEL void bptt_tile_2x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t ld
             c1_1 += a1 * b1;
             c1_2 += a1 * b2;
         }
-        store(c + 0 * ldc + 0 * SIMD + j, load(from + 0 * ldf + 0 * SIMD + j) + c0_0);
-        store(c + 0 * ldc + 1 * SIMD + j, load(from + 0 * ldf + 1 * SIMD + j) + c0_1);
-        store(c + 0 * ldc + 2 * SIMD + j, load(from + 0 * ldf + 2 * SIMD + j) + c0_2);
-        store(c + 1 * ldc + 0 * SIMD + j, load(from + 1 * ldf + 0 * SIMD + j) + c1_0);
-        store(c + 1 * ldc + 1 * SIMD + j, load(from + 1 * ldf + 1 * SIMD + j) + c1_1);
-        store(c + 1 * ldc + 2 * SIMD + j, load(from + 1 * ldf + 2 * SIMD + j) + c1_2);
+        const real *add = from + j;
+        real *to = c + j;
+        store(to + 0 * SIMD, load(add + 0 * SIMD) + c0_0);
+        store(to + 1 * SIMD, load(add + 1 * SIMD) + c0_1);
+        store(to + 2 * SIMD, load(add + 2 * SIMD) + c0_2);
+        add += ldf;
+        to += ldc;
+        store(to + 0 * SIMD, load(add + 0 * SIMD) + c1_0);
+        store(to + 1 * SIMD, load(add + 1 * SIMD) + c1_1);
+        store(to + 2 * SIMD, load(add + 2 * SIMD) + c1_2);
     }
 }
 
@@ -466,13 +486,15 @@ KERNEL void bptt_outer_2x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t l
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pd = d + j;
         size_t far_a = (size_t)a + AHEAD * (size_t)lda * sizeof(real), far_d = (size_t)(d + j) + AHEAD * (size_t)ldd * sizeof(real);
-        PREFETCH(from + 0 * ldf + 0 * SIMD + j);
+        const real *start = from + j;
+        PREFETCH(start + 0 * SIMD);
         vec c0_0 = splat((real)0);
-        PREFETCH(from + 0 * ldf + 1 * SIMD + j);
+        PREFETCH(start + 1 * SIMD);
         vec c0_1 = splat((real)0);
-        PREFETCH(from + 1 * ldf + 0 * SIMD + j);
+        start += ldf;
+        PREFETCH(start + 0 * SIMD);
         vec c1_0 = splat((real)0);
-        PREFETCH(from + 1 * ldf + 1 * SIMD + j);
+        PREFETCH(start + 1 * SIMD);
         vec c1_1 = splat((real)0);
         for (ptrdiff_t p = 0; p < depth; p++, pa += lda, pd += ldd) {
             PREFETCH((const real *)far_a);
@@ -489,10 +511,14 @@ KERNEL void bptt_outer_2x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t l
             c1_0 += a1 * d0;
             c1_1 += a1 * d1;
         }
-        store(c + 0 * ldc + 0 * SIMD + j, load(from + 0 * ldf + 0 * SIMD + j) + c0_0);
-        store(c + 0 * ldc + 1 * SIMD + j, load(from + 0 * ldf + 1 * SIMD + j) + c0_1);
-        store(c + 1 * ldc + 0 * SIMD + j, load(from + 1 * ldf + 0 * SIMD + j) + c1_0);
-        store(c + 1 * ldc + 1 * SIMD + j, load(from + 1 * ldf + 1 * SIMD + j) + c1_1);
+        const real *add = from + j;
+        real *to = c + j;
+        store(to + 0 * SIMD, load(add + 0 * SIMD) + c0_0);
+        store(to + 1 * SIMD, load(add + 1 * SIMD) + c0_1);
+        add += ldf;
+        to += ldc;
+        store(to + 0 * SIMD, load(add + 0 * SIMD) + c1_0);
+        store(to + 1 * SIMD, load(add + 1 * SIMD) + c1_1);
     }
 }
 
@@ -505,17 +531,19 @@ KERNEL void bptt_outer_2x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t l
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pd = d + j;
         size_t far_a = (size_t)a + AHEAD * (size_t)lda * sizeof(real), far_d = (size_t)(d + j) + AHEAD * (size_t)ldd * sizeof(real);
-        PREFETCH(from + 0 * ldf + 0 * SIMD + j);
+        const real *start = from + j;
+        PREFETCH(start + 0 * SIMD);
         vec c0_0 = splat((real)0);
-        PREFETCH(from + 0 * ldf + 1 * SIMD + j);
+        PREFETCH(start + 1 * SIMD);
         vec c0_1 = splat((real)0);
-        PREFETCH(from + 0 * ldf + 2 * SIMD + j);
+        PREFETCH(start + 2 * SIMD);
         vec c0_2 = splat((real)0);
-        PREFETCH(from + 1 * ldf + 0 * SIMD + j);
+        start += ldf;
+        PREFETCH(start + 0 * SIMD);
         vec c1_0 = splat((real)0);
-        PREFETCH(from + 1 * ldf + 1 * SIMD + j);
+        PREFETCH(start + 1 * SIMD);
         vec c1_1 = splat((real)0);
-        PREFETCH(from + 1 * ldf + 2 * SIMD + j);
+        PREFETCH(start + 2 * SIMD);
         vec c1_2 = splat((real)0);
         for (ptrdiff_t p = 0; p < depth; p++, pa += lda, pd += ldd) {
             PREFETCH((const real *)far_a);
@@ -536,12 +564,16 @@ KERNEL void bptt_outer_2x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t l
             c1_1 += a1 * d1;
             c1_2 += a1 * d2;
         }
-        store(c + 0 * ldc + 0 * SIMD + j, load(from + 0 * ldf + 0 * SIMD + j) + c0_0);
-        store(c + 0 * ldc + 1 * SIMD + j, load(from + 0 * ldf + 1 * SIMD + j) + c0_1);
-        store(c + 0 * ldc + 2 * SIMD + j, load(from + 0 * ldf + 2 * SIMD + j) + c0_2);
-        store(c + 1 * ldc + 0 * SIMD + j, load(from + 1 * ldf + 0 * SIMD + j) + c1_0);
-        store(c + 1 * ldc + 1 * SIMD + j, load(from + 1 * ldf + 1 * SIMD + j) + c1_1);
-        store(c + 1 * ldc + 2 * SIMD + j, load(from + 1 * ldf + 2 * SIMD + j) + c1_2);
+        const real *add = from + j;
+        real *to = c + j;
+        store(to + 0 * SIMD, load(add + 0 * SIMD) + c0_0);
+        store(to + 1 * SIMD, load(add + 1 * SIMD) + c0_1);
+        store(to + 2 * SIMD, load(add + 2 * SIMD) + c0_2);
+        add += ldf;
+        to += ldc;
+        store(to + 0 * SIMD, load(add + 0 * SIMD) + c1_0);
+        store(to + 1 * SIMD, load(add + 1 * SIMD) + c1_1);
+        store(to + 2 * SIMD, load(add + 2 * SIMD) + c1_2);
     }
 }
 
