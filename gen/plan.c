@@ -179,6 +179,7 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
     place_progress(plan);
     bptt_status status = bptt_plan_lower(plan, error);
     if (status == BPTT_OK) { status = bptt_plan_stack(plan, error); }
+    if (status == BPTT_OK) { status = bptt_plan_overlay(plan, error); }
     if (status == BPTT_OK) {
         bptt_plan_fuse(plan);
         status = bptt_plan_truncate(plan, error);

@@ -3,6 +3,7 @@
  * Everything about order and memory is decided here, nothing about spelling.  Depends on graph.h.  The passes:
  *   hoist, gather   lower.c    which action runs in which region, with which operands
  *   stack           stack.c    which products become one
+ *   overlay         overlay.c  which adjoints lie where their gates lay
  *   fuse            fuse.c     which values of a chain need no memory
  *   truncate        truncate.c what outlives a chunk, where adjoints begin, which gradients wait for all lags
  *   accumulate      plan.c     whether gradients are added to those of the chunks before
@@ -196,6 +197,7 @@ void bptt_plan_print(const bptt_plan *plan, FILE *out);
 /* The passes, in order; each reads what the ones before it wrote. */
 bptt_status bptt_plan_lower(bptt_plan *plan, bptt_error *error);
 bptt_status bptt_plan_stack(bptt_plan *plan, bptt_error *error);
+bptt_status bptt_plan_overlay(bptt_plan *plan, bptt_error *error);
 void bptt_plan_fuse(bptt_plan *plan);
 bptt_status bptt_plan_truncate(bptt_plan *plan, bptt_error *error);
 bptt_status bptt_plan_clear(bptt_plan *plan, bptt_error *error);

@@ -373,6 +373,44 @@ START_TEST(gates_are_stacked)
 }
 END_TEST
 
+/* Whether a slot that others lie in holds adjoints alone. */
+static bool has_adjoint_host(const bptt_plan *plan)
+{
+    for (int s = 0; s < plan->slot_count; s++) {
+        const int host = plan->slots[s].host;
+        if (host >= 0 && plan->slots[host].linear && plan->slots[host].size > 0) { return true; }
+    }
+    return false;
+}
+
+/* The adjoints of gates lie where the gates lay, but where those are read again: at other lags, or in the chunks to come. */
+START_TEST(adjoints_lie_where_gates_lay)
+{
+    static const bptt_cell cells[] = {BPTT_CELL_LSTM, BPTT_CELL_GRU};
+    static const struct {
+        bptt_truncation_mode truncation;
+        bptt_unroll unroll;
+        bool apart;
+    } cases[] = {{BPTT_TRUNCATION_CHUNK, BPTT_UNROLL_TIME, false},
+                 {BPTT_TRUNCATION_CHUNK, BPTT_UNROLL_NONE, false},
+                 {BPTT_TRUNCATION_CHUNK, BPTT_UNROLL_FULL, true},
+                 {BPTT_TRUNCATION_BLOCK, BPTT_UNROLL_TIME, true},
+                 {BPTT_TRUNCATION_UNIFORM, BPTT_UNROLL_TIME, true}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        bptt_spec spec = interpret_spec(4, 4, 6, 3, 1);
+        spec.cell = cells[_i];
+        spec.truncation = cases[i].truncation;
+        spec.stride = spec.truncation == BPTT_TRUNCATION_BLOCK ? 2 : 0;
+        spec.unroll = cases[i].unroll;
+        planned p;
+        ck_assert_msg(make(&spec, 4, SIZE_MAX, &p) == BPTT_OK, "%s", error.text);
+        ck_assert_int_eq(has_adjoint_host(p.plan), cases[i].apart);
+        for (int s = 0; s < p.plan->slot_count; s++) { ck_assert_uint_lt(p.plan->slots[s].size, p.plan->work_size + 1); }
+        drop(&p);
+    }
+}
+END_TEST
+
 /* The equations of a long chain are all there, and whole. */
 START_TEST(notes_are_whole)
 {
@@ -527,6 +565,7 @@ int main(void)
     tcase_add_loop_test(rules, invariants, 0, RANDOM_SPECS);
     tcase_add_test(rules, large_invariants);
     tcase_add_loop_test(rules, gates_are_stacked, 0, 2);
+    tcase_add_loop_test(rules, adjoints_lie_where_gates_lay, 0, 2);
     tcase_add_test(rules, notes_are_whole);
     tcase_add_test(rules, logits_live_in_a_block);
     tcase_add_test(rules, large_operands);
