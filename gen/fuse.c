@@ -1,12 +1,56 @@
-/* fuse.c: the second half of the plan's pass fuse: what only a chain of element-wise operations itself reads needs no memory.
+/* fuse.c: the second half of the plan's pass fuse: chains with a carry between them become one, and what only a chain of element-wise
+ * operations itself reads needs no memory.
  *
  * The first half, lower.c, joined neighbours into chains.  Depends on plan.h.
  */
 #include "plan.h"
 
+#include <string.h>
+
 static bool is_in(const bptt_ref *ref, int slot)
 {
     return ref->kind == BPTT_REF_SLOT && ref->index == slot;
+}
+
+/* Does one chain write what the other one touches? */
+static bool disturbs(const bptt_action *writer, const bptt_action *other)
+{
+    for (int w = 0; w < writer->element_count; w++) {
+        const bptt_ref *out = &writer->elements[w].out;
+        for (int e = 0; e < other->element_count; e++) {
+            const bptt_element *element = &other->elements[e];
+            if (is_in(&element->out, out->index) || is_in(&element->a, out->index) || is_in(&element->b, out->index)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static bool same_rows(const bptt_action *a, const bptt_action *b)
+{
+    return a->kind == BPTT_CHAIN && b->kind == BPTT_CHAIN && a->region == b->region && a->level == b->level &&
+           a->forward == b->forward && a->cols == b->cols;
+}
+
+/* A chain goes on behind one that hands something to the step before, when that one can as well come after both. */
+static void join_chains(bptt_plan *plan)
+{
+    for (int a = 0; a + 2 < plan->action_count; a++) {
+        bptt_action *chain = &plan->actions[a], *carry = chain + 1, *next = chain + 2;
+        if (!same_rows(chain, carry) || !same_rows(chain, next) || chain->into_previous || next->into_previous ||
+            !carry->into_previous || disturbs(carry, next) || disturbs(next, carry) ||
+            chain->element_count + next->element_count > BPTT_MAX_ELEMENTS) {
+            continue;
+        }
+        memcpy(chain->elements + chain->element_count, next->elements, (size_t)next->element_count * sizeof *next->elements);
+        chain->element_count += next->element_count;
+        chain->flop += next->flop;
+        const size_t used = strlen(chain->note);
+        (void)snprintf(chain->note + used, sizeof chain->note - used, ", %s", next->note);
+        memmove(next, next + 1, (size_t)(plan->action_count - a - 3) * sizeof *next);
+        plan->action_count--;
+    }
 }
 
 /* A value that only its own chain reads needs no slot. */
@@ -38,6 +82,7 @@ static void make_temp(bptt_action *action, bptt_ref *ref, int slot, int temp)
 
 void bptt_plan_fuse(bptt_plan *plan)
 {
+    join_chains(plan);
     for (int a = 0; a < plan->action_count; a++) {
         bptt_action *action = &plan->actions[a];
         for (int e = 0; e + 1 < action->element_count; e++) {
