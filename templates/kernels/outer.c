@@ -5,7 +5,8 @@ ${signature(k)}
     enum { AHEAD = 12 };
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pd = d + j;
-        size_t far_a = (size_t)a + AHEAD * (size_t)lda * sizeof(real), far_d = (size_t)(d + j) + AHEAD * (size_t)ldd * sizeof(real);
+        size_t far_a = (size_t)pa + AHEAD * (size_t)lda * sizeof(real);
+        size_t far_d = (size_t)pd + AHEAD * (size_t)ldd * sizeof(real);
         const real *start = from + j;
 % for i = 0, k.rows - 1 do
 % if i > 0 then

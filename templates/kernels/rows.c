@@ -89,8 +89,8 @@ ${signature(k)}
 }
 % elseif k.what == "transpose" then
 #if LANES > 1
-/* The same for rows and columns up to LANES, which are columns and rows of out up to its padding: half of the rows zipped with the other
- * half, log2(LANES) times. */
+/* The same for rows and columns up to LANES, which are columns and rows of out up to its padding: half of the rows zipped
+ * with the other half, log2(LANES) times. */
 KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols)
 {
     vec r[LANES], z[LANES];
@@ -122,7 +122,9 @@ ${signature(k)}
 {
     const ptrdiff_t whole_rows = rows / LANES * LANES, whole_cols = cols / LANES * LANES;
     for (ptrdiff_t j = 0; j < whole_cols; j += LANES) {
-        for (ptrdiff_t i = 0; i < whole_rows; i += LANES) { transpose_square(out + j * ldo + i, ldo, a + i * lda + j, lda, LANES, LANES); }
+        for (ptrdiff_t i = 0; i < whole_rows; i += LANES) {
+            transpose_square(out + j * ldo + i, ldo, a + i * lda + j, lda, LANES, LANES);
+        }
     }
     for (ptrdiff_t i = 0; i < rows; i += LANES) {
         const ptrdiff_t some = rows - i < LANES ? rows - i : LANES;

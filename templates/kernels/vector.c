@@ -181,12 +181,13 @@ KERNEL real largest_lane(vec v)
 #define LARGEST ((real)${f32 and "0x1.fffffep127" or "0x1.fffffffffffffp1023"})
 
 % if f32 and lanes == 16 then
-/* a / b for b of 0 and more, to 2 ulp.  The divider takes a vector of 512 bits in 16 cycles, the multipliers two in one: 1 / b by Newton's
- * iteration from a guess that is 12 % off at most, then what is missing of the quotient. */
+/* a / b for b of 0 and more, to 2 ulp.  The divider takes a vector of 512 bits in 16 cycles, the multipliers two in one: 1 / b
+ * by Newton's iteration from a guess that is 12 % off at most, then what is missing of the quotient. */
 KERNEL vec quotient(vec a, vec b)
 {
 #if LANES == 16
-    const vec one = splat((real)1), most = splat(0x1p100f), bounded = if_less(most, b, most, b); /* beyond, the guess would fail */
+    const vec one = splat((real)1), most = splat(0x1p100f);
+    const vec bounded = if_less(most, b, most, b); /* the guess fails for more */
     vec r = from_bits(0x7ef311c7u - bits_of(bounded));
     r += r * (one - bounded * r);
     r += r * (one - bounded * r);

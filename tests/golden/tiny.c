@@ -485,7 +485,8 @@ KERNEL void bptt_outer_2x2(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t l
     enum { AHEAD = 12 };
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pd = d + j;
-        size_t far_a = (size_t)a + AHEAD * (size_t)lda * sizeof(real), far_d = (size_t)(d + j) + AHEAD * (size_t)ldd * sizeof(real);
+        size_t far_a = (size_t)pa + AHEAD * (size_t)lda * sizeof(real);
+        size_t far_d = (size_t)pd + AHEAD * (size_t)ldd * sizeof(real);
         const real *start = from + j;
         PREFETCH(start + 0 * SIMD);
         vec c0_0 = splat((real)0);
@@ -530,7 +531,8 @@ KERNEL void bptt_outer_2x3(real *c, ptrdiff_t ldc, const real *from, ptrdiff_t l
     enum { AHEAD = 12 };
     for (ptrdiff_t j = 0; j < SIMD; j += LANES) {
         const real *pa = a, *pd = d + j;
-        size_t far_a = (size_t)a + AHEAD * (size_t)lda * sizeof(real), far_d = (size_t)(d + j) + AHEAD * (size_t)ldd * sizeof(real);
+        size_t far_a = (size_t)pa + AHEAD * (size_t)lda * sizeof(real);
+        size_t far_d = (size_t)pd + AHEAD * (size_t)ldd * sizeof(real);
         const real *start = from + j;
         PREFETCH(start + 0 * SIMD);
         vec c0_0 = splat((real)0);
@@ -655,8 +657,8 @@ KERNEL void bptt_column_sum(real *sum, const real *d, ptrdiff_t ldd, ptrdiff_t r
 }
 
 #if LANES > 1
-/* The same for rows and columns up to LANES, which are columns and rows of out up to its padding: half of the rows zipped with the other
- * half, log2(LANES) times. */
+/* The same for rows and columns up to LANES, which are columns and rows of out up to its padding: half of the rows zipped
+ * with the other half, log2(LANES) times. */
 KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols)
 {
     vec r[LANES], z[LANES];
@@ -688,7 +690,9 @@ KERNEL void bptt_transpose(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t ld
 {
     const ptrdiff_t whole_rows = rows / LANES * LANES, whole_cols = cols / LANES * LANES;
     for (ptrdiff_t j = 0; j < whole_cols; j += LANES) {
-        for (ptrdiff_t i = 0; i < whole_rows; i += LANES) { transpose_square(out + j * ldo + i, ldo, a + i * lda + j, lda, LANES, LANES); }
+        for (ptrdiff_t i = 0; i < whole_rows; i += LANES) {
+            transpose_square(out + j * ldo + i, ldo, a + i * lda + j, lda, LANES, LANES);
+        }
     }
     for (ptrdiff_t i = 0; i < rows; i += LANES) {
         const ptrdiff_t some = rows - i < LANES ? rows - i : LANES;
