@@ -68,7 +68,8 @@ static double parameter_reals(const bptt_plan *plan, const bptt_action *action, 
     const double width = (double)bptt_padded(plan, action->cols);
     const bool by_token = action->kind == BPTT_GATHER || (action->kind == BPTT_SCATTER && action->fill == BPTT_FILL_ADD);
     if (by_token && rows < (double)tensor->rows) { return rows * width; }
-    return action->turned ? (double)action->depth * (double)tensor->turned_stride : (double)tensor->rows * width;
+    const double turned = (double)action->depth * (double)(action->packed ? action->cols : tensor->turned_stride);
+    return action->turned ? turned : (double)tensor->rows * width;
 }
 
 /* The steps that have a loss, as a share of all. */

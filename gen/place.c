@@ -64,12 +64,12 @@ static void place_params(bptt_plan *plan)
     }
 }
 
-/* Second copies of the matrices that some action reads turned. */
+/* Second copies of the matrices that some action reads turned and does not pack. */
 static void place_turned(bptt_plan *plan)
 {
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
-        if (!action->turned) { continue; }
+        if (!action->turned || bptt_should_pack(plan, action)) { continue; }
         bptt_tensor_plan *leader = &plan->params[plan->params[action->param].leader];
         if (leader->turned) { continue; }
         leader->turned = true;
@@ -309,7 +309,6 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
 {
     usage of[BPTT_MAX_SLOTS] = {{0}};
     place_params(plan);
-    place_turned(plan);
     find_sparse(plan);
     find_usage(plan, of);
     share_usage(plan, of);
@@ -320,6 +319,7 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
     }
     plan->block = choose_block(plan);
     plan->tail_block = choose_tail_block(plan);
+    place_turned(plan);
     place_slots(plan, of);
     place_restart(plan);
     round_struct(plan);

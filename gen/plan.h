@@ -134,7 +134,7 @@ typedef struct bptt_action {
     bptt_ref out, in, adjoint;
     int64_t cols, depth; /* of a product: columns written, terms of a sum (-1: rows of the chunk) */
     int64_t terms;       /* of a sum, added up before the next tile: what a cache holds of the panel; 0: all */
-    bool packed;         /* so many terms of a panel are copied side by side before its tiles read them */
+    bool packed;         /* so many terms of a panel are copied side by side before its tiles read them, turned if need be */
     bptt_tile tile;
     bptt_cut cut;
     int site; /* of a dropout */
@@ -207,6 +207,8 @@ void bptt_plan_count(bptt_plan *plan);
 
 /* Whether the emitted text runs the action as calls of a tile. */
 bool bptt_has_tile(const bptt_plan *plan, const bptt_action *action);
+/* Whether its panels are packed: known once blocks and the strides of slots and parameters are. */
+bool bptt_should_pack(const bptt_plan *plan, const bptt_action *action);
 /* Rows of C that a call of a product has, most of the time. */
 int64_t bptt_product_rows(const bptt_plan *plan, const bptt_action *action);
 /* The cheapest tiles of a product by the model of tile.c, at most `room` of them, in order; returns how many. */

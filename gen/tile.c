@@ -121,25 +121,27 @@ static bool should_alternate(const bptt_plan *plan, const bptt_action *action)
            bytes > FIRST_LEVEL_BYTES;
 }
 
-/* Reals from one term of a panel to the next. */
-static int64_t panel_stride(const bptt_plan *plan, const bptt_action *action)
+/* Where each term of a panel lies on a page of its own, and the panel is deep and read by tiles enough to pay for it. */
+bool bptt_should_pack(const bptt_plan *plan, const bptt_action *action)
 {
-    if (action->kind == BPTT_GRADIENT) { return plan->slots[action->adjoint.index].stride; }
-    const bptt_tensor_plan *param = &plan->params[action->param];
-    return action->turned ? param->turned_stride : param->stride;
+    enum { FAR_BYTES = 4096, DEEP = 128, MANY_ROWS = 320 };
+    if (!bptt_has_tile(plan, action) || bptt_in_time(plan, action)) { return false; }
+    const bool gradient = action->kind == BPTT_GRADIENT;
+    const int64_t depth = gradient ? bptt_call_rows(plan, action) : action->depth;
+    const int64_t stride = gradient         ? plan->slots[action->adjoint.index].stride
+                           : action->turned ? bptt_padded(plan, action->cols)
+                                            : plan->params[action->param].stride;
+    return stride * plan->real_size >= FAR_BYTES && depth >= DEEP && bptt_product_rows(plan, action) >= MANY_ROWS;
 }
 
-/* Tile after tile reads the same vectors of a panel.  A panel that the second-level cache does not hold is taken in stretches.  Where
- * each term lies on a page of its own, and the panel is deep and read by tiles enough to pay for it, a stretch is copied first. */
+/* Tile after tile reads the same vectors of a panel.  A panel that the second-level cache does not hold is taken in stretches. */
 static void choose_terms(const bptt_plan *plan, bptt_action *action)
 {
     enum { PANEL_BYTES = 327680, STRETCH_BYTES = 131072, PACKED_BYTES = 196608 };
-    enum { FAR_BYTES = 4096, DEEP = 128, MANY_ROWS = 320 };
     if (!bptt_has_tile(plan, action) || bptt_in_time(plan, action)) { return; }
     const int64_t depth = action->kind == BPTT_GRADIENT ? bptt_call_rows(plan, action) : action->depth;
     const int64_t term_bytes = (int64_t)action->tile.vectors * plan->lanes * plan->real_size;
-    const bool far = panel_stride(plan, action) * plan->real_size >= FAR_BYTES;
-    action->packed = far && depth >= DEEP && bptt_product_rows(plan, action) >= MANY_ROWS;
+    action->packed = bptt_should_pack(plan, action);
     if (action->packed) {
         const int64_t most = PACKED_BYTES / term_bytes, stretches = (depth + most - 1) / most;
         action->terms = (depth + stretches - 1) / stretches;

@@ -475,6 +475,7 @@ START_TEST(large_operands)
             const bptt_action *action = &p.plan->actions[a];
             packed += action->packed;
             ck_assert(!action->packed || (action->terms > 0 && !bptt_in_time(p.plan, action)));
+            ck_assert(!action->packed || !action->turned || !p.plan->params[action->param].turned); /* no copy for nothing */
         }
         ck_assert_int_eq(packed, cases[i].packed);
         ck_assert_int_eq(p.plan->tail_block, cases[i].tail_block);

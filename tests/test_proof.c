@@ -228,7 +228,7 @@ START_TEST(test_large_nets_follow_the_oracle)
 {
     static const struct {
         int64_t hidden, vocab, K, batch;
-    } sizes[] = {{90, 5, 5, 1}, {90, 40, 4, 2}, {18, 700, 4, 1}, {33, 300, 7, 17}, {70, 3, 30, 71}, {520, 515, 7, 48}};
+    } sizes[] = {{90, 5, 5, 1}, {90, 40, 4, 2}, {18, 700, 4, 1}, {33, 300, 7, 17}, {70, 3, 30, 71}, {518, 515, 7, 48}};
     struct tally tally = {0};
     for (unsigned i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++) {
         bptt_spec spec = small_spec();

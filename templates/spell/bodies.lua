@@ -48,7 +48,7 @@ local function declare(chosen, begin, forward)
   end
   for _, action in ipairs(chosen) do
     local p = params[action.param]
-    if p and (action.kind == "product" or action.kind == "gather") and action.turned then
+    if p and (action.kind == "product" or action.kind == "gather") and H.reads_turned(action) then
       once(p.turned_variable, "const real *const ", p.turned_variable, " = ", plus("m->turned", tostring(p.turned_offset)), "; /* [",
         action.depth, "][", p.turned_stride, "] */")
     elseif p and (action.kind == "product" or action.kind == "gather") then

@@ -6,7 +6,7 @@ local at, plus = common.at, common.plus
 local B = spec.batch
 local spelled, block_mode = H.spelled, H.block_mode
 local row_name, gather_name, down_name, numbered_name = H.row_name, H.gather_name, H.down_name, H.numbered_name
-local in_time, starts_block, padded = H.in_time, H.starts_block, H.padded
+local in_time, starts_block, padded, reads_turned = H.in_time, H.starts_block, H.padded, H.reads_turned
 local chain_places, is_flat, is_kernel, number_of = H.chain_places, H.is_flat, H.is_kernel, H.number_of
 
 -- Where a value lies.  time: number or text (regions step and back); "row": a block of HEAD or TAIL; nil: all rows.
@@ -166,7 +166,7 @@ local function calls(action, time, rows, backward)
   local function stride(ref) return slots[ref.slot].stride end
   local function times(n) return type(rows) == "number" and tostring(rows * n) or rows .. " * " .. n end
   local param = action.param > 0 and params[action.param] or nil
-  local weight = param and (action.turned and param.turned_variable or param.variable)
+  local weight = param and (reads_turned(action) and param.turned_variable or param.variable)
   if action.kind == "product" then return product_call(action, p, weight, rows, time) end
   if action.kind == "gradient" then return product_call(action, p, param.gradient_variable, rows, time) end
   if action.kind == "row" then return row_call(action, p, rows, time) end

@@ -18,7 +18,8 @@ local function describe(action, count)
     local p = params[action.param]
     shape = string.format("c[%d][%d] from a[%s][%d], d[%s][%d]", p.rows, p.cols, rows, p.rows, rows, p.cols)
   else
-    shape = string.format("c[%s][%d] from a[%s][%d], w[%d][%d]", rows, action.cols, rows, action.depth, action.depth, action.cols)
+    local w = action.turned and action.packed and {action.cols, action.depth} or {action.depth, action.cols}
+    shape = string.format("c[%s][%d] from a[%s][%d], w[%d][%d]", rows, action.cols, rows, action.depth, w[1], w[2])
   end
   return common.comment("", action.note .. ":  " .. shape)
 end
@@ -67,14 +68,24 @@ local function tile_call(action, rows, vectors, i, j, down)
     a_step, b, ldb, depth)
 end
 
+-- Copies a stretch of a panel of `width` columns.  Columns of a panel that is turned first are rows of the matrix; behind the last one is 0.
+local function pack_panel(action, width, j, line)
+  local b, ldb = panel_at(action, j)
+  if not action.turned then return line(string.format("bptt_pack(packed, %s, %d, depth, %d);", b, ldb, width)) end
+  local p, rows = params[action.param], tostring(width)
+  if action.cols % lanes > 0 then
+    line(string.format("memset(packed, 0, (size_t)depth * %d);", width * real_size))
+    local left = j == "j" and action.cols .. " - j" or tostring(action.cols - tonumber(j))
+    rows = j == "j" and left .. " < " .. width .. " ? " .. left .. " : " .. width or tostring(math.min(action.cols - tonumber(j), width))
+  end
+  line(string.format("bptt_transpose(packed, %d, %s, %d, %s, depth);", width, plus("w", j == "0" and "0" or j .. " * " .. p.stride), p.stride, rows))
+end
+
 -- All rows of the columns from j on; rows: how many, 0: the usual number.
 local function panel(action, rows, vectors, j, indent, down)
   local tile = action.tile
   local function line(text) write(common.statement(indent, text)) end
-  if action.packed then
-    local b, ldb = panel_at(action, j)
-    line(string.format("bptt_pack(packed, %s, %d, depth, %d);", b, ldb, vectors * lanes))
-  end
+  if action.packed then pack_panel(action, vectors * lanes, j, line) end
   if action.cut == "tensor" then
     local rest = params[action.param].rows % tile.rows
     line("ptrdiff_t i = from;")
@@ -118,6 +129,7 @@ local function open_stretches(action)
   local n, terms = action.depth, action.terms
   local a, b, stride = 1, panel_at(action, "0")
   if action.kind == "gradient" then n, a = "rows", slots[action.input.slot].stride end
+  if action.turned and action.packed then stride = 1 end
   if action.packed then
     write("    real room[", terms * action.tile.vectors * lanes + line, "];\n")
     write("    real *const packed = room + ((size_t)0 - (size_t)room) % ", line * real_size, " / sizeof(real); /* begins a line */\n")

@@ -124,6 +124,7 @@ end
 local function starts_block(action)
   return (action.region == "head" or action.region == "tail" and tail_block > 0) and action.fill == "zero" and not spelled
 end
+function H.reads_turned(action) return action.turned and not action.packed end -- the copy of the matrix; what is packed is turned then
 local function padded(n) return (n + lanes - 1) // lanes * lanes end
 local function out_stride(action)
   return action.kind == "gradient" and params[action.param].stride or slots[action.out.slot].stride
@@ -183,7 +184,7 @@ for _, action in ipairs(actions) do
         if action.kind == "product" and not in_time(action) then need("tile_1x" .. v) end
       end
     end
-    if action.packed then need("pack") end
+    if action.packed then need(action.turned and "transpose" or "pack") end
     if action.fill == "zero" then need_zeros(tile.vectors * lanes) end
   elseif action.kind == "gather" then need(gather_name(action))
   elseif action.kind == "scatter" then need("scatter")
