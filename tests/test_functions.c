@@ -313,6 +313,27 @@ START_TEST(softmax_of_rows)
 }
 END_TEST
 
+/* What a saturated softmax hands back is 0 or a normal number, also times the mean's scale over a million labels. */
+START_TEST(losses_hand_back_normal_numbers)
+{
+    enum { COLS = 128 };
+    float o[COLS];
+    void (*kernel)(void) = ulp_kernel_named("bptt_cross_entropy", 4, ulp_simd[_i]);
+    if (kernel == NULL) { return; }
+    for (int j = 0; j < COLS; j++) { o[j] = (float)-j; }
+    const uint32_t label = 0;
+    (void)((double (*)(float *, ptrdiff_t, const uint32_t *, ptrdiff_t, ptrdiff_t, float, int))kernel)(o, COLS, &label, 1, COLS,
+                                                                                                       0x1p-20F, 1);
+    int zeros = 0;
+    for (int j = 0; j < COLS; j++) {
+        zeros += fpclassify(o[j]) == FP_ZERO;
+        ck_assert_msg(fpclassify(o[j]) == FP_ZERO || fpclassify(o[j]) == FP_NORMAL, "o = -%d: %g", j, (double)o[j]);
+    }
+    ck_assert_int_ge(zeros, COLS - 80);
+    ck_assert_int_le(zeros, COLS - 60);
+}
+END_TEST
+
 int main(void)
 {
     printf("test_functions: seed %llu (BPTT_TEST_SEED)\n", (unsigned long long)oracle_seed());
@@ -325,6 +346,7 @@ int main(void)
     tcase_add_loop_test(functions, special_values, 0, CASES);
     tcase_add_loop_test(functions, never_beyond_one, 0, CASES);
     tcase_add_loop_test(functions, softmax_of_rows, 0, ULP_LIBRARIES);
+    tcase_add_loop_test(functions, losses_hand_back_normal_numbers, 0, ULP_LIBRARIES);
     tcase_add_loop_test(functions, edge, 0, (int)(sizeof edges / sizeof edges[0]));
     suite_add_tcase(suite, functions);
     SRunner *runner = srunner_create(suite);

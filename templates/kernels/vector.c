@@ -235,12 +235,13 @@ KERNEL vec growth(vec x, vec *round_n)
     return r + r2 * p;
 }
 
-/* exp(x) for x up to 0; 0 where that is about as small as a normal number can be. */
+/* exp(x) for x up to 0; 0 below ${f32 and "1e-30" or "1e-299"}: what a loss hands back is this times a scale, and with numbers below the
+ * normal ones a product takes many times as long. */
 KERNEL vec exp_down(vec x)
 {
     vec round_n;
     const vec more = growth(x, &round_n), scale = power_of_two(bits_of(round_n));
-    return if_less(x, splat((real)${f32 and "-87" or "-708"}), splat((real)0), scale + scale * more);
+    return if_less(x, splat((real)${f32 and "-69" or "-688"}), splat((real)0), scale + scale * more);
 }
 
 % local exp_limit = f32 and "104" or "746"
