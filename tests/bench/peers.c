@@ -9,8 +9,9 @@
  */
 #include "peer_report.h"
 
-#include "../../runtime/bench.h"
 #include "../../runtime/backend.h"
+#include "../../runtime/bench.h"
+#include "../../runtime/kernels.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -233,13 +234,15 @@ static bool read_options(int count, char **words, settings *s)
     return check_words(s->rows, "row", known_row) && check_words(s->systems, "system", known_system);
 }
 
-/* One thread for everybody, also for the children.  The libraries have read their environment already: begin again. */
-static void one_thread(char **words)
+/* One thread for everybody, also for the children, and the kernels for this CPU: OpenBLAS 0.3.21, which PyTorch and numpy go by too, takes
+ * a CPU newer than itself for one of 2004.  The libraries have read their environment already: begin again. */
+static void set_environment(char **words)
 {
     const char *threads = getenv("OMP_NUM_THREADS");
     if (threads != NULL && strcmp(threads, "1") == 0) { return; }
     (void)setenv("OMP_NUM_THREADS", "1", 1);
     (void)setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    if (bptt_kernels_simd() == 16) { (void)setenv("OPENBLAS_CORETYPE", "SkylakeX", 0); }
     (void)execv("/proc/self/exe", words);
     (void)fprintf(stderr, "peers: cannot limit the libraries to one thread; set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1\n");
     exit(BPTT_FAILED);
@@ -250,7 +253,7 @@ int main(int count, char **words)
     settings s = {.rows = "", .systems = "", .text = "/usr/share/common-licenses/GPL-3", .out = "build/bench", .seconds = 1};
     bptt_error error;
     if (!read_options(count, words, &s)) { return BPTT_USAGE; }
-    one_thread(words);
+    set_environment(words);
     bptt_status status = run_all(&s, &error);
     if (status != BPTT_OK) { (void)fprintf(stderr, "peers: %s\n", error.text); }
     return (int)status;
