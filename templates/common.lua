@@ -109,6 +109,7 @@ end
 
 -- The words of a text, but what is in parentheses or on both sides of an = stays together.
 function common.fill(head, text, indent)
+  if #head + #text <= 120 then return head .. text end
   local function tied(part) return (part:gsub(" ", "\1")) end
   return (fill(head, text:gsub("%b()", tied):gsub(" [+-]?= ", tied), "%S", indent):gsub("\1", " "))
 end
