@@ -19,12 +19,22 @@ typedef struct padding {
     bool clear[BPTT_MAX_ACTIONS][BPTT_MAX_ELEMENTS]; /* what this element stores is cleared behind the chain */
 } padding;
 
+/* The slot whose padding is behind the columns of this one: the last member of a host has the host's. */
+static int padded_slot(const bptt_plan *plan, int slot)
+{
+    const bptt_slot *member = &plan->slots[slot];
+    if (member->host < 0) { return slot; }
+    const int64_t end = member->column + bptt_padded(plan, member->cols);
+    return end == bptt_padded(plan, plan->slots[member->host].cols) ? member->host : slot;
+}
+
 static double read_padding(const bptt_plan *plan, const padding *p, const double *temps, const bptt_ref *ref)
 {
     if (ref->kind == BPTT_REF_TEMP) { return temps[ref->index]; }
     if (ref->kind != BPTT_REF_SLOT) { return 0; }
     const bool previous = plan->slots[ref->index].kind == BPTT_ROWS_STATE && ref->shift == 0;
-    return previous ? p->before[ref->index] : p->now[ref->index];
+    const int slot = padded_slot(plan, ref->index);
+    return previous ? p->before[slot] : p->now[slot];
 }
 
 static bool harmful(const bptt_action *action, double value)
@@ -40,15 +50,17 @@ static void run_chain(const bptt_plan *plan, int a, padding *p)
         const bptt_element *element = &action->elements[e];
         const double x = read_padding(plan, p, temps, &element->a), y = read_padding(plan, p, temps, &element->b);
         const double value = bptt_op_result(element->op, x, y, element->value);
-        *(element->out.kind == BPTT_REF_TEMP ? &temps[element->out.index] : &p->now[element->out.index]) = value;
+        *(element->out.kind == BPTT_REF_TEMP ? &temps[element->out.index] : &p->now[padded_slot(plan, element->out.index)]) =
+            value;
     }
     bool seen[BPTT_MAX_SLOTS] = {false};
     for (int e = action->element_count - 1; e >= 0; e--) { /* the last one that writes a slot counts */
         const bptt_ref *out = &action->elements[e].out;
-        if (out->kind != BPTT_REF_SLOT || seen[out->index]) { continue; }
-        seen[out->index] = true;
-        p->clear[a][e] = p->clear[a][e] || harmful(action, p->now[out->index]);
-        if (p->clear[a][e]) { p->now[out->index] = 0; }
+        const int slot = out->kind == BPTT_REF_SLOT ? padded_slot(plan, out->index) : 0;
+        if (out->kind != BPTT_REF_SLOT || seen[slot]) { continue; }
+        seen[slot] = true;
+        p->clear[a][e] = p->clear[a][e] || harmful(action, p->now[slot]);
+        if (p->clear[a][e]) { p->now[slot] = 0; }
     }
 }
 
@@ -62,12 +74,12 @@ static bool run_chunk(const bptt_plan *plan, padding *p)
         if (action->kind == BPTT_CHAIN) {
             run_chain(plan, a, p);
         } else if (action->kind == BPTT_ROW) { /* knows where its rows end */
-            p->now[action->elements[0].out.index] = 0;
+            p->now[padded_slot(plan, action->elements[0].out.index)] = 0;
         } else if (action->out.kind == BPTT_REF_SLOT && !(writes_none && action->kind == BPTT_PRODUCT) &&
                    action->fill != BPTT_FILL_ADD) {
-            p->now[action->out.index] = 0;
+            p->now[padded_slot(plan, action->out.index)] = 0;
         } else if (action->kind == BPTT_LOSS) {
-            p->now[action->in.index] = 0;
+            p->now[padded_slot(plan, action->in.index)] = 0;
         }
     }
     bool changed = false;

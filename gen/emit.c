@@ -163,13 +163,6 @@ static void push_params(lua_State *L, const bptt_plan *plan)
     lua_setfield(L, -2, "params");
 }
 
-static bool is_host(const bptt_plan *plan, int slot)
-{
-    bool found = false;
-    for (int s = 0; s < plan->slot_count; s++) { found = found || plan->slots[s].host == slot; }
-    return found;
-}
-
 static void push_slots(lua_State *L, const bptt_plan *plan)
 {
     static const char *const kinds[] = {"state", "chunk", "block", "step"};
@@ -181,7 +174,8 @@ static void push_slots(lua_State *L, const bptt_plan *plan)
         set_string(L, "later", slot->later);
         set_string(L, "kind", kinds[slot->kind]);
         set_boolean(L, "kept", slot->kept && slot->host < 0);
-        set_boolean(L, "carried", slot->kept && !is_host(plan, s)); /* columns by themselves: their padding is not a model's */
+        set_boolean(L, "carried",
+                    slot->kept && !bptt_is_host(plan, s)); /* columns by themselves: their padding is not a model's */
         set_boolean(L, "fed", slot->fed);
         set_boolean(L, "linear", slot->linear);
         if (slot->host >= 0) { set_integer(L, "host", slot->host + 1); }

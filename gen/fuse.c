@@ -1,7 +1,7 @@
 /* fuse.c: the second half of the plan's pass fuse: chains with a carry between them become one, and what only a chain of element-wise
  * operations itself reads needs no memory.
  *
- * The first half, lower.c, joined neighbours into chains.  Depends on plan.h.
+ * The first half, lower_actions.c, joined neighbours into chains.  Depends on plan.h.
  */
 #include "plan.h"
 
@@ -12,14 +12,19 @@ static bool is_in(const bptt_ref *ref, int slot)
     return ref->kind == BPTT_REF_SLOT && ref->index == slot;
 }
 
+static bool meets(const bptt_plan *plan, const bptt_ref *ref, const bptt_ref *out)
+{
+    return ref->kind == BPTT_REF_SLOT && bptt_slots_meet(plan, ref->index, out->index);
+}
+
 /* Does one chain write what the other one touches? */
-static bool disturbs(const bptt_action *writer, const bptt_action *other)
+static bool disturbs(const bptt_plan *plan, const bptt_action *writer, const bptt_action *other)
 {
     for (int w = 0; w < writer->element_count; w++) {
         const bptt_ref *out = &writer->elements[w].out;
         for (int e = 0; e < other->element_count; e++) {
             const bptt_element *element = &other->elements[e];
-            if (is_in(&element->out, out->index) || is_in(&element->a, out->index) || is_in(&element->b, out->index)) {
+            if (meets(plan, &element->out, out) || meets(plan, &element->a, out) || meets(plan, &element->b, out)) {
                 return true;
             }
         }
@@ -39,7 +44,7 @@ static void join_chains(bptt_plan *plan)
     for (int a = 0; a + 2 < plan->action_count; a++) {
         bptt_action *chain = &plan->actions[a], *carry = chain + 1, *next = chain + 2;
         if (!same_rows(chain, carry) || !same_rows(chain, next) || chain->into_previous || next->into_previous ||
-            !carry->into_previous || disturbs(carry, next) || disturbs(next, carry) ||
+            !carry->into_previous || disturbs(plan, carry, next) || disturbs(plan, next, carry) ||
             chain->element_count + next->element_count > BPTT_MAX_ELEMENTS) {
             continue;
         }
@@ -56,7 +61,7 @@ static void join_chains(bptt_plan *plan)
 /* A value that only its own chain reads needs no slot. */
 static bool in_chain_only(const bptt_plan *plan, int chain, int slot, int shift)
 {
-    if (plan->slots[slot].host >= 0) { return false; } /* a stacked product touches it */
+    if (plan->slots[slot].host >= 0 || bptt_is_host(plan, slot)) { return false; } /* others touch it under another name */
     for (int s = 0; s < plan->graph->state_count; s++) {
         if (plan->refs[plan->graph->states[s].next].index == slot) { return false; }
     }

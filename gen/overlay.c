@@ -18,7 +18,7 @@ typedef struct moment {
 
 /* Slots side by side. */
 typedef struct side_by_side {
-    int slots[MOST], count;
+    int host, slots[MOST], count;
 } side_by_side;
 
 static bool before(moment a, moment b)
@@ -34,7 +34,7 @@ static bool is_slot(const bptt_ref *ref, int slot)
 /* The members of a host by their columns; none: it is no host, or has too many. */
 static side_by_side members_of(const bptt_plan *plan, int host)
 {
-    side_by_side list = {.count = 0};
+    side_by_side list = {.host = host, .count = 0};
     for (int64_t column = 0; column < plan->slots[host].cols;) {
         int member = -1;
         for (int s = 0; s < plan->slot_count; s++) {
@@ -52,7 +52,7 @@ static bool has(const side_by_side *list, const bptt_ref *ref)
     for (int i = 0; i < list->count; i++) {
         if (is_slot(ref, list->slots[i])) { return true; }
     }
-    return false;
+    return is_slot(ref, list->host);
 }
 
 /* The last element that writes the slot, where it is one of a chain of BACK that works on its own step; else action -1. */
@@ -70,6 +70,11 @@ static moment finished(const bptt_plan *plan, int slot)
         }
     }
     return last;
+}
+
+static bool touches(const bptt_element *element, int slot)
+{
+    return is_slot(&element->out, slot) || is_slot(&element->a, slot) || is_slot(&element->b, slot);
 }
 
 /* May the element at `now` touch these places, if `adjoint` is to lie where `gate` is from the moment `done` on? */
@@ -109,6 +114,7 @@ static bool can_overlay(const bptt_plan *plan, const side_by_side *gates, const 
             if (has(adjoints, refs[i]) && (a <= last.action || refs[i]->shift != 0)) { return false; }
         }
         for (int e = 0; e < action->element_count; e++) {
+            if (touches(&action->elements[e], gates->host) || touches(&action->elements[e], adjoints->host)) { return false; }
             for (int i = 0; i < gates->count; i++) {
                 if (!agrees(plan, (moment){a, e}, done[i], gates->slots[i], adjoints->slots[i])) { return false; }
             }
@@ -158,6 +164,15 @@ static bptt_status move_adjoint(bptt_plan *plan, int gate, int adjoint, moment d
     return BPTT_OK;
 }
 
+/* What reads all adjoints of a host at once. */
+static void move_host(bptt_plan *plan, int gates, int adjoints)
+{
+    for (int a = 0; a < plan->action_count; a++) {
+        move_ref(&plan->actions[a].in, adjoints, gates);
+        move_ref(&plan->actions[a].adjoint, adjoints, gates);
+    }
+}
+
 bptt_status bptt_plan_overlay(bptt_plan *plan, bptt_error *error)
 {
     /* Other modes read a step's gates at other lags or in later chunks; spelled-out sums write no padding, so nobody may leave some. */
@@ -173,6 +188,7 @@ bptt_status bptt_plan_overlay(bptt_plan *plan, bptt_error *error)
                 const bptt_status status = move_adjoint(plan, gates.slots[i], adjoints.slots[i], done[i], error);
                 if (status != BPTT_OK) { return status; }
             }
+            move_host(plan, h, d);
             break;
         }
     }

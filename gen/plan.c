@@ -99,6 +99,18 @@ int64_t bptt_plan_share(const bptt_plan *plan, int64_t n)
     return (n + plan->threads - 1) / plan->threads;
 }
 
+bool bptt_is_host(const bptt_plan *plan, int slot)
+{
+    bool found = false;
+    for (int s = 0; s < plan->slot_count; s++) { found = found || plan->slots[s].host == slot; }
+    return found;
+}
+
+bool bptt_slots_meet(const bptt_plan *plan, int a, int b)
+{
+    return a == b || plan->slots[a].host == b || plan->slots[b].host == a;
+}
+
 bool bptt_sums_over_rows(const bptt_action *action)
 {
     return action->kind == BPTT_GRADIENT || action->kind == BPTT_SCATTER || action->kind == BPTT_COLUMN_SUM;

@@ -1,7 +1,7 @@
 /* plan.h: fourth stage.  Both graphs, T, K and B become a flat list of actions over slots of known size and place.
  *
  * Everything about order and memory is decided here, nothing about spelling.  Depends on graph.h.  The passes:
- *   hoist, gather   lower.c    which action runs in which region, with which operands
+ *   hoist, gather   lower*.c   which action runs in which region, with which operands, and where its result lies
  *   stack           stack.c    which products become one
  *   overlay         overlay.c  which adjoints lie where their gates lay
  *   fuse            fuse.c     which values of a chain need no memory
@@ -224,6 +224,10 @@ bool bptt_sums_over_rows(const bptt_action *action);
 int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action);
 /* `cols` and its padding, in whole vectors. */
 int64_t bptt_padded(const bptt_plan *plan, int64_t cols);
+/* Do other slots lie in columns of it? */
+bool bptt_is_host(const bptt_plan *plan, int slot);
+/* Have the slots columns in common?  Members of one host have none. */
+bool bptt_slots_meet(const bptt_plan *plan, int a, int b);
 /* Rows of a slot. */
 int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot);
 const char *bptt_region_name(bptt_region region);

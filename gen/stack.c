@@ -41,25 +41,25 @@ static bool same_ref(const bptt_ref *a, const bptt_ref *b)
     return a->kind == b->kind && (a->kind == BPTT_REF_NONE || (a->index == b->index && a->shift == b->shift));
 }
 
-static bool is_slot(const bptt_ref *ref, int slot)
+static bool meets(const bptt_plan *plan, const bptt_ref *ref, int slot)
 {
-    return ref->kind == BPTT_REF_SLOT && ref->index == slot;
+    return ref->kind == BPTT_REF_SLOT && bptt_slots_meet(plan, ref->index, slot);
 }
 
-static bool writes(const bptt_action *action, int slot)
+static bool writes(const bptt_plan *plan, const bptt_action *action, int slot)
 {
-    if (is_slot(&action->out, slot) || (action->kind == BPTT_LOSS && is_slot(&action->in, slot))) { return true; }
+    if (meets(plan, &action->out, slot) || (action->kind == BPTT_LOSS && meets(plan, &action->in, slot))) { return true; }
     for (int e = 0; e < action->element_count; e++) {
-        if (is_slot(&action->elements[e].out, slot)) { return true; }
+        if (meets(plan, &action->elements[e].out, slot)) { return true; }
     }
     return false;
 }
 
-static bool touches(const bptt_action *action, int slot)
+static bool touches(const bptt_plan *plan, const bptt_action *action, int slot)
 {
-    if (writes(action, slot) || is_slot(&action->in, slot) || is_slot(&action->adjoint, slot)) { return true; }
+    if (writes(plan, action, slot) || meets(plan, &action->in, slot) || meets(plan, &action->adjoint, slot)) { return true; }
     for (int e = 0; e < action->element_count; e++) {
-        if (is_slot(&action->elements[e].a, slot) || is_slot(&action->elements[e].b, slot)) { return true; }
+        if (meets(plan, &action->elements[e].a, slot) || meets(plan, &action->elements[e].b, slot)) { return true; }
     }
     return false;
 }
@@ -82,13 +82,18 @@ static int count_on(const bptt_plan *plan, int param, bptt_action_kind kind, boo
     return count;
 }
 
+static bool has_host(const bptt_plan *plan, int slot)
+{
+    return plan->slots[slot].host >= 0 || bptt_is_host(plan, slot);
+}
+
 /* Is it the only use of its parameter in the forward step, outside HEAD, with a result that a host may hold? */
 static bool can_stack(const bptt_plan *plan, const bptt_action *action)
 {
     if ((action->kind != BPTT_PRODUCT && action->kind != BPTT_GATHER) || action->turned || !action->forward) { return false; }
     const int uses = count_on(plan, action->param, BPTT_PRODUCT, false) + count_on(plan, action->param, BPTT_GATHER, false);
     return uses == 1 && action->region != BPTT_REGION_HEAD && action->out.shift == 0 &&
-           plan->slots[action->out.index].kind != BPTT_ROWS_STATE;
+           plan->slots[action->out.index].kind != BPTT_ROWS_STATE && !has_host(plan, action->out.index);
 }
 
 static bool same_operand(const bptt_action *a, const bptt_action *b)
@@ -214,11 +219,11 @@ static int adjoint_of(const stacking *s, int slot)
 /* May a host hold the slot?  Not if it is a state's, or handed from step to step, or cleared by itself, or written in whole rows. */
 static bool is_free(const stacking *s, int slot)
 {
-    if (s->host_of[slot] >= 0 || s->plan->slots[slot].kind == BPTT_ROWS_STATE) { return false; }
+    if (s->host_of[slot] >= 0 || s->plan->slots[slot].kind == BPTT_ROWS_STATE || has_host(s->plan, slot)) { return false; }
     for (int a = 0; a < s->plan->action_count; a++) {
         const bptt_action *action = &s->plan->actions[a];
-        const bool handed = (action->into_previous || action->kind == BPTT_ROW) && writes(action, slot);
-        if (handed || (action->kind == BPTT_ZERO && is_slot(&action->out, slot))) { return false; }
+        const bool handed = (action->into_previous || action->kind == BPTT_ROW) && writes(s->plan, action, slot);
+        if (handed || (action->kind == BPTT_ZERO && meets(s->plan, &action->out, slot))) { return false; }
     }
     return true;
 }
@@ -327,9 +332,9 @@ static bool can_move(const stacking *s, int from, int to, const bool *pieces)
     for (int a = from < to ? from : to; a <= (from < to ? to : from); a++) {
         const bptt_action *between = &s->plan->actions[a];
         if (pieces[a] || s->removed[a]) { continue; }
-        if (piece->out.kind == BPTT_REF_SLOT && touches(between, piece->out.index)) { return false; }
-        if (piece->in.kind == BPTT_REF_SLOT && writes(between, piece->in.index)) { return false; }
-        if (piece->adjoint.kind == BPTT_REF_SLOT && writes(between, piece->adjoint.index)) { return false; }
+        if (piece->out.kind == BPTT_REF_SLOT && touches(s->plan, between, piece->out.index)) { return false; }
+        if (piece->in.kind == BPTT_REF_SLOT && writes(s->plan, between, piece->in.index)) { return false; }
+        if (piece->adjoint.kind == BPTT_REF_SLOT && writes(s->plan, between, piece->adjoint.index)) { return false; }
     }
     return true;
 }

@@ -310,6 +310,28 @@ static inline void put_line(cell_text *c, const char *name, bool computed, const
     put(c->text, sizeof c->text, &c->length, "%s%s)\n", line, more);
 }
 
+/* The value that comes next: of gates that are slices of one product, or of what is joined. */
+static inline void put_parts(cell_text *c)
+{
+    static const char *const gates[] = {"tanh(slice(w%d, 1, hidden)) * sigmoid(slice(w%d, hidden + 1, 2 * hidden) + %s)",
+                                        "slice(w%d, hidden + 1, 2 * hidden) * tanh(slice(w%d, 1, hidden) - %s)",
+                                        "tanh(slice(w%d, 2, hidden + 1)) + slice(w%d, 1, hidden) * %s"};
+    static const char *const joined[] = {"concat(tanh(%s), %s)", "concat(%s, sigmoid(%s) * 0.5)", "concat(%s * 2, %s * 3)"};
+    const int v = c->values;
+    char a[16], b[16];
+    put(c->text, sizeof c->text, &c->length, "G%d = matrix(%s, 'G%d')\n", v,
+        v % 2 == 0 ? "2 * hidden, hidden" : "hidden, 2 * hidden", v);
+    if (v % 2 == 0) {
+        put(c->text, sizeof c->text, &c->length, "w%d = G%d * %s\nv%d = ", v, v, any_value(c, a), v);
+        put(c->text, sizeof c->text, &c->length, gates[pick(c, 3)], v, v, any_value(c, a)); /* NOLINT */
+    } else {
+        put(c->text, sizeof c->text, &c->length, "v%d = G%d * ", v, v);
+        const char *first = any_value(c, a);
+        put(c->text, sizeof c->text, &c->length, joined[pick(c, 3)], first, any_value(c, b)); /* NOLINT */
+    }
+    put(c->text, sizeof c->text, &c->length, "\n");
+}
+
 static inline void random_cell(cell_text *c)
 {
     const bool h_is_state = pick(c, 3) > 0;
@@ -320,7 +342,11 @@ static inline void random_cell(cell_text *c)
     for (unsigned i = 0; i < lines; i++) {
         char name[16];
         (void)snprintf(name, sizeof name, "v%d", c->values);
-        put_line(c, name, false, "");
+        if (pick(c, 3) == 0) {
+            put_parts(c);
+        } else {
+            put_line(c, name, false, "");
+        }
         c->values++;
         if (i == s_at) { put_line(c, "s", true, ""); }
         if (i == h_at && !h_is_state) { put_line(c, "g", true, ""); }

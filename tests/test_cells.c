@@ -305,6 +305,27 @@ static const char *const good_cells[] = {
            "h = tanh(U * h + W * x + b + O * concat(softmax(s), s0))\n",
     PARAMS "s = state(2)\nV = matrix(2, hidden, 'V')\nR = matrix(hidden, 4, 'R')\ns0 = s\ns = tanh(V * h)\n"
            "h = tanh(W * x + U * h + b) + R * concat(s, s0)\n",
+    /* parts that are whole vectors: gates that are slices of one product; the last part with padding */
+    PARAMS "G = matrix(37, input, 'G')\nR = matrix(37, 8, 'R')\nc = vector(37, 'c')\np = vector(8, 'p')\ns = state(8)\n"
+           "O = matrix(hidden, 21, 'O')\na = G * x + R * s + c\ns0 = s\n"
+           "s = sigmoid(slice(a, 1, 8) + p * s) * s + sigmoid(slice(a, 9, 16)) * tanh(slice(a, 17, 24))\n"
+           "h = tanh(W * x + U * h + b + O * concat(s * tanh(slice(a, 25, 32)), s0 * p, tanh(slice(a, 33, 37))))\n",
+    /* slices in another order; the same one twice; of a value that is itself a part; that meet */
+    PARAMS "G = matrix(16, hidden, 'G')\nO = matrix(hidden, 16, 'O')\nv = tanh(G * h)\n"
+           "h = tanh(W * x + U * h + b + O * concat(slice(v, 9, 16), slice(v, 1, 8)))\n",
+    PARAMS "G = matrix(24, hidden, 'G')\nO = matrix(hidden, 8, 'O')\nv = G * h\nu = sigmoid(slice(v, 9, 24))\n"
+           "w = slice(u, 1, 8)\nh = tanh(W * x + U * h + b + O * (w * tanh(w) + slice(u, 9, 16) * slice(v, 1, 8)))\n",
+    PARAMS "G = matrix(24, hidden, 'G')\nO = matrix(hidden, 16, 'O')\nv = G * h\n"
+           "h = tanh(W * x + U * h + b + O * (tanh(slice(v, 1, 16)) * sigmoid(slice(v, 9, 24))))\n",
+    /* an adjoint that is kept whole and read in slices, of which one is the carry */
+    PARAMS "P = matrix(8, 16, 'P')\nQ = matrix(16, hidden, 'Q')\nO = matrix(hidden, 16, 'O')\np = vector(8, 'p')\n"
+           "s = state(16)\nv = concat(P * s, tanh(slice(s, 9, 16)) + tanh(p * p)) * (Q * h)\n"
+           "s = tanh(Q * h)\nh = tanh(W * x + U * h + b + O * sigmoid(v))\n",
+    PARAMS "P = matrix(8, hidden, 'P')\nO = matrix(hidden, 16, 'O')\ns = state(8)\ns0 = s\ns = tanh(P * h)\n"
+           "h = tanh(W * x + U * h + b) + O * concat(s, s0)\n",
+    /* joined from a product, from a sum, from softmax; read twice */
+    PARAMS "P = matrix(8, hidden, 'P')\nQ = matrix(8, input, 'Q')\nO = matrix(hidden, 32, 'O')\n"
+           "v = concat(P * h, Q * x + P * h, softmax(P * h), tanh(Q * x))\nh = tanh(W * x + U * h + b + O * (v * tanh(v)))\n",
     /* an output of another size than the state's */
     PARAMS "s = state(2)\nV = matrix(2, hidden, 'V')\ns0 = s\ns = tanh(V * h)\nh = tanh(W * x + U * h + b)\n"
            "output = concat(s, h, s0)\n",
@@ -523,9 +544,11 @@ START_TEST(padding_stays_clean)
     static const char *const cells[] = {
         PARAMS "c = state(hidden)\nc = c + 0.25 * exp(c) + 0.1 * (U * h + b)\nh = tanh(W * x + U * h + b) * exp(-0.1 * c)\n",
         PARAMS "v = exp(U * h + b)\nh = tanh(W * x + exp(v) + b)\n",
+        PARAMS "G = matrix(7, hidden, 'G')\nv = G * h + 0.5\nO = matrix(hidden, 2, 'O')\n" /* 1 / 0 in the padding of a part */
+               "h = tanh(W * x + U * h + b + 1 / (slice(v, 3, 7) - 0.5) + O * slice(v, 1, 2))\n",
     };
     uint64_t random = oracle_seed();
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 9; i++) {
         bptt_spec spec = interpret_spec(5, 4, 8, 4, 2);
         spec.unroll = (bptt_unroll)(BPTT_UNROLL_TIME + i % 3);
         built b;
@@ -674,8 +697,8 @@ START_TEST(random_cell_is_right)
     uint64_t random = oracle_seed() + (uint64_t)_i;
     cell_text c = {.random = &random};
     random_cell(&c);
-    static const int64_t sizes[][5] = {{3, 4, 5, 2, 1}, {5, 5, 4, 4, 3}, {9, 3, 3, 2, 3}};
-    const int64_t *size = sizes[pick(&c, 3)];
+    static const int64_t sizes[][5] = {{3, 4, 5, 2, 1}, {5, 5, 4, 4, 3}, {9, 3, 3, 2, 3}, {4, 3, 4, 2, 2}, {16, 3, 3, 2, 2}};
+    const int64_t *size = sizes[pick(&c, 5)];
     bptt_spec spec = interpret_spec(size[0], size[1], size[2], size[3], size[4]);
     spec.unroll = (bptt_unroll)(BPTT_UNROLL_TIME + (int)pick(&c, 3));
     spec.threads = spec.unroll == BPTT_UNROLL_FULL ? 1 : 1 + (int64_t)pick(&c, (unsigned)spec.batch);

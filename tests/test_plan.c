@@ -373,6 +373,35 @@ START_TEST(gates_are_stacked)
 }
 END_TEST
 
+/* Gates that are slices of one product are planned like gates that the pass stack made one: nothing is copied, their adjoints are
+ * joined where the gates lay.  Slices that do not begin at whole vectors are copied. */
+START_TEST(slices_are_not_copied)
+{
+    static const char cell[] = "W = matrix(4 * hidden, input, 'W')\nU = matrix(4 * hidden, hidden, 'U')\nh = state(hidden)\n"
+                               "c = state(hidden)\na = W * x + U * h\n"
+                               "local function gate(n) return slice(a, (n - 1) * hidden + 1, n * hidden) end\n"
+                               "c = sigmoid(gate(1)) * c + sigmoid(gate(2)) * tanh(gate(3))\nh = sigmoid(gate(4)) * tanh(c)\n";
+    const int64_t H = _i == 0 ? 16 : 10;
+    bptt_spec spec = interpret_spec(H, 10, 6, 3, 2);
+    bptt_graph graph;
+    bptt_plan *plan;
+    ck_assert_msg(bptt_trace_text(&spec, cell, "cell.lua", &graph, &error) == BPTT_OK, "%s", error.text);
+    ck_assert_int_eq(bptt_derive(&graph, &error), BPTT_OK);
+    ck_assert_int_eq(bptt_plan_make(&spec, &graph, 8, SIZE_MAX, &plan, &error), BPTT_OK);
+    int copies = 0, chains = 0, members = 0;
+    for (int a = 0; a < plan->action_count; a++) {
+        copies += plan->actions[a].kind == BPTT_ROW;
+        chains += plan->actions[a].kind == BPTT_CHAIN && plan->actions[a].region == BPTT_REGION_STEP;
+    }
+    for (int s = 0; s < plan->slot_count; s++) { members += plan->slots[s].host >= 0; }
+    ck_assert_int_eq(copies, _i == 0 ? 0 : 8);
+    ck_assert_int_eq(members, _i == 0 ? 4 : 0);
+    if (_i == 0) { ck_assert_int_eq(chains, 1); }
+    bptt_plan_free(plan);
+    bptt_graph_free(&graph);
+}
+END_TEST
+
 /* Whether a slot that others lie in holds adjoints alone. */
 static bool has_adjoint_host(const bptt_plan *plan)
 {
@@ -566,6 +595,7 @@ int main(void)
     tcase_add_loop_test(rules, invariants, 0, RANDOM_SPECS);
     tcase_add_test(rules, large_invariants);
     tcase_add_loop_test(rules, gates_are_stacked, 0, 2);
+    tcase_add_loop_test(rules, slices_are_not_copied, 0, 2);
     tcase_add_loop_test(rules, adjoints_lie_where_gates_lay, 0, 2);
     tcase_add_test(rules, notes_are_whole);
     tcase_add_test(rules, logits_live_in_a_block);
