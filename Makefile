@@ -68,7 +68,7 @@ $B/ready:
 texts = $(wildcard templates/*.* templates/Makefile templates/kernels/* templates/spell/* gen/cells/*.lua runtime/*.gp)
 
 $B/embed: gen/embed.c | $B/ready
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $<
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LDLIBS)
 
 $B/embedded.c: $B/embed $(texts)
 	$B/embed $(foreach f,$(texts),$(f:gen/%=%)=$f) > $@.new && mv $@.new $@

@@ -1,8 +1,13 @@
-/* embedded.h: the texts that the program carries: templates/, gen/cells/ and runtime/diagnose.gp, turned into C by the Makefile.  Needs no file at run time. */
+/* embedded.h: what the program carries, so that it needs no file at run time: templates/ compiled, gen/cells/ and runtime/diagnose.gp
+ * as they are.  embed.c writes the C. */
 #ifndef BPTT_EMBEDDED_H
 #define BPTT_EMBEDDED_H
 
-/* The text of e.g. "templates/model.c" or "cells/rnn.lua"; NULL: there is none of that name.  Static. */
+#include <stddef.h>
+
+/* The text of e.g. "cells/rnn.lua", or Lua's binary chunk of e.g. "templates/model.c"; NULL: there is none of that name.  Static. */
 const char *bptt_embedded(const char *name);
+/* Its bytes; 0: there is none. */
+size_t bptt_embedded_size(const char *name);
 
 #endif

@@ -40,56 +40,6 @@ static void append(buffer *b, const char *text, size_t length)
     b->text[b->length] = '\0';
 }
 
-static void append_string(buffer *b, const char *text)
-{
-    append(b, text, strlen(text));
-}
-
-/* --- from template to Lua -------------------------------------------------------------------------------------------------------- */
-
-static void append_quoted(buffer *b, const char *text, size_t length)
-{
-    append_string(b, "\"");
-    for (size_t i = 0; i < length; i++) {
-        if (text[i] == '"' || text[i] == '\\') { append_string(b, "\\"); }
-        append(b, text + i, 1);
-    }
-    append_string(b, "\"");
-}
-
-/* One line of text: write("...", (expression), ..., "\n") */
-static void translate_text(buffer *lua, const char *line, size_t length)
-{
-    append_string(lua, "write(");
-    while (length > 0) {
-        const char *open = memmem(line, length, "${", 2);
-        const char *close = open == NULL ? NULL : memchr(open, '}', length - (size_t)(open - line));
-        if (close == NULL) { break; }
-        append_quoted(lua, line, (size_t)(open - line));
-        append_string(lua, ", (");
-        append(lua, open + 2, (size_t)(close - open) - 2);
-        append_string(lua, "), ");
-        length -= (size_t)(close + 1 - line);
-        line = close + 1;
-    }
-    append_quoted(lua, line, length);
-    append_string(lua, ", \"\\n\") ");
-}
-
-static void translate(buffer *lua, const char *template)
-{
-    while (*template != '\0') {
-        size_t length = strcspn(template, "\n"), blanks = strspn(template, " ");
-        if (template[blanks] == '%') {
-            append(lua, template + blanks + 1, length - blanks - 1);
-        } else {
-            translate_text(lua, template, length);
-        }
-        append_string(lua, "\n");
-        template += length + (template[length] == '\n');
-    }
-}
-
 /* --- functions for templates ------------------------------------------------------------------------------------------------------- */
 
 /* write(...): strings, integers and booleans to the output. */
@@ -98,7 +48,7 @@ static int template_write(lua_State *L)
     bptt_templates *templates = lua_touserdata(L, lua_upvalueindex(1));
     for (int i = 1; i <= lua_gettop(L); i++) {
         if (lua_isboolean(L, i)) {
-            append_string(&templates->out, lua_toboolean(L, i) ? "1" : "0");
+            append(&templates->out, lua_toboolean(L, i) ? "1" : "0", 1);
         } else if (lua_isinteger(L, i) || lua_type(L, i) == LUA_TSTRING) {
             size_t length;
             const char *text = lua_tolstring(L, i, &length);
@@ -116,7 +66,7 @@ static bool is_lua(const char *name)
     return length > 4 && strcmp(name + length - 4, ".lua") == 0;
 }
 
-/* Pushes the template as a function; each is translated once. */
+/* Pushes the template as a function; each is loaded once. */
 static int load_template(lua_State *L, const char *name)
 {
     lua_getfield(L, LUA_REGISTRYINDEX, "bptt loaded");
@@ -127,20 +77,9 @@ static int load_template(lua_State *L, const char *name)
     lua_pop(L, 1);
     char path[128];
     (void)snprintf(path, sizeof path, "templates/%s", name);
-    const char *text = bptt_embedded(path);
-    if (text == NULL) { return luaL_error(L, "there is no template '%s'", name); }
-    buffer lua = {0};
-    if (is_lua(name)) {
-        append_string(&lua, text);
-    } else {
-        translate(&lua, text);
-    }
-    char chunk[160];
-    (void)snprintf(chunk, sizeof chunk, "@%s", path);
-    int status = lua.failed ? LUA_ERRMEM : luaL_loadbufferx(L, lua.text == NULL ? "" : lua.text, lua.length, chunk, "t");
-    free(lua.text);
-    if (lua.failed) { return luaL_error(L, "no memory for template '%s'", name); }
-    if (status != LUA_OK) { return lua_error(L); }
+    const char *code = bptt_embedded(path);
+    if (code == NULL) { return luaL_error(L, "there is no template '%s'", name); }
+    if (luaL_loadbufferx(L, code, bptt_embedded_size(path), path, "b") != LUA_OK) { return lua_error(L); }
     lua_getfield(L, LUA_REGISTRYINDEX, "bptt names");
     if (lua_setupvalue(L, -2, 1) == NULL) { lua_pop(L, 1); }
     lua_pushvalue(L, -1);
