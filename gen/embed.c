@@ -23,31 +23,28 @@ static char *read_file(const char *path, size_t *length)
 
 /* --- from template to Lua -------------------------------------------------------------------------------------------------------- */
 
-static void put_quoted(FILE *lua, const char *text, size_t length)
+static void put_escaped(FILE *lua, const char *text, size_t length)
 {
-    putc('"', lua);
     for (size_t i = 0; i < length; i++) {
         if (text[i] == '"' || text[i] == '\\') { putc('\\', lua); }
         putc(text[i], lua);
     }
-    putc('"', lua);
 }
 
-/* One line of text: write("...", (expression), ..., "\n") */
+/* One line of text: write("...", (expression), "...\n") */
 static void translate_text(FILE *lua, const char *line, size_t length)
 {
-    fputs("write(", lua);
-    while (length > 0) {
-        const char *open = memmem(line, length, "${", 2);
-        const char *close = open == NULL ? NULL : memchr(open, '}', length - (size_t)(open - line));
-        if (close == NULL) { break; }
-        put_quoted(lua, line, (size_t)(open - line));
-        fprintf(lua, ", (%.*s), ", (int)(close - open) - 2, open + 2);
+    const char *open, *close;
+    fputs("write(\"", lua);
+    while ((open = memmem(line, length, "${", 2)) != NULL &&
+           (close = memchr(open, '}', length - (size_t)(open - line))) != NULL) {
+        put_escaped(lua, line, (size_t)(open - line));
+        fprintf(lua, "\", (%.*s), \"", (int)(close - open) - 2, open + 2);
         length -= (size_t)(close + 1 - line);
         line = close + 1;
     }
-    put_quoted(lua, line, length);
-    fputs(", \"\\n\") ", lua);
+    put_escaped(lua, line, length);
+    fputs("\\n\")", lua);
 }
 
 static char *translate(const char *template, size_t *length)
