@@ -116,8 +116,8 @@ end
 
 -- The arguments of a statement, or a declaration, unless that has its lines already.
 function common.statement(indent, text)
-  local broken = text:find("\n") or #indent + #text <= 120
-  return (broken and indent .. text or fill(indent, text, "[,;]", indent .. "    ")) .. "\n"
+  local fits = #indent + #text <= 120 or text:find("\n")
+  return (fits and indent .. text or fill(indent, text, "[,;]", indent .. "    ")) .. "\n"
 end
 
 function common.comment(indent, text) return common.fill(indent .. "/* ", text .. " */", indent .. " * ") .. "\n" end

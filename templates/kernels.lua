@@ -101,7 +101,7 @@ for _, family in ipairs {{"tile", TILE}, {"outer", OUTER}} do
   for rows = 1, MOST_ROWS do
     for vectors = 1, MOST_VECTORS do
       if rows * vectors <= MOST_ACCUMULATORS then
-        add {name = string.format("bptt_%s_%dx%d", family[1], rows, vectors), result = "void", family = family[1], arguments = family[2],
+        add {name = "bptt_" .. family[1] .. "_" .. rows .. "x" .. vectors, result = "void", family = family[1], arguments = family[2],
              rows = rows, vectors = vectors}
       end
     end
@@ -121,18 +121,12 @@ end
 
 -- The kernel's declaration, in lines of at most `width` columns.
 function kernels.signature(kernel, width)
-  local text, indent = kernel.result .. " " .. kernel.name .. "(", 4
-  local column = #text
-  for argument in kernel.arguments:gmatch("[^,]+,?") do
-    argument = argument:gsub("^ ", "")
-    if column + #argument + 1 > width then
-      text, column = text .. "\n" .. string.rep(" ", indent), indent
-    elseif text:sub(-1) == "," then
-      text, column = text .. " ", column + 1
-    end
-    text, column = text .. argument, column + #argument
+  local text, rest = "", kernel.result .. " " .. kernel.name .. "(" .. kernel.arguments
+  while #rest > width do
+    local line = rest:sub(1, width + 1):match("^(.*,) ")
+    text, rest = text .. line .. "\n", "    " .. rest:sub(#line + 2)
   end
-  return text .. ")"
+  return text .. rest .. ")"
 end
 
 return kernels

@@ -113,7 +113,7 @@ end
 
 -- The equation of an action at a step: time counts from 1, h[0] is the state before the chunk.
 local function note_at(action, t)
-  return (action.note:gsub("%[t%-1%]", "[" .. t - 1 .. "]"):gsub("%[t%]", "[" .. t .. "]"):gsub("t%-1", tostring(t - 1)))
+  return (action.note:gsub("t%-1", t - 1):gsub("%[t%]", "[" .. t .. "]"))
 end
 
 local function rows_region(region, level, steps)

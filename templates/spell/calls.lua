@@ -74,7 +74,7 @@ local function chain_call(action, p, rows)
       for _, ref in ipairs {e.out, e.a, e.b} do list[#list + 1] = plus(p(ref), at(ref)) end
       return string.format("bptt_%s(%s%s, %s);", e.op, table.concat(list, ", "), number_of(e), count)
     end
-    for _, one in ipairs((chain_places(action))) do list[#list + 1] = plus(p(one.ref), at(one.ref)) end
+    for _, one in ipairs(chain_places(action)) do list[#list + 1] = plus(p(one.ref), at(one.ref)) end
     return string.format("%s(%s, %s);", action.name, table.concat(list, ", "), count)
   end
   if not spelled then

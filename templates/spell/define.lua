@@ -222,35 +222,43 @@ end
 
 local function place_key(ref) return ref.param and "param " .. ref.param or ref.slot .. "/" .. ref.shift end
 
--- The places outside that a chain reads and writes, in order of first use, each once.
-local function chain_places(action)
-  local places, index = {}, {}
+local function once(find) -- what is found of an action is found once, though every step asks
+  local found = {}
+  return function(action)
+    if found[action] == nil then found[action] = find(action) end
+    return found[action]
+  end
+end
+
+-- The places outside that a chain reads and writes, in order of first use, each once; by key, too.
+local chain_places = once(function(action)
+  local places = {}
   local function visit(ref, written)
     if not ref or ref.temp then return end
     local key = place_key(ref)
-    if not index[key] then
-      places[#places + 1] = {ref = ref, variable = "v" .. #places, written = false}
-      index[key] = places[#places]
+    if not places[key] then
+      places[key] = {ref = ref, variable = "v" .. #places, written = false}
+      places[#places + 1] = places[key]
     end
-    index[key].written = index[key].written or written
+    places[key].written = places[key].written or written
   end
   for _, e in ipairs(action.elements) do
     visit(e.a)
     visit(e.b)
     visit(e.out, true)
   end
-  return places, index
-end
+  return places
+end)
 
 -- Do the rows of all that the chain touches follow each other without a gap?  One row always does; a parameter, which is the same
 -- for all rows, does not.
-local function is_flat(action)
+local is_flat = once(function(action)
   if in_time(action) and B == 1 then return true end
-  for _, one in ipairs((chain_places(action))) do
+  for _, one in ipairs(chain_places(action)) do
     if one.ref.param or slots[one.ref.slot].stride ~= padded(action.cols) then return false end
   end
   return true
-end
+end)
 
 -- A kernel serves by itself for one operation on rows without gaps.
 local function is_kernel(action) return #action.elements == 1 and (is_flat(action) or spelled) end
@@ -258,12 +266,12 @@ local function is_kernel(action) return #action.elements == 1 and (is_flat(actio
 local function number_of(e) return e.value and ", (real)" .. hex(e.value) or "" end
 
 local function define_chain(action)
-  local places, index = chain_places(action)
+  local places = chain_places(action)
   local by_row = not spelled and not is_flat(action)
   local single = #action.elements == 1
   local function operand(ref)
     if ref.temp then return "t" .. ref.temp end
-    return index[place_key(ref)].variable .. ((spelled or single) and "" or " + j")
+    return places[place_key(ref)].variable .. ((spelled or single) and "" or " + j")
   end
   local list, steps = {}, {}
   for _, place in ipairs(places) do
