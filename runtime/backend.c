@@ -295,9 +295,10 @@ size_t bptt_state_bytes(const bptt_model *model)
 
 void *bptt_memory_new(const bptt_model *model)
 {
-    /* The rows of a wide matrix lie on a page each, and a processor remembers the places of few: a large model gets large pages. */
-    enum { ALIGNMENT = 64, PAGE = 2 << 20, LARGE = 4 * PAGE };
-    const size_t unit = model->bytes < LARGE ? ALIGNMENT : PAGE;
+    /* The rows of a wide matrix lie on a page each, and a processor remembers the places of few: a large model gets large pages.
+     * They come at once, too, where small ones cost a fault each. */
+    enum { ALIGNMENT = 64, PAGE = 2 << 20 };
+    const size_t unit = model->bytes < PAGE ? ALIGNMENT : PAGE;
     if (model->bytes > SIZE_MAX - unit) { return NULL; }
     const size_t bytes = (model->bytes + unit - 1) / unit * unit;
     void *memory = aligned_alloc(unit, bytes);
