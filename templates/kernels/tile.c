@@ -1,6 +1,6 @@
 % local chains = math.max(1, math.min(4, 8 // (k.rows * k.vectors)))
 % local function each(f) for i = 0, k.rows - 1 do for v = 0, k.vectors - 1 do f(i, v) end end end
-% local function reg(i, v, chain) return string.format("c%d_%d%s", i, v, chain > 0 and string.sub("abc", chain, chain) or "") end
+% local function reg(i, v, chain) return "c" .. i .. "_" .. v .. string.sub("abc", chain, chain) end
 /* c[i][j] = from[i][j] + sum over p of a(i, p) b[p][j]: ${k.rows} rows of ${k.vectors} x SIMD columns kept in registers.  a(i, p) is
  * a[i * a_row + p * a_step]; with a_step -1 and a negative ldb the sum runs from the last term to the first. */
 ${signature(k)}
@@ -43,7 +43,7 @@ ${signature(k)}
 % for i = 0, k.rows - 1 do
             const vec a${i} = splat(pa[${i} * a_row]);
 % for v = 0, k.vectors - 1 do
-            ${reg(i, v, 0)} += a${i} * b${v};
+            c${i}_${v} += a${i} * b${v};
 % end
 % end
         }

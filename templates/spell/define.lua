@@ -222,16 +222,8 @@ end
 
 local function place_key(ref) return ref.param and "param " .. ref.param or ref.slot .. "/" .. ref.shift end
 
-local function once(find) -- what is found of an action is found once, though every step asks
-  local found = {}
-  return function(action)
-    if found[action] == nil then found[action] = find(action) end
-    return found[action]
-  end
-end
-
 -- The places outside that a chain reads and writes, in order of first use, each once; by key, too.
-local chain_places = once(function(action)
+local chain_places = H.once(function(action)
   local places = {}
   local function visit(ref, written)
     if not ref or ref.temp then return end
@@ -252,7 +244,7 @@ end)
 
 -- Do the rows of all that the chain touches follow each other without a gap?  One row always does; a parameter, which is the same
 -- for all rows, does not.
-local is_flat = once(function(action)
+local is_flat = H.once(function(action)
   if in_time(action) and B == 1 then return true end
   for _, one in ipairs(chain_places(action)) do
     if one.ref.param or slots[one.ref.slot].stride ~= padded(action.cols) then return false end

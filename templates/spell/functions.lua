@@ -130,8 +130,17 @@ local function out_stride(action)
   return action.kind == "gradient" and params[action.param].stride or slots[action.out.slot].stride
 end
 
+-- What `find` finds of an action, which every step asks for: found once.
+function H.once(find)
+  local found = {}
+  return function(action)
+    if found[action] == nil then found[action] = find(action) end
+    return found[action]
+  end
+end
+
 -- The numbers of rows that a product is made for; 0: any.
-local function row_counts(action)
+local row_counts = H.once(function(action)
   local counts, seen = {}, {}
   local function add(list)
     for _, rows in ipairs(list) do
@@ -146,7 +155,7 @@ local function row_counts(action)
   else return {0} end
   if action.forward then add {B} end -- predict
   return counts
-end
+end)
 
 -- The rows of its tiles.
 local function tile_rows(action)
