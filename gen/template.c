@@ -3,6 +3,7 @@
 
 #include "embedded.h"
 
+#include <inttypes.h>
 #include <lauxlib.h>
 #include <lualib.h>
 #include <stdbool.h>
@@ -46,13 +47,18 @@ static void append(buffer *b, const char *text, size_t length)
 static int template_write(lua_State *L)
 {
     bptt_templates *templates = lua_touserdata(L, lua_upvalueindex(1));
-    for (int i = 1; i <= lua_gettop(L); i++) {
-        if (lua_isboolean(L, i)) {
-            append(&templates->out, lua_toboolean(L, i) ? "1" : "0", 1);
-        } else if (lua_isinteger(L, i) || lua_type(L, i) == LUA_TSTRING) {
-            size_t length;
+    const int count = lua_gettop(L);
+    for (int i = 1; i <= count; i++) {
+        size_t length;
+        if (lua_type(L, i) == LUA_TSTRING) {
             const char *text = lua_tolstring(L, i, &length);
             append(&templates->out, text, length);
+        } else if (lua_isinteger(L, i)) {
+            char digits[24];
+            length = (size_t)snprintf(digits, sizeof digits, "%" PRId64, (int64_t)lua_tointeger(L, i));
+            append(&templates->out, digits, length);
+        } else if (lua_isboolean(L, i)) {
+            append(&templates->out, lua_toboolean(L, i) ? "1" : "0", 1);
         } else {
             return luaL_error(L, "cannot write a %s (argument %d)", luaL_typename(L, i), i);
         }

@@ -22,6 +22,9 @@ local function place(ref, time)
   return plus(slot.variable, at(time or 0, ref.shift, size))
 end
 
+-- Reals from a row to the next; a parameter is one row for all.
+local function stride(ref) return ref.param and 0 or slots[ref.slot].stride end
+
 -- `count` calls of a kernel on one vector each, or one call on all of it.  write_call(offset, n): the text.
 local function by_vectors(count, write_call)
   if not spelled then return {write_call("0", count)} end
@@ -89,10 +92,9 @@ end
 H.from_first = false -- does the function that is written work on a part's streams, from `first` on?
 H.by_restart = {keep = true, start = true, restart = true} -- operations that ask where sequences start
 
--- A call of a kernel that knows where rows end; a parameter is one row for all.
+-- A call of a kernel that knows where rows end.
 local function row_call(action, p, rows, time)
   local e = action.elements[1]
-  local function stride(ref) return ref.param and 0 or slots[ref.slot].stride end
   local text = string.format("bptt_%s(%s, %d, ", row_name(action), p(e.out), stride(e.out))
   if e.op == "slice" then
     text = text .. string.format("0, %s, %d, %s, %d);", plus(p(e.a), string.format("%d", e.value)), stride(e.a), rows, action.cols)
@@ -126,7 +128,7 @@ end
 
 -- The columns of a part: each adds up its own.
 local function column_sums(action, sum, p, rows)
-  local param, d, ldd = params[action.param], p(action.adjoint), slots[action.adjoint.slot].stride
+  local param, d, ldd = params[action.param], p(action.adjoint), stride(action.adjoint)
   local width = padded(action.cols)
   local lines = {"{", "    const ptrdiff_t from = " .. H.begin(width, action.unit) .. ", to = " .. H.begin(width, action.unit, 1) .. ";"}
   if action.fill == "zero" then
@@ -144,7 +146,7 @@ end
 local function row_sums(action, sum, p, rows, time)
   if action.cut == "tensor" then return column_sums(action, sum, p, rows) end
   local x = time == "row" and "x + row" or "x"
-  local param, d, ldd = params[action.param], p(action.adjoint), slots[action.adjoint.slot].stride
+  local param, d, ldd = params[action.param], p(action.adjoint), stride(action.adjoint)
   local lines = by_rows(rows, padded(action.cols), function(r, j, count, n)
     local from = plus(plus(d, tostring(r * ldd)), j)
     if action.kind == "column_sum" then
@@ -163,7 +165,6 @@ end
 -- time: see place; rows: a number, or the name of one; backward: a loss hands its gradient back.
 local function calls(action, time, rows, backward)
   local function p(ref) return place(ref, time) end
-  local function stride(ref) return slots[ref.slot].stride end
   local function times(n) return type(rows) == "number" and tostring(rows * n) or rows .. " * " .. n end
   local param = action.param > 0 and params[action.param] or nil
   local weight = param and (reads_turned(action) and param.turned_variable or param.variable)
@@ -213,14 +214,14 @@ end
 
 -- What the model gives for a step, in place of its loss.
 local function write_outputs(action)
-  local from, stride = place(action.input, 0), slots[action.input.slot].stride
+  local from, size = place(action.input, 0), stride(action.input)
   local lines = {}
   if action.loss == "binary_cross_entropy" then
-    lines = by_vectors(tostring(B * stride), function(j, n) return string.format("bptt_sigmoid(%s, %s, %s);", plus(from, j), plus(from, j), n) end)
+    lines = by_vectors(tostring(B * size), function(j, n) return string.format("bptt_sigmoid(%s, %s, %s);", plus(from, j), plus(from, j), n) end)
   end
   for _, line in ipairs(row_by_row(B, function(r, rows)
     return string.format("bptt_copy(%s, %d, %s, %d, %d, %d);", plus("outputs", tostring(r * action.cols)), action.cols,
-      plus(from, tostring(r * stride)), stride, rows, action.cols)
+      plus(from, tostring(r * size)), size, rows, action.cols)
   end)) do lines[#lines + 1] = line end
   return lines
 end
