@@ -85,7 +85,9 @@ static bool put_compiled(lua_State *L, const char *name, const char *text, size_
     const int status = luaL_loadbufferx(L, is_lua ? text : lua, length, lua_tostring(L, -1), "t");
     free(lua);
     if (status != LUA_OK) { fprintf(stderr, "%s\n", lua_tostring(L, -1)); }
-    return status == LUA_OK && lua_dump(L, put_bytes, NULL, 0) == 0;
+    const bool done = status == LUA_OK && lua_dump(L, put_bytes, NULL, 0) == 0;
+    lua_settop(L, 0);
+    return done;
 }
 
 static bool embed(lua_State *L, const char *name, const char *path, int number)

@@ -71,14 +71,14 @@ end
 local function chain_call(action, p, rows)
   local flat, width = is_flat(action), padded(action.cols)
   local function called(at, count) -- at: offset of row and column in a place
-    local list = {}
+    local function argument(ref) return plus(p(ref), at(ref)) .. ", " end
     if is_kernel(action) then
       local e = action.elements[1]
-      for _, ref in ipairs {e.out, e.a, e.b} do list[#list + 1] = plus(p(ref), at(ref)) end
-      return string.format("bptt_%s(%s%s, %s);", e.op, table.concat(list, ", "), number_of(e), count)
+      return "bptt_" .. e.op .. "(" .. argument(e.out) .. argument(e.a) .. (e.b and argument(e.b) or "") .. number_of(e) .. count .. ");"
     end
-    for _, one in ipairs(chain_places(action)) do list[#list + 1] = plus(p(one.ref), at(one.ref)) end
-    return string.format("%s(%s, %s);", action.name, table.concat(list, ", "), count)
+    local text = action.name .. "("
+    for _, one in ipairs(chain_places(action)) do text = text .. argument(one.ref) end
+    return text .. count .. ");"
   end
   if not spelled then
     local count = not flat and rows or type(rows) == "number" and rows * width or rows .. " * " .. width

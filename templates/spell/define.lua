@@ -255,7 +255,7 @@ end)
 -- A kernel serves by itself for one operation on rows without gaps.
 local function is_kernel(action) return #action.elements == 1 and (is_flat(action) or spelled) end
 
-local function number_of(e) return e.value and ", (real)" .. hex(e.value) or "" end
+local function number_of(e) return e.value and "(real)" .. hex(e.value) .. ", " or "" end
 
 local function define_chain(action)
   local places = chain_places(action)
@@ -287,7 +287,7 @@ local function define_chain(action)
     write(indent, "const ptrdiff_t run = ", n, " - j < CHAIN_RUN ? ", n, " - j : CHAIN_RUN;\n")
   end
   for _, e in ipairs(action.elements) do
-    write(common.statement(indent, string.format("bptt_%s(%s, %s%s%s, %s);", e.op, operand(e.out), operand(e.a),
+    write(common.statement(indent, string.format("bptt_%s(%s, %s%s, %s%s);", e.op, operand(e.out), operand(e.a),
       e.b and ", " .. operand(e.b) or "", number_of(e), run)))
   end
   while #indent > 4 do
