@@ -21,7 +21,7 @@ static char *read_file(const char *path, size_t *length)
     return fclose(out) != 0 || failed ? NULL : text;
 }
 
-/* --- from template to Lua -------------------------------------------------------------------------------------------------------- */
+/* --- from template to Lua --------------------------------------------------------------------------------------------------- */
 
 static void put_escaped(FILE *lua, const char *text, size_t length)
 {
@@ -65,7 +65,7 @@ static char *translate(const char *template, size_t *length)
     return fclose(lua) == 0 ? text : NULL;
 }
 
-/* --- from either to C ----------------------------------------------------------------------------------------------------------------- */
+/* --- from either to C ------------------------------------------------------------------------------------------------------- */
 
 /* Standard C promises string literals of 4095 bytes only, so bytes are an array of numbers. */
 static int put_bytes(lua_State *L, const void *bytes, size_t size, void *unused)

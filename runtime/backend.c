@@ -19,8 +19,8 @@
 
 const char *const bptt_backend_words[] = {"tcc", "cc", "auto", "generic", NULL};
 
-/* Auto looks in the cache before it compiles; a compiler that takes so much longer than the text to tell its version is not waited
- * for. */
+/* Auto looks in the cache before it compiles; a compiler that takes so much longer than the text to tell its version is not
+ * waited for. */
 static const double version_ms = 200, signal_ms = 50; /* how long a signal may wait */
 
 /* What a program of emitted code hides. */

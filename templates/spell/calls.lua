@@ -74,7 +74,8 @@ local function chain_call(action, p, rows)
     local function argument(ref) return plus(p(ref), at(ref)) .. ", " end
     if is_kernel(action) then
       local e = action.elements[1]
-      return "bptt_" .. e.op .. "(" .. argument(e.out) .. argument(e.a) .. (e.b and argument(e.b) or "") .. number_of(e) .. count .. ");"
+      local text = "bptt_" .. e.op .. "(" .. argument(e.out) .. argument(e.a)
+      return text .. (e.b and argument(e.b) or "") .. number_of(e) .. count .. ");"
     end
     local text = action.name .. "("
     for _, one in ipairs(chain_places(action)) do text = text .. argument(one.ref) end
