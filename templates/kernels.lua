@@ -74,22 +74,15 @@ local list = {
   {"squared_error", "double", "loss", LOSS},
   {"binary_cross_entropy", "double", "loss", LOSS},
   {"sum_squares", "double", "update", "const real *a, ptrdiff_t n"},
-  {"sgd", "void", "update", UPDATE},
-  {"momentum", "void", "update", UPDATE},
-  {"adagrad", "void", "update", UPDATE},
-  {"rmsprop", "void", "update", UPDATE},
-  {"adam", "void", "update", UPDATE},
-  {"adamw", "void", "update", UPDATE},
-  {"nesterov", "void", "update", UPDATE},
-  {"sgd_decay", "void", "update", UPDATE},
-  {"momentum_decay", "void", "update", UPDATE},
-  {"nesterov_decay", "void", "update", UPDATE},
-  {"adagrad_decay", "void", "update", UPDATE},
-  {"rmsprop_decay", "void", "update", UPDATE},
-  {"adam_decay", "void", "update", UPDATE},
-  {"sgd_rows", "void", "update", UPDATE_ROWS},
-  {"adagrad_rows", "void", "update", UPDATE_ROWS},
 }
+-- An update, which may decay weights and cut the gradient to a largest size; sparse ones go by rows.
+for _, rule in ipairs {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"} do
+  for _, cut in ipairs {"", "_cut"} do
+    list[#list + 1] = {rule .. cut, "void", "update", UPDATE}
+    if rule ~= "adamw" then list[#list + 1] = {rule .. "_decay" .. cut, "void", "update", UPDATE} end
+    if rule == "sgd" or rule == "adagrad" then list[#list + 1] = {rule .. cut .. "_rows", "void", "update", UPDATE_ROWS} end
+  end
+end
 
 kernels.all = {}    -- in order
 kernels.named = {}  -- by name

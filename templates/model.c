@@ -398,7 +398,9 @@ double ${name}_update(${name} *m)
 % end
     const real with[] = {
         (real)scale,
-        (real)${hex(spec.clip == "value" and spec.limit or H.largest)}, /* ${spec.clip == "value" and "clip by value " .. H.decimal(spec.limit) or "no clip by value"} */
+% if spec.clip == "value" then
+        (real)${hex(spec.limit)}, /* clip by value ${H.decimal(spec.limit)} */
+% end
 % for _, constant in ipairs(H.constants) do
         (real)${constant[1]}, /* ${constant[2]} */
 % end

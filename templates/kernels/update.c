@@ -30,9 +30,9 @@ ${signature(k)}
 {
     const bits sign = bits_of(splat((real)-0.0));
     for (ptrdiff_t r = 0; r < rows; r++, param += cols, grad += cols${rule == "sgd" and "" or ", moment1 += cols"}) {
-        vec sizes = splat((real)0);
-        for (ptrdiff_t j = 0; j < cols; j += LANES) { sizes += from_bits(bits_of(load(grad + j)) & ~sign); }
-        if (sum_lanes(sizes) == (real)0) { continue; }
+        bits any = bits_of(load(grad));
+        for (ptrdiff_t j = LANES; j < cols; j += LANES) { any |= bits_of(load(grad + j)); }
+        if (sum_lanes(from_bits(any & ~sign)) == (real)0) { continue; }
         bptt_${rule}(param, grad, moment1, 0, cols, with);
     }
 }
@@ -55,30 +55,35 @@ ${signature(k)}
 % local adam = rule.adam
 % rule.adamw = {adam[1]:gsub("param %-= ", "param = keep param - ") .. ",\n * keep 1 - rate weight_decay", 2,
 %   {"rate", "epsilon", "beta1", "rest1", "beta2", "rest2", "c", "keep"}, adam[4], adam[5]}
-% local decays = k.what:find("_decay$") ~= nil
-% local r = rule[k.what:gsub("_decay$", "")]
+% local decays, cuts = k.what:find("_decay") ~= nil, k.what:find("_cut") ~= nil
+% local kind = k.what:match("^%a+")
+% local r = rule[kind]
 % local names = {}
 % for i, name in ipairs(r[3]) do names[i] = name end
 % if decays then names[#names + 1] = "weight_decay" end
 /* ${r[1]};
- * g is the gradient times with[0], cut to +-with[1]${decays and ", plus weight_decay param" or ""}. */
+ * g is the gradient times with[0]${cuts and ", cut to +-with[1]" or ""}${decays and ", plus weight_decay param" or ""}. */
 ${signature(k)}
 {
-    const vec scale = splat(with[0]), limit = splat(with[1]);
+    const vec ${cuts and "scale = splat(with[0]), limit = splat(with[1])" or "scale = splat(with[0])"};
 % for i, name in ipairs(names) do
-    const vec ${name} = splat(with[${i + 1}]);
+    const vec ${name} = splat(with[${i + (cuts and 1 or 0)}]);
 % end
 % for i = r[2] + 1, 2 do
     (void)moment${i};
 % end
     for (ptrdiff_t i = 0; i < n; i += LANES) {
+% local decay = decays and " + weight_decay * old" or ""
+% if cuts then
         const vec old = load(param + i), scaled = load(grad + i) * scale;
-% local cut = "if_less(limit, scaled, limit, if_less(scaled, -limit, -limit, scaled))"
-        const vec g = ${cut}${decays and " + weight_decay * old" or ""};
+        const vec g = if_less(limit, scaled, limit, if_less(scaled, -limit, -limit, scaled))${decay};
+% else
+        const vec old = load(param + i), g = load(grad + i) * scale${decay};
+% end
 % for _, line in ipairs(r[4]) do
         ${line}
 % end
-        store(param + i, ${k.what == "adamw" and "keep * old" or "old"} - ${r[5]});
+        store(param + i, ${kind == "adamw" and "keep * old" or "old"} - ${r[5]});
     }
 }
 % end

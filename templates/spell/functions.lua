@@ -217,10 +217,12 @@ if turned_size > 0 and not spelled then need("transpose") end
 need("sum_squares")
 local o = spec.optimizer
 H.penalised = o.weight_decay and o.kind ~= "adamw" -- weight decay as an L2 penalty
-H.rule = (o.nesterov and "nesterov" or o.kind) .. (H.penalised and "_decay" or "") -- the update's kernel
+local cut = spec.clip == "value" and "_cut" or ""
+H.rule = (o.nesterov and "nesterov" or o.kind) .. (H.penalised and "_decay" or "") .. cut -- the update's kernel
+H.rows_rule = o.kind .. cut .. "_rows"
 need(H.rule)
 for _, p in ipairs(params) do
-  if p.sparse then need(o.kind .. "_rows") end
+  if p.sparse then need(H.rows_rule) end
 end
 H.used = {}
 for _, kernel in ipairs(kernels.all) do

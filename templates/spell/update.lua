@@ -78,7 +78,7 @@ local function update_call(at, n)
 end
 
 local function update_rows_call(at, rows, p)
-  return string.format("bptt_%s_rows(%s, %s, %s, %s, %d, with);", o.kind, plus("m->param", at), plus("m->grad", at),
+  return string.format("bptt_%s(%s, %s, %s, %s, %d, with);", H.rows_rule, plus("m->param", at), plus("m->grad", at),
     moments > 0 and plus("m->moment1", at) or "0", rows, p.stride)
 end
 

@@ -895,16 +895,15 @@ KERNEL double bptt_sum_squares(const real *a, ptrdiff_t n)
 }
 
 /* s += g g, param -= rate g / (sqrt(s) + epsilon);
- * g is the gradient times with[0], cut to +-with[1]. */
+ * g is the gradient times with[0]. */
 KERNEL void bptt_adagrad(real *param, const real *grad, real *moment1, real *moment2, ptrdiff_t n, const real *with)
 {
-    const vec scale = splat(with[0]), limit = splat(with[1]);
-    const vec rate = splat(with[2]);
-    const vec epsilon = splat(with[3]);
+    const vec scale = splat(with[0]);
+    const vec rate = splat(with[1]);
+    const vec epsilon = splat(with[2]);
     (void)moment2;
     for (ptrdiff_t i = 0; i < n; i += LANES) {
-        const vec old = load(param + i), scaled = load(grad + i) * scale;
-        const vec g = if_less(limit, scaled, limit, if_less(scaled, -limit, -limit, scaled));
+        const vec old = load(param + i), g = load(grad + i) * scale;
         const vec s = load(moment1 + i) + g * g;
         store(moment1 + i, s);
         store(param + i, old - quotient(rate * g, roots_of(s) + epsilon));
@@ -917,9 +916,9 @@ KERNEL void bptt_adagrad_rows(real *param, const real *grad, real *moment1, ptrd
 {
     const bits sign = bits_of(splat((real)-0.0));
     for (ptrdiff_t r = 0; r < rows; r++, param += cols, grad += cols, moment1 += cols) {
-        vec sizes = splat((real)0);
-        for (ptrdiff_t j = 0; j < cols; j += LANES) { sizes += from_bits(bits_of(load(grad + j)) & ~sign); }
-        if (sum_lanes(sizes) == (real)0) { continue; }
+        bits any = bits_of(load(grad));
+        for (ptrdiff_t j = LANES; j < cols; j += LANES) { any |= bits_of(load(grad + j)); }
+        if (sum_lanes(from_bits(any & ~sign)) == (real)0) { continue; }
         bptt_adagrad(param, grad, moment1, 0, cols, with);
     }
 }
@@ -1179,7 +1178,6 @@ double tiny_update(tiny *m)
     const double scale = norm > 0x1.4p+2 ? 0x1.4p+2 / norm : 1; /* clip by norm 5 */
     const real with[] = {
         (real)scale,
-        (real)0x1.fffffep+127, /* no clip by value */
         (real)0x1.999999999999ap-4, /* rate 0.1 */
         (real)0x1.b7cdfd9d7bdbbp-34, /* epsilon 1e-10 */
     };
