@@ -165,7 +165,7 @@ static void push_params(lua_State *L, const bptt_plan *plan)
 
 static void push_slots(lua_State *L, const bptt_plan *plan)
 {
-    static const char *const kinds[] = {"state", "chunk", "block", "step"};
+    static const char *const kinds[] = {"state", "chunk", "block", "step", "one"};
     lua_newtable(L);
     for (int s = 0; s < plan->slot_count; s++) {
         const bptt_slot *slot = &plan->slots[s];

@@ -126,12 +126,45 @@ bool bptt_is_forward(const lowering *l, int n)
     return !is_adjoint(l, n) || is_early_factor(l, n);
 }
 
+/* Is it a parameter, or found to depend on parameters alone? */
+static bool is_constant(const lowering *l, int n)
+{
+    return n < 0 || (node_at(l, n)->op == BPTT_OP_PARAM && node_at(l, n)->cols == 0) || l->of[n].constant;
+}
+
+/* Does a node read the value n but in an element-wise operation, which takes one row for many? */
+static bool needs_rows(const lowering *l, int n)
+{
+    for (int s = 0; s < l->graph->state_count; s++) {
+        if (l->graph->states[s].next == n) { return true; }
+    }
+    for (int m = 0; m < l->graph->count; m++) {
+        const bool reads = node_at(l, m)->a == n || node_at(l, m)->b == n;
+        if (reads && bptt_op_kind_of(node_at(l, m)->op) != BPTT_KIND_ELEMENT) { return true; }
+    }
+    return false;
+}
+
+/* Values of the forward step that depend on parameters alone need one row, made when these change.  Not where blocks overlap: there a
+ * step keeps the values from when it ran. */
+static void find_constants(lowering *l)
+{
+    if (l->plan->spec->truncation == BPTT_TRUNCATION_BLOCK) { return; }
+    for (int n = 0; n < l->graph->forward; n++) {
+        const bptt_node *node = node_at(l, n);
+        l->of[n].constant = bptt_op_kind_of(node->op) == BPTT_KIND_ELEMENT && node->cols == 0 && is_constant(l, node->a) &&
+                            is_constant(l, node->b) && !needs_rows(l, n);
+    }
+}
+
 /* Where all operands are there. */
 static int phase_behind(const lowering *l, int n)
 {
     const int a = node_at(l, n)->a, b = node_at(l, n)->b;
-    const int first = a >= 0 ? l->of[a].phase : 0, second = b >= 0 ? l->of[b].phase : 0;
-    return first > second ? first : second;
+    int phase = bptt_phase(l->plan, BPTT_REGION_INPUT, 0);
+    if (a >= 0 && l->of[a].phase > phase) { phase = l->of[a].phase; }
+    if (b >= 0 && l->of[b].phase > phase) { phase = l->of[b].phase; }
+    return phase;
 }
 
 /* Hoist: the phase of a node. */
@@ -140,6 +173,7 @@ static int phase_of(const lowering *l, int n)
     const facts *f = &l->of[n];
     const bptt_plan *plan = l->plan;
     const int head = bptt_phase(plan, BPTT_REGION_HEAD, 0);
+    if (f->constant) { return bptt_phase(plan, BPTT_REGION_REFRESH, 0); }
     if (is_early_factor(l, n)) { return phase_behind(l, n); }
     if (is_adjoint(l, n)) {
         if (f->from == 0) { return head; }
@@ -203,6 +237,7 @@ static bptt_status lower_all(lowering *l)
     find_dependences(l);
     bptt_status status = find_levels(l);
     if (status != BPTT_OK) { return status; }
+    find_constants(l);
     for (int n = 0; n < l->graph->count; n++) { l->of[n].phase = phase_of(l, n); }
     bptt_find_accumulators(l);
     status = check_operands(l);

@@ -27,6 +27,7 @@ typedef struct facts {
     int whole;       /* it lies in rows of this node's value, from `column` on, else -1 */
     int64_t column;
     state_set outgoing; /* it is the outgoing carry of these */
+    bool constant;      /* one row, which depends on parameters alone */
     bool linear;        /* an adjoint: linear in those of the losses and of the step after */
     int slot;           /* -1 */
     int shift;

@@ -22,12 +22,13 @@ static bptt_action *add_action(lowering *l, bptt_action_kind kind, int phase, in
     return action;
 }
 
-/* "a[t]", and "a[t][0:128]" for what lies in rows of it. */
+/* "a[t]", "a" where all steps have one, and "a[t][0:128]" for what lies in rows of it. */
 static const char *symbol(const lowering *l, int n, char *text, size_t size)
 {
     const facts *f = &l->of[n];
-    if (f->whole < 0) { return bptt_graph_label(l->graph, n, text, size); }
-    (void)bptt_graph_label(l->graph, f->whole, text, size);
+    (void)bptt_graph_label(l->graph, f->whole < 0 ? n : f->whole, text, size);
+    if (f->constant) { text[strcspn(text, "[")] = '\0'; }
+    if (f->whole < 0) { return text; }
     const size_t used = strlen(text);
     const long long first = f->column, rows = node_at(l, n)->rows;
     (void)snprintf(text + used, size - used, "[%lld:%lld]", first, first + rows);

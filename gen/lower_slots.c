@@ -55,7 +55,7 @@ static void share_slots(lowering *l)
         const int operands[2] = {node->a, node->b};
         for (int i = 0; i < 2; i++) {
             if (operands[i] < 0 || l->of[operands[i]].uses != 1 || !has_value(l, operands[i])) { continue; }
-            if (outlives(l, n, operands[i])) { continue; }
+            if (outlives(l, n, operands[i]) || l->of[operands[i]].constant != l->of[n].constant) { continue; }
             const bptt_op op = node_at(l, operands[i])->op;
             if (op == BPTT_OP_STATE || op == BPTT_OP_INPUT_REAL || l->of[operands[i]].outgoing) { continue; }
             l->of[operands[i]].into = n;
@@ -195,7 +195,11 @@ bptt_status bptt_give_slots(lowering *l)
             rename_slot(&l->plan->slots[f->slot], node_at(l, n)->name);
         } else {
             f->slot = add_slot(l, n);
-            if (f->slot < 0) { status = BPTT_FAILED; }
+            if (f->slot < 0) {
+                status = BPTT_FAILED;
+            } else if (f->constant) {
+                l->plan->slots[f->slot].kind = BPTT_ROWS_ONE;
+            }
         }
     }
     if (status == BPTT_OK) { status = give_twins(l); }

@@ -26,6 +26,8 @@ int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot)
         return plan->window * spec->batch;
     case BPTT_ROWS_BLOCK:
         return plan->block;
+    case BPTT_ROWS_ONE:
+        return 1;
     default:
         return spec->batch;
     }
@@ -117,7 +119,7 @@ typedef struct usage {
     bool shifted;    /* some step touches another step's rows */
 } usage;
 
-_Static_assert(4 * BPTT_MAX_LEVELS + 2 < 64, "a bit for every phase");
+_Static_assert(4 * BPTT_MAX_LEVELS + 3 <= 64, "a bit for every phase");
 
 static void touch(usage *of, const bptt_ref *ref, int phase)
 {
@@ -165,8 +167,9 @@ static void choose_rows(const bptt_plan *plan, bptt_slot *slot, const usage *of)
     for (int p = 0; p < phases; p++) {
         if ((of->phases >> p & 1u) != 0) { slot->last = p; }
     }
+    if (slot->kind == BPTT_ROWS_ONE) { return; }
     if (slot->kind == BPTT_ROWS_STATE || slot->kept) { /* lives from chunk to chunk */
-        slot->first = 0;
+        slot->first = bptt_phase(plan, BPTT_REGION_INPUT, 0);
         slot->last = phases - 1;
         return;
     }
@@ -255,8 +258,8 @@ static void place_slot(bptt_plan *plan, int s)
         moved = false;
         for (int o = 0; o < s; o++) {
             const bptt_slot *other = &plan->slots[o];
-            if (other->host < 0 && other->size > 0 && lives_meet(plan, slot, other) && offset < other->offset + other->size &&
-                other->offset < offset + slot->size) {
+            if (other->host < 0 && other->size > 0 && other->kind != BPTT_ROWS_ONE && lives_meet(plan, slot, other) &&
+                offset < other->offset + other->size && other->offset < offset + slot->size) {
                 offset = other->offset + other->size;
                 moved = true;
             }
@@ -295,7 +298,12 @@ static void place_slots(bptt_plan *plan, const usage *of)
     for (int s = 0; s < plan->slot_count; s++) {
         bptt_slot *slot = &plan->slots[s];
         slot->size = of[s].phases == 0 && !slot->kept ? 0 : area(bptt_slot_row_count(plan, slot), slot->stride);
-        if (slot->host < 0) { place_slot(plan, s); }
+        if (slot->kind == BPTT_ROWS_ONE) { /* depends on the weights alone, as the turned copies do */
+            slot->offset = plan->turned_size;
+            plan->turned_size += slot->size;
+        } else if (slot->host < 0) {
+            place_slot(plan, s);
+        }
     }
     for (int s = 0; s < plan->slot_count; s++) {
         bptt_slot *slot = &plan->slots[s];

@@ -10,26 +10,28 @@ enum { UNROLL_STEPS_AT_MOST = 512 }; /* auto: beyond that straight-line code is 
 
 const char *bptt_region_name(bptt_region region)
 {
-    static const char *const names[] = {"input", "step", "head", "back", "tail", "sum"};
+    static const char *const names[] = {"refresh", "input", "step", "head", "back", "tail", "sum"};
     return names[region];
 }
 
 int bptt_phase_count(const bptt_plan *plan)
 {
-    return 4 * plan->levels + 1 + (plan->spec->truncation == BPTT_TRUNCATION_UNIFORM ? 1 : 0);
+    return 4 * plan->levels + 2 + (plan->spec->truncation == BPTT_TRUNCATION_UNIFORM ? 1 : 0);
 }
 
 int bptt_phase(const bptt_plan *plan, bptt_region region, int level)
 {
-    const int head = 2 * plan->levels;
+    const int head = 2 * plan->levels + 1;
     switch (region) {
+    case BPTT_REGION_REFRESH:
+        return 0;
     case BPTT_REGION_INPUT:
     case BPTT_REGION_STEP:
-        return 2 * level + (region == BPTT_REGION_STEP);
+        return 1 + 2 * level + (region == BPTT_REGION_STEP);
     case BPTT_REGION_HEAD:
         return head;
     case BPTT_REGION_SUM:
-        return 2 * head + 1;
+        return 2 * head;
     default:
         return head + 1 + 2 * (plan->levels - 1 - level) + (region == BPTT_REGION_TAIL);
     }
@@ -37,17 +39,19 @@ int bptt_phase(const bptt_plan *plan, bptt_region region, int level)
 
 bptt_region bptt_phase_region(const bptt_plan *plan, int phase)
 {
-    const int head = 2 * plan->levels;
+    const int head = 2 * plan->levels + 1;
+    if (phase == 0) { return BPTT_REGION_REFRESH; }
     if (phase == head) { return BPTT_REGION_HEAD; }
-    if (phase > 2 * head) { return BPTT_REGION_SUM; }
-    if (phase < head) { return phase % 2 == 0 ? BPTT_REGION_INPUT : BPTT_REGION_STEP; }
+    if (phase >= 2 * head) { return BPTT_REGION_SUM; }
+    if (phase < head) { return phase % 2 == 1 ? BPTT_REGION_INPUT : BPTT_REGION_STEP; }
     return (phase - head) % 2 == 1 ? BPTT_REGION_BACK : BPTT_REGION_TAIL;
 }
 
 int bptt_phase_level(const bptt_plan *plan, int phase)
 {
-    const int head = 2 * plan->levels;
-    return phase == head || phase > 2 * head ? 0 : phase < head ? phase / 2 : plan->levels - 1 - (phase - head - 1) / 2;
+    const int head = 2 * plan->levels + 1;
+    if (phase == 0 || phase == head || phase >= 2 * head) { return 0; }
+    return phase < head ? (phase - 1) / 2 : plan->levels - 1 - (phase - head - 1) / 2;
 }
 
 const char *bptt_action_name(bptt_action_kind kind)
@@ -136,6 +140,8 @@ int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action)
     const int64_t step = plan->spec->batch;
     if (bptt_in_time(plan, action)) { return step; }
     switch (action->region) {
+    case BPTT_REGION_REFRESH:
+        return 1;
     case BPTT_REGION_INPUT:
         return plan->threads > 1 ? step : plan->steps * step; /* a part has its own streams alone, so it goes step by step */
     case BPTT_REGION_HEAD:
@@ -225,14 +231,14 @@ void bptt_plan_free(bptt_plan *plan)
 static const char *phase_text(const bptt_plan *plan, int phase, char text[32])
 {
     const bptt_region region = bptt_phase_region(plan, phase);
-    if (plan->levels == 1 || region == BPTT_REGION_HEAD) { return bptt_region_name(region); }
+    if (plan->levels == 1 || region == BPTT_REGION_HEAD || region == BPTT_REGION_REFRESH) { return bptt_region_name(region); }
     (void)snprintf(text, 32, "%s %d", bptt_region_name(region), bptt_phase_level(plan, phase));
     return text;
 }
 
 static void print_slots(const bptt_plan *plan, FILE *out)
 {
-    static const char *const kinds[] = {"K+1 steps", "K steps", "block", "one step"};
+    static const char *const kinds[] = {"K+1 steps", "K steps", "block", "one step", "one row"};
     fprintf(out, "slots: reals of the workspace\n");
     for (int s = 0; s < plan->slot_count; s++) {
         const bptt_slot *slot = &plan->slots[s];

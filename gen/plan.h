@@ -14,6 +14,7 @@
  *   count           count.c    FLOP and bytes of what came out
  *
  * Regions of one chunk, in order.  A slot row is one step of one sequence; a chunk has steps x B of them.
+ *   REFRESH one row for all: what depends on the weights alone; not in the chunk but whenever they change
  *   INPUT   all rows at once: what does not depend on the states of the level
  *   STEP    t = 0, 1, ...: the recurrence
  *   HEAD    blocks of rows: what the recurrence does not wait for (logits, loss), forward and back
@@ -42,6 +43,7 @@ enum { BPTT_MAX_SLOTS = 384, BPTT_MAX_ACTIONS = 768, BPTT_MAX_ELEMENTS = 32, BPT
 enum { BPTT_EQUATION_MAX = 160, BPTT_NOTE_MAX = BPTT_MAX_ELEMENTS * BPTT_EQUATION_MAX };
 
 typedef enum {
+    BPTT_REGION_REFRESH,
     BPTT_REGION_INPUT,
     BPTT_REGION_STEP,
     BPTT_REGION_HEAD,
@@ -56,6 +58,7 @@ typedef enum {
     BPTT_ROWS_CHUNK, /* window B */
     BPTT_ROWS_BLOCK, /* one block of HEAD */
     BPTT_ROWS_STEP,  /* B: dead when the step is over */
+    BPTT_ROWS_ONE,   /* 1, for all steps and sequences, as of a parameter */
 } bptt_slot_rows;
 
 typedef struct bptt_slot {
@@ -63,7 +66,7 @@ typedef struct bptt_slot {
     char later[BPTT_SYMBOL_MAX]; /* of the last one, when it is another */
     bptt_slot_rows kind;
     int64_t cols, stride; /* reals of a row, without and with padding */
-    size_t size, offset;  /* reals, in the workspace */
+    size_t size, offset;  /* reals, in the workspace; a single row: with the turned copies */
     int host;             /* it is columns of this slot, from `column` on; -1: it stands alone */
     int64_t column;
     bool linear;     /* holds adjoints: linear in those of the losses and of the step after */

@@ -46,7 +46,7 @@ static void mark_slots(bptt_plan *plan)
     }
     for (int s = 0; s < plan->slot_count; s++) {
         bptt_slot *slot = &plan->slots[s];
-        if (slot->host >= 0) { continue; }
+        if (slot->host >= 0 || slot->kind == BPTT_ROWS_ONE) { continue; }
         slot->fed = slot->linear && head[s] && after[s];
         const bool read = !slot->linear && (before[s] || head[s]) && after[s];
         slot->kept = plan->spec->truncation == BPTT_TRUNCATION_BLOCK && (read || slot->kind == BPTT_ROWS_STATE);
@@ -131,9 +131,7 @@ static bptt_status insert_sum(bptt_plan *plan, int at, int to, int from, int64_t
 static int first_behind_head(const bptt_plan *plan)
 {
     int a = 0;
-    while (a < plan->action_count && bptt_phase(plan, plan->actions[a].region, plan->actions[a].level) <= 2 * plan->levels) {
-        a++;
-    }
+    while (a < plan->action_count && plan->actions[a].region <= BPTT_REGION_HEAD) { a++; }
     return a;
 }
 

@@ -416,7 +416,8 @@ double ${name}_update(${name} *m)
 
 void ${name}_refresh(${name} *m)
 {
-% if threads > 1 and turned_size > 0 then
+% H.derive()
+% if threads > 1 and H.turns then
     job all = {.m = m};
     (void)each(&all, refresh_part);
 % else

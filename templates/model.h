@@ -86,7 +86,9 @@ typedef struct ${name} {
     ${name}_real moment${i}[${block_size}]; /* of the optimizer, laid out as param */
 % end
 % if turned_size > 0 then
-    ${name}_real turned[${turned_size}]; /* transposed copies of weights for the backward pass */
+%   local rows = ""
+%   for _, s in ipairs(slots) do if s.kind == "one" then rows = ", and what depends on them alone" end end
+    ${name}_real turned[${turned_size}]; /* transposed copies of weights for the backward pass${rows} */
 % end
     ${name}_real work[${work_size}]; /* states and activations of a chunk */
 % if token_count > 0 then
@@ -156,7 +158,7 @@ double ${name}_loss(${name} *m${common.data_parameters()}${common.reset_paramete
 /* One step: ${common.shapes("input", "[B]")} in, ${spec.labels and (spec.tokens and "probabilities[B][V] of the next token" or "probabilities[B][V]") or "outputs[B][Q]"} out; advances the state. */
 void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_parameter}, ${name}_real *${spec.labels and "probabilities" or "outputs"});
 
-/* Call after writing to m->param: brings the transposed copies up to date. */
+/* Call after writing to m->param: brings what is kept of it in other forms up to date. */
 void ${name}_refresh(${name} *m);
 
 % include("abi.h")

@@ -181,7 +181,7 @@ static void update_parts(${name} *m, const real *with)
     (void)each(&all, update_part);
 }
 
-% if turned_size > 0 then
+% if H.turns then
 static void refresh_part(void *all, int part)
 {
     ${name} *const m = ((const job *)all)->m;

@@ -402,6 +402,38 @@ START_TEST(slices_are_not_copied)
 }
 END_TEST
 
+/* What depends on weights alone is one row, made when they change; but where blocks overlap a step keeps what it ran with, and a
+ * product, a state or a row operation reads rows. */
+START_TEST(constants_are_one_row)
+{
+    static const char cell[] = "W = matrix(hidden, input, 'W')\nU = matrix(hidden, hidden, 'U')\nb = vector(hidden, 'b')\n"
+                               "h = state(hidden)\nkeep = sigmoid(b)\nlate = tanh(b)\n"
+                               "h = keep * h + (1 - keep) * tanh(W * x + U * h + U * late)\n";
+    static const bptt_truncation_mode modes[] = {BPTT_TRUNCATION_CHUNK, BPTT_TRUNCATION_UNIFORM, BPTT_TRUNCATION_BLOCK};
+    bptt_spec spec = interpret_spec(16, 10, 6, 3, 2);
+    spec.truncation = modes[_i];
+    spec.stride = modes[_i] == BPTT_TRUNCATION_BLOCK ? 2 : 0;
+    bptt_graph graph;
+    bptt_plan *plan;
+    ck_assert_msg(bptt_trace_text(&spec, cell, "cell.lua", &graph, &error) == BPTT_OK, "%s", error.text);
+    ck_assert_int_eq(bptt_derive(&graph, &error), BPTT_OK);
+    ck_assert_int_eq(bptt_plan_make(&spec, &graph, 8, SIZE_MAX, &plan, &error), BPTT_OK);
+    int rows = 0, chains = 0;
+    for (int s = 0; s < plan->slot_count; s++) {
+        const bptt_slot *slot = &plan->slots[s];
+        if (slot->kind != BPTT_ROWS_ONE || slot->size == 0) { continue; }
+        ck_assert_str_ne(slot->name, "late");
+        ck_assert_uint_le(slot->offset + slot->size, plan->turned_size);
+        rows++;
+    }
+    for (int a = 0; a < plan->action_count; a++) { chains += plan->actions[a].region == BPTT_REGION_REFRESH; }
+    ck_assert_int_eq(rows, modes[_i] == BPTT_TRUNCATION_BLOCK ? 0 : 2); /* keep, 1 - keep */
+    ck_assert_int_eq(chains, rows / 2);
+    bptt_plan_free(plan);
+    bptt_graph_free(&graph);
+}
+END_TEST
+
 /* Whether a slot that others lie in holds adjoints alone. */
 static bool has_adjoint_host(const bptt_plan *plan)
 {
@@ -596,6 +628,7 @@ int main(void)
     tcase_add_test(rules, large_invariants);
     tcase_add_loop_test(rules, gates_are_stacked, 0, 2);
     tcase_add_loop_test(rules, slices_are_not_copied, 0, 2);
+    tcase_add_loop_test(rules, constants_are_one_row, 0, 3);
     tcase_add_loop_test(rules, adjoints_lie_where_gates_lay, 0, 2);
     tcase_add_test(rules, notes_are_whole);
     tcase_add_test(rules, logits_live_in_a_block);

@@ -34,13 +34,13 @@ local function declare(chosen, begin, forward)
     if ref and ref.param then read_param(params[ref.param]) end
     if not ref or not ref.slot then return end
     local s = slots[ref.slot]
-    local from = plus("m->work", tostring(s.offset))
+    local from = plus(s.kind == "one" and "m->turned" or "m->work", tostring(s.offset))
     local rows_kept = s.kind == "state" or s.kind == "chunk"
     local skipped = begin == "skip" and s.kind == "block" and "skip"
     if block_mode and begin then
       skipped = skipped or rows_kept and "first" or parted and s.kind == "step" and "first % " .. B
     elseif begin == "first" then
-      skipped = parted and "first"
+      skipped = parted and s.kind ~= "one" and "first"
     end
     if skipped then from = from .. " + " .. skipped .. " * " .. s.stride end
     once(s.variable, "real *const ", s.variable, " = ", from, "; /* ", s.name,
@@ -318,6 +318,17 @@ function H.predict()
     end
   end
 end
+
+-- What depends on the weights alone.
+function H.derive()
+  local chosen = choose {"refresh"}
+  declare(chosen)
+  for _, action in ipairs(chosen) do
+    write(common.comment("    ", action.note))
+    put("    ", calls(action, nil, 1))
+  end
+end
+H.derives = #choose {"refresh"} > 0
 
 H.put, H.choose = put, choose
 end

@@ -14,7 +14,7 @@ local function place(ref, time)
   if ref.param then return params[ref.param].variable end
   local slot = slots[ref.slot]
   local size = B * slot.stride
-  if slot.kind == "block" or slot.kind == "step" then return slot.variable end
+  if slot.kind == "block" or slot.kind == "step" or slot.kind == "one" then return slot.variable end
   if time == "row" then
     local base = slot.variable .. " + row * " .. slot.stride
     return ref.shift == 0 and base or base .. " + " .. ref.shift * size
@@ -22,8 +22,8 @@ local function place(ref, time)
   return plus(slot.variable, at(time or 0, ref.shift, size))
 end
 
--- Reals from a row to the next; a parameter is one row for all.
-local function stride(ref) return ref.param and 0 or slots[ref.slot].stride end
+-- Reals from a row to the next.
+local function stride(ref) return H.is_row(ref) and 0 or slots[ref.slot].stride end
 
 -- `count` calls of a kernel on one vector each, or one call on all of it.  write_call(offset, n): the text.
 local function by_vectors(count, write_call)
@@ -86,7 +86,7 @@ local function chain_call(action, p, rows)
     return {called(function() return "0" end, count)}
   end
   return by_rows(rows, width, function(r, j, _, n)
-    return called(function(ref) return ref.param and j or tostring(r * slots[ref.slot].stride + j) end, n)
+    return called(function(ref) return H.is_row(ref) and j or tostring(r * slots[ref.slot].stride + j) end, n)
   end)
 end
 

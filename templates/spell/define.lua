@@ -245,9 +245,9 @@ end)
 -- Do the rows of all that the chain touches follow each other without a gap?  One row always does; a parameter, which is the same
 -- for all rows, does not.
 local is_flat = H.once(function(action)
-  if in_time(action) and B == 1 then return true end
+  if action.region == "refresh" or in_time(action) and B == 1 then return true end
   for _, one in ipairs(chain_places(action)) do
-    if one.ref.param or slots[one.ref.slot].stride ~= padded(action.cols) then return false end
+    if H.is_row(one.ref) or slots[one.ref.slot].stride ~= padded(action.cols) then return false end
   end
   return true
 end)
@@ -268,7 +268,7 @@ local function define_chain(action)
   local list, steps = {}, {}
   for _, place in ipairs(places) do
     list[#list + 1] = (place.written and "real *" or "const real *") .. place.variable .. ","
-    if not place.ref.param then
+    if not H.is_row(place.ref) then
       steps[#steps + 1] = place.variable .. " += " .. slots[place.ref.slot].stride
     end
   end

@@ -113,6 +113,8 @@ function H.initializers(parameters) return (parameters:gsub("ptrdiff_t (%a+)", "
 function H.arguments(parameters) return (parameters:gsub("ptrdiff_t ", "j->")) end
 H.drops_out = past("yes", "input", "step", "head", "back", "tail") ~= ""
 
+-- Is it one row for all steps and sequences?
+function H.is_row(ref) return ref.param or slots[ref.slot].kind == "one" end
 local function in_time(action) return action.in_time end
 local function is_product(action) return action.kind == "product" or action.kind == "gradient" end
 local function is_tiled(action) return is_product(action) and not spelled end
@@ -213,7 +215,9 @@ for _, action in ipairs(actions) do
     if #action.elements > 1 and not spelled then H.has_chain_function = true end -- of CHAIN_RUN reals at a time
   end
 end
-if turned_size > 0 and not spelled then need("transpose") end
+H.turns = false -- are there second copies of matrices?
+for _, p in ipairs(params) do H.turns = H.turns or p.turned end
+if H.turns and not spelled then need("transpose") end
 need("sum_squares")
 local o = spec.optimizer
 H.penalised = o.weight_decay and o.kind ~= "adamw" -- weight decay as an L2 penalty

@@ -127,6 +127,6 @@ function H.refresh()
         p.turned_stride, plus("m->param", tostring(p.offset)), p.stride, p.rows, p.width, p.name))
     end
   end
-  if turned_size == 0 then write("    (void)m;\n") end
+  if not H.turns and not H.derives then write("    (void)m;\n") end
 end
 end

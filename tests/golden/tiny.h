@@ -107,7 +107,7 @@ double tiny_loss(tiny *m, const tiny_token *x, const tiny_token *y, uint32_t chu
 /* One step: tokens x[B] in, probabilities[B][V] of the next token out; advances the state. */
 void tiny_predict(tiny *m, const tiny_token *x, tiny_real *probabilities);
 
-/* Call after writing to m->param: brings the transposed copies up to date. */
+/* Call after writing to m->param: brings what is kept of it in other forms up to date. */
 void tiny_refresh(tiny *m);
 
 /* What a program knows of a model without its header: sizes, tensors and functions.  bptt drives every backend through it. */
