@@ -171,6 +171,7 @@ static int concat(lua_State *L)
         first += graph_of(L)->nodes[v].rows;
         if (sum >= 0) { (void)apply(L, BPTT_OP_ADD, sum, part); }
         sum = sum < 0 ? part : check_node(L, -1);
+        lua_settop(L, count); /* the stack has room for a few values alone */
     }
     return push_node(L, sum);
 }

@@ -362,6 +362,21 @@ START_TEST(own_cell)
 }
 END_TEST
 
+/* A concat of more parts than Lua's stack has room for by itself; of as many as Lua passes to a function, about. */
+START_TEST(concat_of_many)
+{
+    bptt_graph graph;
+    for (int parts = 2; parts <= 240; parts++) {
+        char cell[2000] = "W = matrix(hidden, input)\nh = state(hidden)\nv = W * x\nh = tanh(v)\noutput = concat(h";
+        for (int i = 1; i < parts; i++) { (void)snprintf(cell + strlen(cell), sizeof cell - strlen(cell), ", v"); }
+        (void)snprintf(cell + strlen(cell), sizeof cell - strlen(cell), ")");
+        ck_assert_msg(trace_spec("", cell, &graph) == BPTT_OK, "%d parts: %s", parts, error.text);
+        ck_assert_int_eq(graph.nodes[graph.params[1].node].cols, 4 * (int64_t)parts);
+        bptt_graph_free(&graph);
+    }
+}
+END_TEST
+
 /* Values are told apart: the LSTM's gate o from the logits, and what an own cell calls y from the labels. */
 START_TEST(values_are_told_apart)
 {
@@ -433,6 +448,7 @@ int main(void)
     tcase_add_test(adjoints, every_op_is_derived);
     tcase_set_timeout(errors, 30);
     tcase_add_test(texts, own_cell);
+    tcase_add_test(texts, concat_of_many);
     tcase_add_test(texts, values_are_told_apart);
     tcase_add_loop_test(errors, refused_own_cell, 0, 15);
     tcase_add_loop_test(errors, refused_cell, 0, (int)(sizeof refused / sizeof refused[0]));
