@@ -292,7 +292,7 @@ static bool fits(const bptt_plan *plan, size_t memory_limit, double *bytes)
     return *bytes <= (double)memory_limit && *bytes < MOST;
 }
 
-/* Where the slots lie; hosts come after their members. */
+/* Where the slots lie: members where their hosts do, which may come before or after them. */
 static void place_slots(bptt_plan *plan, const usage *of)
 {
     for (int s = 0; s < plan->slot_count; s++) {
