@@ -19,13 +19,11 @@
 
 const char *const bptt_backend_words[] = {"tcc", "cc", "auto", "generic", NULL};
 
-/* Auto looks in the cache before it compiles; a compiler that takes so much longer than the text to tell its version is not
- * waited for. */
+/* Auto looks in the cache before it compiles; a compiler that has not told its version by then is not waited for. */
 static const double version_ms = 200, signal_ms = 50; /* how long a signal may wait */
 
 /* What a program of emitted code hides. */
 typedef struct session {
-    const bptt_spec *spec; /* while it is opened */
     char name[BPTT_NAME_MAX], digest[BPTT_DIGEST_SIZE];
     bptt_unit unit; /* freed as soon as nobody compiles */
     bptt_text text;
@@ -75,12 +73,15 @@ static session *session_open(const bptt_spec *spec, bptt_error *error)
         (void)bptt_fail(error, BPTT_FAILED, "%s: no memory", spec->name);
         return NULL;
     }
-    s->spec = spec;
     memcpy(s->name, spec->name, sizeof s->name);
     memcpy(s->digest, spec->digest, sizeof s->digest);
-    s->text = (bptt_text){.name = s->name, .digest = s->digest};
     s->simd = spec->simd != 0 ? (int)spec->simd : bptt_kernels_simd();
     s->real_size = spec->dtype == BPTT_F64 ? sizeof(double) : sizeof(float);
+    if (bptt_compile(spec, s->simd, bptt_machine_memory(), &s->unit, error) != BPTT_OK) {
+        free(s);
+        return NULL;
+    }
+    s->text = (bptt_text){.name = s->name, .digest = s->digest, .header = s->unit.header, .source = s->unit.source};
     if (spec->threads > 1) {
         s->team = bptt_team_new((int)spec->threads, error);
         if (s->team == NULL) {
@@ -89,14 +90,6 @@ static session *session_open(const bptt_spec *spec, bptt_error *error)
         }
     }
     return s;
-}
-
-static bptt_status spell(session *s, bptt_error *error)
-{
-    bptt_status status = bptt_compile(s->spec, s->simd, bptt_machine_memory(), &s->unit, error);
-    s->text.header = s->unit.header;
-    s->text.source = s->unit.source;
-    return status;
 }
 
 static void session_run(session *s, bptt_backend backend, bptt_program *program)
@@ -130,7 +123,7 @@ static bptt_status stopped(bptt_error *error)
 
 /* --- the backends ----------------------------------------------------------------------------------------------------------- */
 
-static bptt_status compile_here(session *s, bptt_program *program, bptt_error *error)
+static bptt_status open_tcc(session *s, bptt_program *program, bptt_error *error)
 {
     s->text.kernels = bptt_kernels((int)s->real_size, s->simd, &s->text.kernel_count);
     if (s->text.kernels == NULL) {
@@ -160,12 +153,12 @@ static bptt_status wait_for_cc(session *s, bptt_program *program, bptt_error *er
 }
 
 /* Auto when libtcc cannot do it: the compiler must.  Both reasons are told when it cannot either. */
-static bptt_status fall_back(session *s, const bptt_error *tcc_error, bptt_error *cc_error, bptt_program *program,
-                             bptt_error *error)
+static bptt_status fall_back(session *s, const bptt_error *tcc_error, bptt_program *program, bptt_error *error)
 {
-    bptt_status status = s->compiler != NULL ? wait_for_cc(s, program, cc_error) : BPTT_FAILED;
+    bptt_error cc_error = *error;
+    bptt_status status = s->compiler != NULL ? wait_for_cc(s, program, &cc_error) : BPTT_FAILED;
     if (status == BPTT_OK) { return BPTT_OK; }
-    return bptt_fail(error, status, "%.500s; %.500s", tcc_error->text, cc_error->text);
+    return bptt_fail(error, status, "%.500s; %.500s", tcc_error->text, cc_error.text);
 }
 
 static void give_notice(session *s, const bptt_error *reason, bptt_program *program)
@@ -174,57 +167,36 @@ static void give_notice(session *s, const bptt_error *reason, bptt_program *prog
     program->notice = s->notice.text;
 }
 
-static bptt_status open_tcc(session *s, bptt_program *program, bptt_error *error)
-{
-    bptt_status status = spell(s, error);
-    return status == BPTT_OK ? compile_here(s, program, error) : status;
-}
-
-static bptt_status open_cc(session *s, bptt_program *program, bptt_error *error)
-{
-    bptt_status status = spell(s, error);
-    return status == BPTT_OK ? wait_for_cc(s, program, error) : status;
-}
-
-/* Waits until the compiler has told its version, or will not. */
-static bptt_cc_stage hear_version(session *s, bptt_error *error)
+/* Starts the compiler and waits until it has told its version, or will not.  A signal ends it first; false: one came. */
+static bool ask_compiler(session *s, bptt_cc_stage *stage, bptt_error *error)
 {
     const double deadline = bptt_seconds() + version_ms * 1e-3;
-    bptt_cc_stage stage = BPTT_CC_FAILED;
-    while (s->compiler != NULL) {
-        stage = bptt_cc_advance(s->compiler, signal_ms, &s->cc, error);
-        if (is_over(stage)) { compiler_done(s); }
-        if (stage != BPTT_CC_ASKING || bptt_signals_came() || bptt_seconds() >= deadline) { break; }
-    }
-    return stage;
-}
-
-/* Starts the compiler, which tells its version while the text is spelled.  A signal ends it first. */
-static bptt_status ask_compiler(session *s, bptt_cc_stage *stage, bptt_error *reason, bptt_error *error)
-{
     bptt_signals signals;
     bptt_signals_hold(&signals);
-    s->compiler = bptt_cc_start(&s->text, true, reason);
-    bptt_status status = spell(s, error);
-    if (status == BPTT_OK) { *stage = hear_version(s, reason); }
+    *stage = BPTT_CC_FAILED;
+    s->compiler = bptt_cc_start(&s->text, true, error);
+    while (s->compiler != NULL) {
+        *stage = bptt_cc_advance(s->compiler, signal_ms, &s->cc, error);
+        if (is_over(*stage)) { compiler_done(s); }
+        if (*stage != BPTT_CC_ASKING || bptt_signals_came() || bptt_seconds() >= deadline) { break; }
+    }
     const bool came = bptt_signals_came();
-    if ((came || status != BPTT_OK) && s->compiler != NULL) { compiler_done(s); }
+    if (came && s->compiler != NULL) { compiler_done(s); }
     bptt_signals_release(&signals);
-    return came ? stopped(error) : status;
+    return !came;
 }
 
 static bptt_status open_auto(session *s, bptt_program *program, bptt_error *error)
 {
     bptt_cc_stage stage = BPTT_CC_FAILED;
-    bptt_error cc_error = {""}, tcc_error;
-    bptt_status status = ask_compiler(s, &stage, &cc_error, error);
-    if (status != BPTT_OK) { return status; }
+    if (!ask_compiler(s, &stage, error)) { return stopped(error); }
     if (stage == BPTT_CC_READY) {
         session_run(s, BPTT_BACKEND_CC, program);
         return BPTT_OK;
     }
-    if (compile_here(s, program, &tcc_error) != BPTT_OK) { return fall_back(s, &tcc_error, &cc_error, program, error); }
-    if (stage == BPTT_CC_FAILED) { give_notice(s, &cc_error, program); }
+    bptt_error tcc_error;
+    if (open_tcc(s, program, &tcc_error) != BPTT_OK) { return fall_back(s, &tcc_error, program, error); }
+    if (stage == BPTT_CC_FAILED) { give_notice(s, error, program); }
     return BPTT_OK;
 }
 
@@ -263,7 +235,7 @@ bptt_status bptt_program_open(const bptt_spec *spec, bptt_backend backend, bptt_
 {
     static bptt_status (*const openers[])(session *, bptt_program *, bptt_error *) = {
         [BPTT_BACKEND_TCC] = open_tcc,
-        [BPTT_BACKEND_CC] = open_cc,
+        [BPTT_BACKEND_CC] = wait_for_cc,
         [BPTT_BACKEND_AUTO] = open_auto,
     };
     memset(program, 0, sizeof *program);

@@ -57,8 +57,7 @@ typedef enum {
     BPTT_CC_FAILED,   /* the error was */
 } bptt_cc_stage;
 
-/* Starts on `text`, which stays valid until bptt_cc_free and may be filled until bptt_cc_advance.  `background`: at low priority.
- * NULL: *error says why. */
+/* Starts on `text`, which stays valid until bptt_cc_free.  `background`: at low priority.  NULL: *error says why. */
 bptt_cc *bptt_cc_start(const bptt_text *text, bool background, bptt_error *error);
 /* Goes on; comes back when the stage changed or `wait_ms` passed.  Fills *code at READY (the caller's to release), *error at
  * FAILED. */
