@@ -57,6 +57,7 @@ static const char *const models[] = {
     "hidden = 7, vocab = 9, T = 4, schedule = {'cosine', steps = 10, floor = 0.1, warmup = 3}, optimizer = 'adamw', simd = 16",
     "hidden = 3, vocab = 4, T = 4, schedule = {'exponential', factor = 0.99}, optimizer = 'adam', unroll = 'full'",
     "hidden = 3, vocab = 4, T = 4, schedule = {'step', every = 5}, dtype = 'f64', unroll = 'none'",
+    "hidden = 4, vocab = 4, T = 2, simd = 1, unroll = 'time'", /* fewer weights than a run of their squares */
     "hidden = 3, vocab = 4, T = 4, schedule = {'constant', warmup = 5}, dtype = 'f64', unroll = 'none'",
     CELL "hidden = 5, vocab = 7, T = 7, K = 3, batch = 2",
     CELL "hidden = 16, vocab = 9, T = 5, K = 4, simd = 16, optimizer = 'adam'",

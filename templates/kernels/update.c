@@ -4,18 +4,17 @@ ${signature(k)}
 {
     enum { RUN = 64 * SIMD };
     double total = 0;
-    for (ptrdiff_t i = 0; i < n; i += RUN) {
-        const ptrdiff_t end = i + RUN < n ? i + RUN : n;
+    for (; n > 0; n -= RUN, a += RUN) {
+        const ptrdiff_t run = n < RUN ? n : RUN, fours = run / (4 * LANES) * (4 * LANES);
         vec s0 = splat((real)0), s1 = s0, s2 = s0, s3 = s0;
-        ptrdiff_t j = i;
-        for (; j + 4 * LANES <= end; j += 4 * LANES) {
+        for (ptrdiff_t j = 0; j < fours; j += 4 * LANES) {
             const vec v0 = load(a + j), v1 = load(a + j + LANES), v2 = load(a + j + 2 * LANES), v3 = load(a + j + 3 * LANES);
             s0 += v0 * v0;
             s1 += v1 * v1;
             s2 += v2 * v2;
             s3 += v3 * v3;
         }
-        for (; j < end; j += LANES) {
+        for (ptrdiff_t j = fours; j < run; j += LANES) {
             const vec v = load(a + j);
             s0 += v * v;
         }
