@@ -4,7 +4,7 @@
  *   ${lua}      an expression, put in as text: a string, an integer or a boolean; anything else is an error
  *
  * A template becomes one Lua function, line for line, so a Lua error names template and line; embed.c translates and compiles it
- * when bptt is built.  An unknown name is an error.
+ * when bptt is built, for the Lua that it is built with.  An unknown name is an error.
  * Depends on Lua and on the embedded templates; the templates are ours and trusted, what a spec may put into them is checked before.
  */
 #ifndef BPTT_TEMPLATE_H
