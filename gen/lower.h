@@ -28,6 +28,7 @@ typedef struct facts {
     int64_t column;
     state_set outgoing; /* it is the outgoing carry of these */
     bool constant;      /* one row, which depends on parameters alone */
+    bool summed;        /* a product of an adjoint and a factor of which the sum over rows alone is wanted */
     bool linear;        /* an adjoint: linear in those of the losses and of the step after */
     int slot;           /* -1 */
     int shift;
@@ -75,7 +76,7 @@ static inline bool is_loss(const lowering *l, int n)
 static inline bool has_value(const lowering *l, int n)
 {
     const bptt_node *node = node_at(l, n);
-    if (node->cols > 0 || (is_loss(l, n) && !is_adjoint(l, n))) { return false; }
+    if (node->cols > 0 || l->of[n].summed || (is_loss(l, n) && !is_adjoint(l, n))) { return false; }
     if (bptt_op_kind_of(node->op) == BPTT_KIND_LEAF && node->op != BPTT_OP_STATE && node->op != BPTT_OP_CARRY) {
         return node->op == BPTT_OP_INPUT_REAL && l->of[n].uses > 0;
     }

@@ -262,17 +262,18 @@ static bptt_status lower_gradient(lowering *l, int p, int n, int phase, bool *fi
     action->param = p;
     action->cols = param->rows;
     action->depth = -1;
-    action->adjoint = ref_of(l, matrix ? node->a : n);
-    if (matrix && !scatter) { action->in = ref_of(l, node->b); }
+    const bool product = matrix || l->of[n].summed;
+    action->adjoint = ref_of(l, product ? node->a : n);
+    if (product && !scatter) { action->in = ref_of(l, node->b); }
     /* where not every step has a loss, HEAD may have no rows: then the gradient is cleared beforehand */
     const bool cleared = phase == bptt_phase(l->plan, BPTT_REGION_HEAD, 0) && l->plan->spec->loss_at.kind != BPTT_STEPS_ALL;
     action->fill = *first && !cleared ? BPTT_FILL_ZERO : BPTT_FILL_ADD;
     *first = false;
-    action->flop = (matrix && !scatter ? 2.0 * (double)param->cols : 1.0) * (double)param->rows;
+    action->flop = (matrix && !scatter ? 2.0 * (double)param->cols : l->of[n].summed ? 2.0 : 1.0) * (double)param->rows;
     char label[2][64];
     (void)snprintf(action->note, sizeof action->note, "d%s %s sum over t of %s%s%s%s", param->name,
-                   action->fill == BPTT_FILL_ADD ? "+=" : "=", symbol(l, matrix ? node->a : n, label[0], sizeof label[0]),
-                   matrix ? " " : "", matrix ? symbol(l, node->b, label[1], sizeof label[1]) : "", matrix ? "'" : "");
+                   action->fill == BPTT_FILL_ADD ? "+=" : "=", symbol(l, product ? node->a : n, label[0], sizeof label[0]),
+                   product ? " " : "", product ? symbol(l, node->b, label[1], sizeof label[1]) : "", matrix ? "'" : "");
     (void)snprintf(action->name, sizeof action->name, "%s_%s", scatter ? "scatter" : "grad", param->name);
     return BPTT_OK;
 }

@@ -45,6 +45,19 @@ static bool outlives(const lowering *l, int n, int operand)
     return l->plan->spec->truncation != BPTT_TRUNCATION_CHUNK && l->of[n].linear && !l->of[operand].linear;
 }
 
+/* The gradient of a vector that was multiplied with a value: what is summed over rows need not be kept.  Uniform sums adjoints over lags
+ * first. */
+static void find_summed(lowering *l)
+{
+    for (int p = 0; p < l->graph->param_count && l->plan->spec->truncation == BPTT_TRUNCATION_CHUNK; p++) {
+        const int n = l->graph->params[p].gradient;
+        const bptt_node *node = node_at(l, n);
+        if (node->op != BPTT_OP_MUL || l->of[n].uses != 1 || !has_value(l, n)) { continue; }
+        const facts *a = &l->of[node->a], *b = &l->of[node->b];
+        l->of[n].summed = a->linear && !b->linear && !b->constant && has_value(l, node->a) && has_value(l, node->b);
+    }
+}
+
 /* Element-wise results overwrite an operand that nobody else reads; so does the gradient that a loss hands back. */
 static void share_slots(lowering *l)
 {
@@ -184,6 +197,7 @@ static void give_columns(lowering *l)
 bptt_status bptt_give_slots(lowering *l)
 {
     bptt_status status = give_state_slots(l);
+    find_summed(l);
     share_slots(l);
     if (status == BPTT_OK) { bptt_find_parts(l); }
     for (int n = l->graph->count - 1; n >= 0 && status == BPTT_OK; n--) {

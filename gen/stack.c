@@ -318,6 +318,7 @@ static bool continues(const stacking *s, const bptt_action *last, const bptt_act
     case BPTT_GRADIENT:
     case BPTT_SCATTER:
     case BPTT_COLUMN_SUM:
+        if (last->kind == BPTT_COLUMN_SUM && last->in.kind != BPTT_REF_NONE) { return false; } /* of as many columns as `in` */
         return last->fill == next->fill && same_ref(&last->in, &next->in) && slot_follows(s, &last->adjoint, &next->adjoint);
     default:
         return false;

@@ -51,6 +51,8 @@ local list = {
   {"gather_add", "void", "rows", "real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, " .. ROWS},
   {"scatter", "void", "rows", "real *table, ptrdiff_t ldt, const real *d, ptrdiff_t ldd, " .. ROWS},
   {"column_sum", "void", "rows", "real *sum, const real *d, ptrdiff_t ldd, ptrdiff_t rows, ptrdiff_t cols"},
+  {"column_dot", "void", "rows",
+   "real *sum, const real *d, ptrdiff_t ldd, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols"},
   {"row_softmax", "void", "row", "real *c, ptrdiff_t ldc, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols"},
   {"row_softmax_adjoint", "void", "row",
    "real *c, ptrdiff_t ldc, const real *d, ptrdiff_t ldd, const real *y, ptrdiff_t ldy, ptrdiff_t rows, ptrdiff_t cols"},

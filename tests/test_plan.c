@@ -434,6 +434,33 @@ START_TEST(constants_are_one_row)
 }
 END_TEST
 
+/* The gradient of a vector that was multiplied with a value is summed up without its rows being kept; not where lags are summed first,
+ * nor where the vector is used twice. */
+START_TEST(products_are_summed)
+{
+    static const char *const cells[] = {"h = tanh(W * x + U * h + b * h)\n", "h = tanh(W * x + U * h + b * h) * b\n"};
+    char cell[200];
+    (void)snprintf(cell, sizeof cell,
+                   "W = matrix(hidden, input, 'W')\nU = matrix(hidden, hidden, 'U')\nb = vector(hidden, 'b')\n"
+                   "h = state(hidden)\n%s",
+                   cells[_i % 2]);
+    bptt_spec spec = interpret_spec(16, 10, 6, 3, 2);
+    spec.truncation = _i < 2 ? BPTT_TRUNCATION_CHUNK : BPTT_TRUNCATION_UNIFORM;
+    bptt_graph graph;
+    bptt_plan *plan;
+    ck_assert_msg(bptt_trace_text(&spec, cell, "cell.lua", &graph, &error) == BPTT_OK, "%s", error.text);
+    ck_assert_int_eq(bptt_derive(&graph, &error), BPTT_OK);
+    ck_assert_int_eq(bptt_plan_make(&spec, &graph, 8, SIZE_MAX, &plan, &error), BPTT_OK);
+    int products = 0;
+    for (int a = 0; a < plan->action_count; a++) {
+        products += plan->actions[a].kind == BPTT_COLUMN_SUM && plan->actions[a].in.kind == BPTT_REF_SLOT;
+    }
+    ck_assert_int_eq(products, _i == 0);
+    bptt_plan_free(plan);
+    bptt_graph_free(&graph);
+}
+END_TEST
+
 /* Whether a slot that others lie in holds adjoints alone. */
 static bool has_adjoint_host(const bptt_plan *plan)
 {
@@ -629,6 +656,7 @@ int main(void)
     tcase_add_loop_test(rules, gates_are_stacked, 0, 2);
     tcase_add_loop_test(rules, slices_are_not_copied, 0, 2);
     tcase_add_loop_test(rules, constants_are_one_row, 0, 3);
+    tcase_add_loop_test(rules, products_are_summed, 0, 4);
     tcase_add_loop_test(rules, adjoints_lie_where_gates_lay, 0, 2);
     tcase_add_test(rules, notes_are_whole);
     tcase_add_test(rules, logits_live_in_a_block);

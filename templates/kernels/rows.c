@@ -34,9 +34,14 @@ ${signature(k)}
         for (ptrdiff_t j = 0; j < cols; j += LANES) { store(to + j, load(to + j) + load(d + r * ldd + j)); }
     }
 }
-% elseif k.what == "column_sum" then
-% local side = 8
+% elseif k.what == "column_sum" or k.what == "column_dot" then
+% local side, dot = 8, k.what == "column_dot"
+% if dot then
+/* sum += the rows of d times those of a, element by element: the gradient of a vector that a was multiplied with.
+ * ${side} vectors side by side, since rows may lie far apart. */
+% else
 /* sum += the rows of d: the gradient of a bias.  ${side} vectors side by side, since rows may lie far apart. */
+% end
 ${signature(k)}
 {
     const ptrdiff_t whole = cols / (${side} * LANES) * (${side} * LANES);
@@ -45,9 +50,9 @@ ${signature(k)}
         vec s${i} = load(sum + j + ${i} * LANES);
 % end
         for (ptrdiff_t r = 0; r < rows; r++) {
-            const real *row = d + r * ldd + j;
+            const real *row = d + r * ldd + j${dot and ", *with = a + r * lda + j" or ""};
 % for i = 0, side - 1 do
-            s${i} += load(row + ${i} * LANES);
+            s${i} += load(row + ${i} * LANES)${dot and " * load(with + " .. i .. " * LANES)" or ""};
 % end
         }
 % for i = 0, side - 1 do
@@ -56,7 +61,7 @@ ${signature(k)}
     }
     for (ptrdiff_t j = whole; j < cols; j += LANES) {
         vec total = load(sum + j);
-        for (ptrdiff_t r = 0; r < rows; r++) { total += load(d + r * ldd + j); }
+        for (ptrdiff_t r = 0; r < rows; r++) { total += load(d + r * ldd + j)${dot and " * load(a + r * lda + j)" or ""}; }
         store(sum + j, total);
     }
 }

@@ -127,6 +127,13 @@ local function cleared(action, sum, from, count)
   return string.format("for (ptrdiff_t i = 0; i < %d; i++) { %s }", param.rows, clear(sum .. " + i * " .. param.stride .. from, count))
 end
 
+-- Adds up columns of rows, or of products with other rows.  r: the first row; j, n: the columns.
+local function column_sum(action, sum, p, r, rows, j, n)
+  local function from(ref) return string.format("%s, %d", plus(plus(p(ref), tostring(r * stride(ref))), j), stride(ref)) end
+  return string.format("bptt_column_%s(%s, %s%s, %s, %s);", action.input and "dot" or "sum", plus(sum, j), from(action.adjoint),
+    action.input and ", " .. from(action.input) or "", rows, n)
+end
+
 -- The columns of a part: each adds up its own.
 local function column_sums(action, sum, p, rows)
   local param, d, ldd = params[action.param], p(action.adjoint), stride(action.adjoint)
@@ -137,7 +144,7 @@ local function column_sums(action, sum, p, rows)
     lines[#lines + 1] = "    " .. (starts_block(action) and "if (row == 0) { " .. clear .. " }" or clear)
   end
   lines[#lines + 1] = "    " .. (action.kind == "column_sum" and
-    string.format("bptt_column_sum(%s + from, %s + from, %d, %s, to - from);", sum, d, ldd, rows) or
+    column_sum(action, sum, p, 0, rows, "from", "to - from") or
     string.format("bptt_scatter(%s + from, %d, %s + from, %d, x, %s, to - from);", sum, param.stride, d, ldd, rows))
   lines[#lines + 1] = "}"
   return lines
@@ -149,10 +156,8 @@ local function row_sums(action, sum, p, rows, time)
   local x = time == "row" and "x + row" or "x"
   local param, d, ldd = params[action.param], p(action.adjoint), stride(action.adjoint)
   local lines = by_rows(rows, padded(action.cols), function(r, j, count, n)
+    if action.kind == "column_sum" then return column_sum(action, sum, p, r, count, j, n) end
     local from = plus(plus(d, tostring(r * ldd)), j)
-    if action.kind == "column_sum" then
-      return string.format("bptt_column_sum(%s, %s, %d, %s, %d);", plus(sum, j), from, ldd, count, n)
-    end
     return string.format("bptt_scatter(%s, %d, %s, %d, %s, %s, %d);", plus(sum, j), param.stride, from, ldd, plus(x, tostring(r)),
       count, n)
   end)

@@ -200,7 +200,8 @@ for _, action in ipairs(actions) do
   elseif action.kind == "gather" then need(gather_name(action))
   elseif action.kind == "scatter" then need("scatter")
   elseif action.kind == "row" then need(row_name(action))
-  elseif action.kind == "column_sum" or action.kind == "clear" or action.kind == "copy" then
+  elseif action.kind == "column_sum" then need(action.input and "column_dot" or "column_sum")
+  elseif action.kind == "clear" or action.kind == "copy" then
     need(action.kind)
   elseif action.kind == "loss" and action.loss ~= "cross_entropy" then
     need(action.loss)
