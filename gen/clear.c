@@ -50,8 +50,9 @@ static void run_chain(const bptt_plan *plan, int a, padding *p)
         const bptt_element *element = &action->elements[e];
         const double x = read_padding(plan, p, temps, &element->a), y = read_padding(plan, p, temps, &element->b);
         const double value = bptt_op_result(element->op, x, y, element->value);
-        *(element->out.kind == BPTT_REF_TEMP ? &temps[element->out.index] : &p->now[padded_slot(plan, element->out.index)]) =
-            value;
+        const int out = element->out.index;
+        double *const place = element->out.kind == BPTT_REF_TEMP ? &temps[out] : &p->now[padded_slot(plan, out)];
+        *place = value;
     }
     bool seen[BPTT_MAX_SLOTS] = {false};
     for (int e = action->element_count - 1; e >= 0; e--) { /* the last one that writes a slot counts */

@@ -95,8 +95,8 @@ static void count_action(bptt_plan *plan, const bptt_action *action)
 {
     bptt_ref places[3 + 3 * BPTT_MAX_ELEMENTS];
     const double steps = steps_of(plan, action);
-    const double all = action->region == BPTT_REGION_REFRESH ? 1 : steps * (double)plan->spec->batch,
-                 rows = (double)bptt_call_rows(plan, action);
+    const double all = action->region == BPTT_REGION_REFRESH ? 1 : steps * (double)plan->spec->batch;
+    const double rows = (double)bptt_call_rows(plan, action);
     const int count = places_of(action, places);
     double reals = parameter_reals(plan, action, rows);
     if (action->fill == BPTT_FILL_BIAS && action->bias >= 0) { reals += (double)bptt_padded(plan, action->cols); }

@@ -45,8 +45,8 @@ static bool outlives(const lowering *l, int n, int operand)
     return l->plan->spec->truncation != BPTT_TRUNCATION_CHUNK && l->of[n].linear && !l->of[operand].linear;
 }
 
-/* The gradient of a vector that was multiplied with a value: what is summed over rows need not be kept.  Uniform sums adjoints over lags
- * first. */
+/* The gradient of a vector that was multiplied with a value: what is summed over rows need not be kept.  Not under uniform, which sums
+ * adjoints over lags first; where blocks overlap it was not tried. */
 static void find_summed(lowering *l)
 {
     for (int p = 0; p < l->graph->param_count && l->plan->spec->truncation == BPTT_TRUNCATION_CHUNK; p++) {

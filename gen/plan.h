@@ -94,7 +94,7 @@ typedef enum {
     BPTT_CLEAR,      /* padding of out = 0 */
     BPTT_GRADIENT,   /* dW' = sum over rows in[r]' adjoint[r] */
     BPTT_SCATTER,    /* dW'[x[r]] += adjoint[r] */
-    BPTT_COLUMN_SUM, /* db = sum over rows adjoint[r] */
+    BPTT_COLUMN_SUM, /* db = sum over rows adjoint[r], or of adjoint[r] in[r] */
 } bptt_action_kind;
 
 /* What a product's sums begin with. */

@@ -21,7 +21,7 @@ count_row() {
 }
 
 : > "$work/new"
-for row in tiny classic batch; do
+for row in tiny classic batch gru128x32 lstm128x32; do
     status=0
     instructions=$(count_row $row) || status=$?
     if [ $status = 77 ]; then
@@ -54,7 +54,7 @@ awk -v compiler="$compiler" '
         change = old[$1] > 0 ? 100 * ($2 / old[$1] - 1) : 100
         off = change > 3 || change < -3
         failed += off
-        printf "counts: %-8s %10d instructions, recorded %10d, %+.2f %%%s\n", $1, $2, old[$1], change, off ? "   FAILED" : ""
+        printf "counts: %-10s %10d instructions, recorded %10d, %+.2f %%%s\n", $1, $2, old[$1], change, off ? "   FAILED" : ""
     }
     END {
         if (failed == 0) { exit 0 }
