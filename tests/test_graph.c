@@ -366,7 +366,9 @@ END_TEST
 START_TEST(concat_of_many)
 {
     bptt_graph graph;
-    for (int parts = 2; parts <= 240; parts++) {
+    static const int counts[] = {2, 17, 18, 19, 20, 21, 40, 240}; /* what room a C function has of Lua is 20 */
+    for (size_t k = 0; k < sizeof counts / sizeof counts[0]; k++) {
+        const int parts = counts[k];
         char cell[2000] = "W = matrix(hidden, input)\nh = state(hidden)\nv = W * x\nh = tanh(v)\noutput = concat(h";
         for (int i = 1; i < parts; i++) { (void)snprintf(cell + strlen(cell), sizeof cell - strlen(cell), ", v"); }
         (void)snprintf(cell + strlen(cell), sizeof cell - strlen(cell), ")");
