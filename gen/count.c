@@ -23,13 +23,15 @@ static void count_struct(bptt_plan *plan)
         if (plan->slots[s].kind == BPTT_ROWS_STATE || plan->slots[s].kind == BPTT_ROWS_CHUNK) { kept += plan->slots[s].size; }
     }
     if (kept > plan->work_size) { kept = plan->work_size; } /* slots may share memory */
+    const size_t parts = (size_t)plan->threads, work = plan->work_size * real;
     add_part(counts, "parameters", plan->block_size * real);
     add_part(counts, "gradients", plan->block_size * real);
     add_part(counts, "moments", plan->block_size * real * (size_t)plan->moments);
     add_part(counts, "turned weights", plan->turned_size * real);
-    add_part(counts, "states and activations", kept * real);
-    add_part(counts, "blocks", (plan->work_size - kept) * real);
-    add_part(counts, "tokens", (size_t)plan->tokens * sizeof(uint32_t));
+    add_part(counts, "states and activations", (parts * kept + plan->carried_size) * real);
+    add_part(counts, "blocks", parts * (work - kept * real));
+    add_part(counts, "gradients of parts", parts * plan->own_size * real);
+    add_part(counts, "inputs of a chunk", parts * (bptt_part_bytes(plan) - work - plan->own_size * real));
     add_part(counts, "progress", (size_t)plan->progress * sizeof(double));
 }
 

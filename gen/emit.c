@@ -77,7 +77,6 @@ static void push_tile(lua_State *L, const bptt_tile *tile)
 static void push_action(lua_State *L, const bptt_plan *plan, const bptt_action *action)
 {
     static const char *const fills[] = {"zero", "bias", "add"};
-    static const char *const cuts[] = {"none", "streams", "rows", "tensor"};
     lua_newtable(L);
     set_string(L, "kind", bptt_action_name(action->kind));
     set_string(L, "region", bptt_region_name(action->region));
@@ -85,8 +84,7 @@ static void push_action(lua_State *L, const bptt_plan *plan, const bptt_action *
     set_string(L, "fill", fills[action->fill]);
     set_string(L, "loss", bptt_op_name(action->loss));
     set_number(L, "smoothing", action->smoothing);
-    set_string(L, "cut", cuts[action->cut]);
-    set_integer(L, "unit", action->unit);
+    set_boolean(L, "cut", action->cut);
     set_integer(L, "site", action->site);
     set_string(L, "name", action->name);
     set_string(L, "note", action->note);
@@ -94,7 +92,7 @@ static void push_action(lua_State *L, const bptt_plan *plan, const bptt_action *
     set_boolean(L, "into_previous", action->into_previous);
     set_boolean(L, "begins", action->begins);
     set_boolean(L, "later", action->later);
-    set_boolean(L, "in_time", action->cut == BPTT_CUT_STREAMS || bptt_in_time(plan, action));
+    set_boolean(L, "in_time", bptt_in_time(plan, action));
     set_boolean(L, "turned", action->turned);
     set_boolean(L, "alternates", action->alternates);
     set_integer(L, "param", action->param + 1);
@@ -157,6 +155,8 @@ static void push_params(lua_State *L, const bptt_plan *plan)
         set_boolean(L, "turned", tensor->turned);
         set_integer(L, "turned_stride", tensor->turned_stride);
         set_integer(L, "turned_offset", (int64_t)tensor->turned_offset);
+        set_boolean(L, "own", tensor->own);
+        set_integer(L, "own_offset", (int64_t)tensor->own_offset);
         push_init(L, plan, p);
         lua_rawseti(L, -2, p + 1);
     }
@@ -184,6 +184,7 @@ static void push_slots(lua_State *L, const bptt_plan *plan)
         set_integer(L, "stride", slot->stride);
         set_integer(L, "size", (int64_t)slot->size);
         set_integer(L, "offset", (int64_t)slot->offset);
+        set_integer(L, "carried_offset", (int64_t)slot->carried);
         lua_rawseti(L, -2, s + 1);
     }
     lua_setfield(L, -2, "slots");
@@ -324,11 +325,15 @@ static int fill(lua_State *L)
     set_integer(L, "block", plan->block);
     set_integer(L, "tail_block", plan->tail_block);
     set_integer(L, "threads", plan->threads);
+    set_integer(L, "streams", plan->streams);
+    set_integer(L, "given", plan->given);
     set_integer(L, "line", plan->line);
     set_integer(L, "block_size", (int64_t)plan->block_size);
     set_integer(L, "turned_size", (int64_t)plan->turned_size);
     set_integer(L, "restart_offset", (int64_t)plan->restart);
     set_integer(L, "work_size", (int64_t)plan->work_size);
+    set_integer(L, "own_size", (int64_t)plan->own_size);
+    set_integer(L, "carried_size", (int64_t)plan->carried_size);
     set_integer(L, "moments", plan->moments);
     set_boolean(L, "accumulates", plan->accumulates);
     set_boolean(L, "tuned", plan->spec->tuning != NULL);

@@ -18,18 +18,17 @@ static size_t area(int64_t rows, int64_t stride)
 
 int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot)
 {
-    const bptt_spec *spec = plan->spec;
     switch (slot->kind) {
     case BPTT_ROWS_STATE:
-        return (plan->window + 1) * spec->batch;
+        return (plan->window + 1) * plan->streams;
     case BPTT_ROWS_CHUNK:
-        return plan->window * spec->batch;
+        return plan->window * plan->streams;
     case BPTT_ROWS_BLOCK:
         return plan->block;
     case BPTT_ROWS_ONE:
         return 1;
     default:
-        return spec->batch;
+        return plan->streams;
     }
 }
 
@@ -181,11 +180,11 @@ static void choose_rows(const bptt_plan *plan, bptt_slot *slot, const usage *of)
                                                                                                       : BPTT_ROWS_CHUNK;
 }
 
-/* About as many blocks as blocks of `size` rows make, but all of a size: the last one has as much to do, in every part. */
-static int64_t even_blocks(const bptt_plan *plan, int64_t rows, int64_t size, int64_t multiple)
+/* About as many blocks as blocks of `size` rows make, but all of a size: the last one has as much to do. */
+static int64_t even_blocks(int64_t rows, int64_t size, int64_t multiple)
 {
-    const int64_t about = (rows + size / 2) / size, blocks = about > 1 ? about : 1, unit = multiple * plan->threads;
-    return ((rows + blocks - 1) / blocks + unit - 1) / unit * unit;
+    const int64_t about = (rows + size / 2) / size, blocks = about > 1 ? about : 1;
+    return ((rows + blocks - 1) / blocks + multiple - 1) / multiple * multiple;
 }
 
 /* Rows of a HEAD block: so many that its widest slot stays near the core with the rows that feed it, in sixteens so that
@@ -194,7 +193,7 @@ static int64_t choose_block(const bptt_plan *plan)
 {
     enum { CACHE_BYTES = 65536, ROWS_AT_LEAST = 64, MULTIPLE = 16, SHARE_OF_WEIGHTS = 4 };
     const int64_t weights = (int64_t)plan->block_size * plan->real_size;
-    const int64_t rows = plan->steps * plan->spec->batch;
+    const int64_t rows = plan->steps * plan->streams;
     int64_t widest = 1;
     for (int s = 0; s < plan->slot_count; s++) {
         if (plan->slots[s].kind == BPTT_ROWS_BLOCK && plan->slots[s].stride > widest) { widest = plan->slots[s].stride; }
@@ -202,8 +201,8 @@ static int64_t choose_block(const bptt_plan *plan)
     const int64_t room = weights / SHARE_OF_WEIGHTS > CACHE_BYTES ? weights / SHARE_OF_WEIGHTS : CACHE_BYTES;
     int64_t block = room / (widest * plan->real_size) / MULTIPLE * MULTIPLE;
     if (block < ROWS_AT_LEAST) { block = ROWS_AT_LEAST; }
-    block = even_blocks(plan, rows, block * plan->threads, MULTIPLE);
-    if (block < plan->spec->batch) { block = plan->spec->batch; } /* predict uses one block for its B rows */
+    block = even_blocks(rows, block, MULTIPLE);
+    if (block < plan->streams) { block = plan->streams; } /* predict uses one block for its rows */
     return block < rows && plan->unroll != BPTT_UNROLL_FULL ? block : rows;
 }
 
@@ -212,35 +211,32 @@ static int64_t choose_tail_block(const bptt_plan *plan)
 {
     enum { CACHE_BYTES = 1048576, ROWS = 512 };
     int64_t widest = 0;
+    bool can = plan->unroll != BPTT_UNROLL_FULL && plan->spec->truncation == BPTT_TRUNCATION_CHUNK;
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
         if (action->region != BPTT_REGION_TAIL || !bptt_sums_over_rows(action)) { continue; }
         const int64_t stride = plan->slots[action->adjoint.index].stride;
         widest = stride > widest ? stride : widest;
+        can = can && !action->cut; /* waits for the other parts, and then all rows are there */
     }
-    const int64_t rows = plan->steps * plan->spec->batch;
-    const bool can = plan->threads == 1 && plan->unroll != BPTT_UNROLL_FULL && plan->spec->truncation == BPTT_TRUNCATION_CHUNK;
+    const int64_t rows = plan->steps * plan->streams;
     return can && rows > ROWS && rows * widest * plan->real_size > CACHE_BYTES ? ROWS : 0;
 }
 
-/* Parts of the work do not wait for each other on the way to HEAD, nor after it; and what follows it runs once a lag. */
-static bool mixes(const bptt_plan *plan)
-{
-    return plan->threads > 1 || plan->spec->truncation == BPTT_TRUNCATION_UNIFORM;
-}
-
+/* What comes after HEAD runs once a lag. */
 static int begins(const bptt_plan *plan, const bptt_slot *slot)
 {
     const int head = bptt_phase(plan, BPTT_REGION_HEAD, 0);
-    if (!mixes(plan) || slot->first == head) { return slot->first; }
-    return slot->first < head ? 0 : head + 1;
+    const bool again = plan->spec->truncation == BPTT_TRUNCATION_UNIFORM && slot->first > head;
+    return again ? head + 1 : slot->first;
 }
 
+/* Nor are sums that are cut done before all else is. */
 static int ends(const bptt_plan *plan, const bptt_slot *slot)
 {
     const int head = bptt_phase(plan, BPTT_REGION_HEAD, 0);
-    if (!mixes(plan) || slot->last == head) { return slot->last; }
-    return slot->last < head ? head - 1 : bptt_phase_count(plan) - 1;
+    const bool later = plan->threads > 1 || plan->spec->truncation == BPTT_TRUNCATION_UNIFORM;
+    return later && slot->last > head ? bptt_phase_count(plan) - 1 : slot->last;
 }
 
 /* Spelled-out sums write no padding, so there nobody may leave some behind. */
@@ -272,24 +268,98 @@ static void place_slot(bptt_plan *plan, int s)
 /* A byte for each row of a chunk, or window, behind the slots, in whole vectors. */
 static void place_restart(bptt_plan *plan)
 {
-    const int64_t reals = (plan->window * plan->spec->batch + plan->real_size - 1) / plan->real_size;
+    const int64_t reals = (plan->window * plan->streams + plan->real_size - 1) / plan->real_size;
     plan->restart = plan->work_size;
     if (bptt_spec_restarts(plan->spec)) { plan->work_size += (size_t)bptt_padded(plan, reals); }
 }
 
-/* Rounds the workspace up so that the struct is a whole number of vectors, whatever a compiler knows of alignment. */
+/* What lies beside the parts while no chunk runs: the states, and in a window all that is kept. */
+static void place_carried(bptt_plan *plan)
+{
+    const bool block = plan->spec->truncation == BPTT_TRUNCATION_BLOCK;
+    for (int s = 0; s < plan->slot_count; s++) {
+        bptt_slot *slot = &plan->slots[s];
+        const bool state = slot->kind == BPTT_ROWS_STATE;
+        if (slot->host >= 0 || !(state || slot->kept)) { continue; }
+        slot->carried = plan->carried_size;
+        plan->carried_size += area(((block ? plan->window : 0) + (state ? 1 : 0)) * plan->spec->batch, slot->stride);
+    }
+    for (int s = 0; s < plan->slot_count; s++) {
+        bptt_slot *slot = &plan->slots[s];
+        if (slot->host >= 0) { slot->carried = plan->slots[slot->host].carried + (size_t)slot->column; }
+    }
+}
+
+/* Rounds up so that the struct, and a part of it, is a whole number of vectors, whatever a compiler knows of alignment. */
 static void round_struct(bptt_plan *plan)
 {
-    const size_t unit = (size_t)(plan->simd > 4 ? plan->simd : 4) * 4 / (size_t)plan->real_size;
-    const size_t reals = plan->block_size * (2 + (size_t)plan->moments) + plan->turned_size + plan->work_size;
-    plan->work_size += (unit - reals % unit) % unit;
+    const size_t unit = (size_t)(plan->simd > 4 ? plan->simd : 4) * 4 / (size_t)plan->real_size, line = (size_t)plan->line;
+    size_t reals = plan->block_size * (2 + (size_t)plan->moments) + plan->turned_size;
+    if (plan->threads == 1) {
+        plan->work_size += (unit - (reals + plan->work_size) % unit) % unit;
+        return;
+    }
+    plan->work_size += (line - (plan->work_size + plan->own_size) % line) % line;
+    reals += plan->carried_size;
+    plan->carried_size += (unit - reals % unit) % unit;
+}
+
+size_t bptt_part_bytes(const bptt_plan *plan)
+{
+    const bptt_spec *spec = plan->spec;
+    const size_t reals = (size_t)(spec->inputs + spec->outputs) * (size_t)plan->real_size;
+    const size_t row =
+        reals + sizeof(uint32_t) * ((size_t)bptt_spec_tokens(spec) + (size_t)bptt_spec_labels(spec)) + (size_t)spec->resets;
+    return (plan->work_size + plan->own_size) * (size_t)plan->real_size + (size_t)plan->tokens * sizeof(uint32_t) +
+           (size_t)plan->given * row;
 }
 
 static bool fits(const bptt_plan *plan, size_t memory_limit, double *bytes)
 {
-    const double blocks = 2.0 + plan->moments, tokens = (double)plan->tokens * sizeof(uint32_t);
-    *bytes = (blocks * (double)plan->block_size + (double)plan->turned_size + (double)plan->work_size) * plan->real_size + tokens;
+    const double shared =
+        (2.0 + plan->moments) * (double)plan->block_size + (double)plan->turned_size + (double)plan->carried_size;
+    *bytes = shared * plan->real_size + (double)plan->threads * (double)bptt_part_bytes(plan);
     return *bytes <= (double)memory_limit && *bytes < MOST;
+}
+
+/* --- threads --------------------------------------------------------------------------------------------------------------------- */
+
+/* Reals that a sum reads of a row. */
+static double summed_reals(const bptt_plan *plan, const bptt_action *action)
+{
+    const double in = action->in.kind == BPTT_REF_SLOT ? (double)plan->slots[action->in.index].cols : 0;
+    return in + (double)plan->slots[action->adjoint.index].cols;
+}
+
+/* Which sums are cut.  What parts read of each other's memory decides: rows, or sums. */
+static void choose_sums(bptt_plan *plan)
+{
+    const double rows = (double)plan->window * (double)plan->spec->batch;
+    for (int p = 0; p < plan->graph->param_count; p++) { plan->params[p].own = plan->threads > 1; }
+    for (int a = 0; a < plan->action_count && plan->threads > 1; a++) {
+        const bptt_action *action = &plan->actions[a];
+        if (!bptt_sums_over_rows(action)) { continue; }
+        bptt_tensor_plan *leader = &plan->params[plan->params[action->param].leader];
+        const double sums = (double)plan->threads * (double)leader->rows * (double)leader->stride;
+        leader->own = leader->own && sums <= rows * summed_reals(plan, action);
+    }
+    for (int p = 0; p < plan->graph->param_count; p++) {
+        bptt_tensor_plan *tensor = &plan->params[p], *leader = &plan->params[tensor->leader];
+        if (tensor == leader && tensor->own) {
+            tensor->own_offset = plan->own_size;
+            plan->own_size += area(tensor->rows, tensor->stride);
+        }
+    }
+    for (int p = 0; p < plan->graph->param_count; p++) {
+        bptt_tensor_plan *tensor = &plan->params[p];
+        const bptt_tensor_plan *leader = &plan->params[tensor->leader];
+        tensor->own = leader->own;
+        tensor->own_offset = leader->own_offset + (size_t)tensor->column;
+    }
+    for (int a = 0; a < plan->action_count; a++) {
+        bptt_action *action = &plan->actions[a];
+        action->cut = plan->threads > 1 && bptt_sums_over_rows(action) && !plan->params[action->param].own;
+    }
 }
 
 /* Where the slots lie: members where their hosts do, which may come before or after them. */
@@ -315,8 +385,10 @@ static void place_slots(bptt_plan *plan, const usage *of)
 
 bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *error)
 {
+    enum { GIVEN_UNIT = 64 }; /* bytes of a line: so many rows are whole lines, whatever they are of */
     usage of[BPTT_MAX_SLOTS] = {{0}};
     place_params(plan);
+    choose_sums(plan);
     find_sparse(plan);
     find_usage(plan, of);
     share_usage(plan, of);
@@ -330,6 +402,10 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
     place_turned(plan);
     place_slots(plan, of);
     place_restart(plan);
+    if (plan->threads > 1) {
+        plan->given = (plan->steps * plan->streams + GIVEN_UNIT - 1) / GIVEN_UNIT * GIVEN_UNIT;
+        place_carried(plan);
+    }
     round_struct(plan);
     double bytes = 0;
     if (!fits(plan, memory_limit, &bytes)) {

@@ -98,11 +98,6 @@ static void place_progress(bptt_plan *plan)
     plan->progress = (used + unit - 1) / unit * unit;
 }
 
-int64_t bptt_plan_share(const bptt_plan *plan, int64_t n)
-{
-    return (n + plan->threads - 1) / plan->threads;
-}
-
 bool bptt_is_host(const bptt_plan *plan, int slot)
 {
     bool found = false;
@@ -126,49 +121,31 @@ bool bptt_in_time(const bptt_plan *plan, const bptt_action *action)
     return action->region == BPTT_REGION_STEP || back;
 }
 
-/* How parts divide an action. */
-static bptt_cut cut_of(const bptt_plan *plan, const bptt_action *action)
-{
-    const bool lag = plan->spec->truncation == BPTT_TRUNCATION_UNIFORM && action->region > BPTT_REGION_HEAD;
-    return bptt_sums_over_rows(action)                 ? BPTT_CUT_TENSOR
-           : action->region == BPTT_REGION_HEAD || lag ? BPTT_CUT_ROWS
-                                                       : BPTT_CUT_STREAMS;
-}
-
 int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action)
 {
-    const int64_t step = plan->spec->batch;
+    const int64_t step = plan->streams;
     if (bptt_in_time(plan, action)) { return step; }
     switch (action->region) {
     case BPTT_REGION_REFRESH:
         return 1;
     case BPTT_REGION_INPUT:
-        return plan->threads > 1 ? step : plan->steps * step; /* a part has its own streams alone, so it goes step by step */
+        return plan->steps * step;
     case BPTT_REGION_HEAD:
         return plan->block;
     case BPTT_REGION_TAIL:
         if (plan->tail_block > 0) { return plan->tail_block; }
         /* fall through */
     default:
-        return plan->threads > 1 && cut_of(plan, action) == BPTT_CUT_STREAMS ? step : plan->window * step;
+        return plan->window * step;
     }
 }
 
-/* The pass accumulate: sums over rows are added to those of the chunks before. */
+/* The pass accumulate: sums over rows are added to those of the chunks before; what a part has of its own is a chunk's. */
 static void accumulate(bptt_plan *plan)
 {
     for (int a = 0; a < plan->action_count && plan->accumulates; a++) {
-        if (bptt_sums_over_rows(&plan->actions[a])) { plan->actions[a].fill = BPTT_FILL_ADD; }
-    }
-}
-
-/* The pass cut. */
-static void cut(bptt_plan *plan)
-{
-    for (int a = 0; a < plan->action_count && plan->threads > 1; a++) {
         bptt_action *action = &plan->actions[a];
-        action->cut = cut_of(plan, action);
-        action->unit = action->kind == BPTT_GRADIENT ? action->tile.rows : plan->lanes;
+        if (bptt_sums_over_rows(action) && !plan->params[action->param].own) { action->fill = BPTT_FILL_ADD; }
     }
 }
 
@@ -191,6 +168,7 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
                    : plan->steps + plan->rest <= UNROLL_STEPS_AT_MOST ? BPTT_UNROLL_TIME
                                                                       : BPTT_UNROLL_NONE;
     plan->threads = spec->threads > 1 ? (int)spec->threads : 1;
+    plan->streams = (spec->batch + plan->threads - 1) / plan->threads;
     plan->line = 64 / plan->real_size > plan->lanes ? 64 / plan->real_size : plan->lanes;
     plan->moments = moments_of(spec);
     plan->accumulates = bptt_accumulates(spec);
@@ -202,17 +180,16 @@ bptt_status bptt_plan_make(const bptt_spec *spec, const bptt_graph *graph, int s
         bptt_plan_fuse(plan);
         status = bptt_plan_truncate(plan, error);
     }
+    if (status == BPTT_OK) { status = bptt_plan_clear(plan, error); }
+    if (status == BPTT_OK) { status = bptt_plan_place(plan, memory_limit, error); }
     if (status == BPTT_OK) {
         accumulate(plan);
-        status = bptt_plan_clear(plan, error);
+        status = bptt_plan_tile(plan, error);
     }
-    if (status == BPTT_OK) { status = bptt_plan_place(plan, memory_limit, error); }
-    if (status == BPTT_OK) { status = bptt_plan_tile(plan, error); }
     if (status != BPTT_OK) {
         bptt_plan_free(plan);
         return status;
     }
-    cut(plan);
     bptt_plan_count(plan);
     *result = plan;
     return BPTT_OK;
@@ -276,16 +253,18 @@ void bptt_plan_print(const bptt_plan *plan, FILE *out)
             (long long)plan->chunks, (long long)(plan->rest > 0 ? plan->rest : plan->steps),
             bptt_spec_word("unroll", (int)plan->unroll), plan->lanes);
     if (plan->threads > 1) {
-        fprintf(out,
-                "threads: %d, with up to %lld sequences each; of a head block up to %lld rows; of sums ranges of a parameter\n",
-                plan->threads, (long long)bptt_plan_share(plan, spec->batch), (long long)bptt_plan_share(plan, plan->block));
+        fprintf(out, "threads: %d, with up to %lld sequences each; slots, blocks and rows are those of a part\n", plan->threads,
+                (long long)plan->streams);
     }
     fprintf(out, "parameters: [inputs][outputs]\n");
     for (int p = 0; p < plan->graph->param_count; p++) {
         const bptt_tensor_plan *tensor = &plan->params[p];
-        fprintf(out, "  %2d %-12s rows %-6lld cols %-5lld stride %-5lld at %zu%s\n", p,
+        fprintf(out, "  %2d %-12s rows %-6lld cols %-5lld stride %-5lld at %zu%s%s\n", p,
                 plan->graph->nodes[plan->graph->params[p].node].name, (long long)tensor->rows, (long long)tensor->cols,
-                (long long)tensor->stride, tensor->offset, tensor->turned ? ", turned copy kept" : "");
+                (long long)tensor->stride, tensor->offset, tensor->turned ? ", turned copy kept" : "",
+                plan->threads == 1 ? ""
+                : tensor->own      ? ", a gradient in each part"
+                                   : ", each part a range of the gradient");
     }
     print_slots(plan, out);
     fprintf(out, "head blocks of %lld rows\n", (long long)plan->block);

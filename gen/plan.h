@@ -6,11 +6,10 @@
  *   overlay         overlay.c  which adjoints lie where their gates lay
  *   fuse            fuse.c     which values of a chain need no memory
  *   truncate        truncate.c what outlives a chunk, where adjoints begin, which gradients wait for all lags
- *   accumulate      plan.c     whether gradients are added to those of the chunks before
  *   clear           clear.c    which chains' results need their padding cleared
- *   place           place.c    which slot holds a value, in which rows, where
+ *   place           place.c    which slot holds a value, in which rows, where; which sums the parts of the work (threads) share
+ *   accumulate      plan.c     whether gradients are added to those of the chunks before
  *   tile            tile.c     register tiles of every product
- *   cut             plan.c     which part of the work (thread) does what
  *   count           count.c    FLOP and bytes of what came out
  *
  * Regions of one chunk, in order.  A slot row is one step of one sequence; a chunk has steps x B of them.
@@ -23,6 +22,12 @@
  * States that depend on each other have one level, and depend otherwise on lower levels alone: a layer of cells is a level.  A level
  * runs over all steps before the next one begins: INPUT 0, STEP 0, INPUT 1, STEP 1, ..., HEAD, ..., BACK 1, TAIL 1, BACK 0, TAIL 0.
  * A place in that order is a phase.
+ *
+ * Threads.  Each part of the work has sequences of its own, its streams, and does with them what a plan of so many sequences says:
+ * rows, blocks and slots are those of a part, and each part has a workspace.  What is left are the sums over the rows of all parts.
+ * Either each part has sums of its own, which are added up when all are done, or the sum is cut: each part adds up a range of the
+ * parameter over everybody's rows.  All parts have as many streams; where they cannot, a part that lacks one does the first of the
+ * next part again, in which no loss counts.
  *
  * Truncation.  A gradient keeps the pairs of a loss at step s and a state or parameter at step t <= s (h_0: if t starts from it) with
  *   chunk     s and t in one chunk of K steps
@@ -67,6 +72,7 @@ typedef struct bptt_slot {
     bptt_slot_rows kind;
     int64_t cols, stride; /* reals of a row, without and with padding */
     size_t size, offset;  /* reals, in the workspace; a single row: with the turned copies */
+    size_t carried;       /* threads: where what stays from chunk to chunk lies meanwhile, in rows of all B sequences */
     int host;             /* it is columns of this slot, from `column` on; -1: it stands alone */
     int64_t column;
     bool linear;     /* holds adjoints: linear in those of the losses and of the step after */
@@ -111,15 +117,6 @@ typedef struct bptt_element {
     double value; /* the number in the op */
 } bptt_element;
 
-/* How the parts of the work (threads) divide an action.  No sum is cut between parts; tiles and
- * blocks follow the number of parts, so with another number the last bits may differ. */
-typedef enum {
-    BPTT_CUT_NONE,    /* threads = 1 */
-    BPTT_CUT_STREAMS, /* each part has sequences of its own and does all their steps: INPUT, STEP, BACK, and TAIL row by row */
-    BPTT_CUT_ROWS,    /* ranges of the rows of a HEAD block; uniform: of a lag, whose beginning ends before any part hands on */
-    BPTT_CUT_TENSOR,  /* ranges of the parameter whose gradient is summed: of its rows, of its columns for a scatter or a bias */
-} bptt_cut;
-
 typedef struct bptt_action {
     bptt_action_kind kind;
     bptt_region region;
@@ -139,9 +136,8 @@ typedef struct bptt_action {
     int64_t terms;       /* of a sum, added up before the next tile: what a cache holds of the panel; 0: all */
     bool packed;         /* so many terms of a panel are copied side by side before its tiles read them, turned if need be */
     bptt_tile tile;
-    bptt_cut cut;
+    bool cut; /* a sum of which each part has a range of the parameter: of its rows, of its columns for a scatter or a bias */
     int site; /* of a dropout */
-    int unit; /* CUT_TENSOR: rows or columns that stay together */
     bptt_element elements[BPTT_MAX_ELEMENTS];
     int element_count, temp_count;
     double flop;                         /* per row */
@@ -161,6 +157,8 @@ typedef struct bptt_tensor_plan {
     bool turned; /* a second copy, [outputs][inputs], is kept for the backward pass */
     int64_t turned_stride;
     size_t turned_offset;
+    bool own; /* threads: each part has a gradient of its own, at own_offset of what it has */
+    size_t own_offset;
 } bptt_tensor_plan;
 
 typedef struct bptt_plan {
@@ -173,13 +171,16 @@ typedef struct bptt_plan {
     int next[BPTT_MAX_SLOTS];   /* uniform: the slot that gathers a slot's carries for the next lag; 0: none */
     int64_t block, tail_block;  /* rows of a block of HEAD; of TAIL, 0: all at once */
     int threads;                /* parts of the work */
+    int64_t streams;            /* sequences of a part */
+    int64_t given;              /* threads: rows of a chunk that a part has copies of, with padding to whole lines; else 0 */
     int token_slot, start_slot; /* block: the window's tokens, and where sequences start in it, as reals; 0: not kept */
     int64_t tokens;             /* room for them as tokens */
-    int line;                   /* reals that parts do not divide: a line of a cache, whole vectors */
+    int line;                   /* reals that ranges do not divide: a line of a cache, whole vectors */
     bptt_unroll unroll;         /* never AUTO */
     bptt_tensor_plan params[BPTT_MAX_PARAMS];
-    size_t block_size, turned_size, work_size; /* reals */
-    size_t restart;                            /* reals of the workspace before the bytes [window][B]: where sequences start */
+    size_t block_size, turned_size, work_size; /* reals; the workspace: of a part */
+    size_t own_size, carried_size; /* reals: a part's own gradients; what stays from chunk to chunk beside the parts */
+    size_t restart;                /* reals of the workspace before the bytes [window][B]: where sequences start */
     int moments;
     bool accumulates;             /* gradients of several chunks are added up before an update */
     int progress_count, progress; /* doubles in use (abi.h), and with padding to whole vectors */
@@ -217,13 +218,13 @@ int64_t bptt_product_rows(const bptt_plan *plan, const bptt_action *action);
 /* The cheapest tiles of a product by the model of tile.c, at most `room` of them, in order; returns how many. */
 int bptt_plan_tiles(const bptt_plan *plan, const bptt_action *action, bptt_tile *tiles, int room);
 
-/* `n` things in equal shares, one for each part of the work: the largest share. */
-int64_t bptt_plan_share(const bptt_plan *plan, int64_t n);
+/* Bytes of what each part of the work has of its own; all of the workspace where there is one part. */
+size_t bptt_part_bytes(const bptt_plan *plan);
 /* Whether an action runs step by step. */
 bool bptt_in_time(const bptt_plan *plan, const bptt_action *action);
 /* Whether it sums over rows into a parameter's gradient. */
 bool bptt_sums_over_rows(const bptt_action *action);
-/* Rows of the slots that a call of an action works on, most of the time, by all parts together. */
+/* Rows of the slots that a call of an action works on, most of the time. */
 int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action);
 /* `cols` and its padding, in whole vectors. */
 int64_t bptt_padded(const bptt_plan *plan, int64_t cols);

@@ -45,8 +45,9 @@ static double rows_cost(bool outer, int64_t rows, int tile_rows, int vectors)
 
 int64_t bptt_product_rows(const bptt_plan *plan, const bptt_action *action)
 {
-    const bool gradient = action->kind == BPTT_GRADIENT;
-    return bptt_plan_share(plan, gradient ? plan->params[action->param].rows : bptt_call_rows(plan, action));
+    if (action->kind != BPTT_GRADIENT) { return bptt_call_rows(plan, action); }
+    const int64_t rows = plan->params[action->param].rows;
+    return action->cut ? (rows + plan->threads - 1) / plan->threads : rows;
 }
 
 static int64_t vectors_of(const bptt_plan *plan, const bptt_action *action)

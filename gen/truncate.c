@@ -80,7 +80,7 @@ static bptt_status keep_inputs(bptt_plan *plan, bptt_error *error)
     }
     if (read) {
         plan->token_slot = keep_numbers(plan, "tokens", error);
-        plan->tokens = (plan->window * plan->spec->batch + LINE - 1) / LINE * LINE;
+        plan->tokens = (plan->window * plan->streams + LINE - 1) / LINE * LINE;
     }
     if (bptt_spec_restarts(plan->spec)) { plan->start_slot = keep_numbers(plan, "restarts", error); }
     return plan->token_slot < 0 || plan->start_slot < 0 ? BPTT_FAILED : BPTT_OK;

@@ -64,7 +64,7 @@ local list = {
    RESTART .. "const real *with, ptrdiff_t ldw, const uint8_t *restart, ptrdiff_t rows, ptrdiff_t cols"},
   {"row_dropout", "void", "row",
    "real *c, ptrdiff_t ldc, const real *a, ptrdiff_t lda, real p, double masks, uint64_t seed, uint32_t site, " ..
-   "ptrdiff_t row, ptrdiff_t rows, ptrdiff_t cols"},
+   "ptrdiff_t before, ptrdiff_t row, ptrdiff_t streams, ptrdiff_t batch, ptrdiff_t rows, ptrdiff_t cols"},
   {"transpose", "void", "rows", "real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols"},
   {"pack", "void", "rows", "real *out, const real *b, ptrdiff_t ldb, ptrdiff_t rows, ptrdiff_t cols"},
   {"clear", "void", "rows", "real *c, ptrdiff_t ldc, ptrdiff_t rows, ptrdiff_t from, ptrdiff_t to"},

@@ -70,60 +70,53 @@ static const real zeros[${H.needs_zeros}] = {0};
 % end
 /* --- a chunk ------------------------------------------------------------------------------------------------------ */
 
-% for _, streams in ipairs(H.stream_counts) do
-% for _, steps in ipairs(H.step_counts) do
-/* ${H.count_words(steps, streams)} forward: every state of the chunk. */
-static void ${H.forward_name(steps, streams)}(${name} *m${common.data_parameters("input")}${H.steps_parameter})
+% if threads > 1 then
+/* Where a part begins, of n things that are handed out in units. */
+static ptrdiff_t begin(ptrdiff_t n, ptrdiff_t unit, ptrdiff_t part)
 {
-% H.forward(steps, streams)
+    const ptrdiff_t first = (n + unit - 1) / unit * part / ${NAME}_THREADS * unit;
+    return first < n ? first : n;
 }
 
+%   if H.drops then
+static ptrdiff_t first_stream(const ${name} *m, const ${name}_part *own)
+{
+    return begin(${NAME}_BATCH, 1, own - m->parts);
+}
+
+%   end
 % end
+% for _, steps in ipairs(H.step_counts) do
+/* ${H.count_words(steps)} forward: every state of the chunk. */
+static void ${H.forward_name(steps)}(${H.self_parameter}${common.data_parameters("input")}${H.steps_parameter})
+{
+% H.forward(steps)
+}
+
 % end
 % for _, rows in ipairs(H.head_rows) do
 % write(common.comment("", "The output layer over " .. (rows > 0 and rows .. " rows, the whole chunk" or
 %   "`rows` rows of the chunk, from `row` on") .. ": loss, and with it the gradients that need no time.  Every " ..
 %   H.counted:sub(1, -2) .. "'s gradient is multiplied by `scale`."))
-static double ${H.head_name("head", rows)}(${name} *m${common.data_parameters("target")}${H.rows_parameter}, real scale)
+static double ${H.head_name("head", rows)}(${H.self_parameter}${common.data_parameters("target")}${H.rows_parameter}, real scale)
 {
 % H.head(true, rows)
 }
 
 /* The same, forward only. */
-static double ${H.head_name("head_loss", rows)}(${name} *m${common.data_parameters("target")}${H.rows_parameter})
+static double ${H.head_name("head_loss", rows)}(${H.self_parameter}${common.data_parameters("target")}${H.rows_parameter})
 {
 % H.head(false, rows)
 }
 
 % end
-% if threads > 1 and spec.truncation == "uniform" then
-%   for _, f in ipairs {{"begin_lag", "What a lag begins with, for `rows` rows from `row` on: what the lag before handed on to these steps."},
-%     {"lag_rows", "A lag of these rows: row t of an adjoint is that of the loss at t + lag."},
-%     {"hand_on", "What these rows, none of the first step, hand on to the steps before, for the next lag."}} do
-%     if H.has_lag(f[1]) then
-/* ${f[2]} */
-static void ${f[1]}(${name} *m${f[1] == "begin_lag" and ", ptrdiff_t lag" or ""}, ptrdiff_t row, ptrdiff_t rows)
-{
-% H.lag(f[1])
-}
-
-%     end
-%   end
-% else
-% for _, streams in ipairs(H.stream_counts) do
 % for _, steps in ipairs(H.back_counts) do
-/* ${H.count_words(steps, streams)} back: the adjoint of every state${threads == 1 and ", then the gradients that sum over time" or ""}. */
-static void ${H.backward_name(steps, streams)}(${name} *m${threads == 1 and common.data_parameters("x") or ""}${H.back_parameter})
+/* ${H.count_words(steps)} back: the adjoint of every state, then the gradients that sum over time. */
+static void ${H.backward_name(steps)}(${H.self_parameter}${common.data_parameters("x")}${H.back_parameter})
 {
-% H.backward(steps, streams)
+% H.backward(steps)
 }
 
-% end
-% end
-% end
-% if threads > 1 then
-%   parts = {common = common, H = H}
-%   include("parts.c")
 % end
 % if H.partial then
 /* Stretches of steps that have a loss: the first, and the one after the last. */
@@ -135,16 +128,17 @@ static const ptrdiff_t loss_steps[STRETCHES][2] = {
 };
 
 /* The rows of stretch i among the `rows` rows of a chunk: the first, and in *end the one after the last. */
-static ptrdiff_t stretch(int i, uint32_t chunk, ptrdiff_t rows, ptrdiff_t *end)
+% local batch = threads > 1 and "streams" or NAME .. "_BATCH"
+static ptrdiff_t stretch(int i, uint32_t chunk, ${threads > 1 and "ptrdiff_t streams, " or ""}ptrdiff_t rows, ptrdiff_t *end)
 {
     const ptrdiff_t before = (ptrdiff_t)chunk * ${NAME}_${chunk_size};
-    const ptrdiff_t from = (loss_steps[i][0] - before) * ${NAME}_BATCH, to = (loss_steps[i][1] - before) * ${NAME}_BATCH;
+    const ptrdiff_t from = (loss_steps[i][0] - before) * ${batch}, to = (loss_steps[i][1] - before) * ${batch};
     *end = to < 0 ? 0 : to < rows ? to : rows;
     return from < 0 ? 0 : from < rows ? from : rows;
 }
 
 /* No loss, so no adjoint. */
-static void clear_rows(${name} *m, ptrdiff_t row, ptrdiff_t rows)
+static void clear_rows(${H.own_parameter}, ptrdiff_t row, ptrdiff_t rows)
 {
 % H.clear_rows()
 }
@@ -160,12 +154,12 @@ static ptrdiff_t count_${H.counted}(${common.data_parameters("target"):sub(3)}${
 % end
 % if spec.truncation == "block" then
 /* The window moves on by so many steps: its last rows, and the state behind them, are those of the next steps. */
-static void move_window(${name} *m${common.data_parameters("x")}, ptrdiff_t steps)
+static void move_window(${H.own_parameter}${common.data_parameters("x")}, ptrdiff_t steps)
 {
 % H.move_window()
 }
 
-% else
+% elseif threads == 1 then
 /* The state after the last step is where the next chunk starts. */
 static void carry_state(${name} *m, ptrdiff_t steps)
 {
@@ -197,19 +191,19 @@ static ptrdiff_t past_rows(uint32_t chunk)
 % end
 % if spec.truncation == "block" then
 /* From the last step of a block back over the last K steps of the sequence, as far as there are any. */
-static void back_window(${name} *m, uint32_t chunk, ptrdiff_t steps)
+static void back_window(${H.self_parameter}, uint32_t chunk, ptrdiff_t steps)
 {
     const ptrdiff_t seen = (ptrdiff_t)chunk * ${NAME}_STRIDE + steps, window = seen < ${NAME}_HORIZON ? seen : ${NAME}_HORIZON;
-    const ptrdiff_t oldest = (${NAME}_HORIZON - window) * ${NAME}_BATCH;
+    const ptrdiff_t oldest = (${NAME}_HORIZON - window) * ${H.rows_of_step};
 % H.back_window()
 }
 
 % end
 % if spec.restarts then
 /* Notes before which steps of a chunk the state is h_0: at its start where it starts a sequence, and where reset is not 0. */
-static void mark_starts(${name} *m${common.reset_parameter}, ptrdiff_t rows, int first)
+static void mark_starts(${H.own_parameter}${common.reset_parameter}, ptrdiff_t rows, int first)
 {
-    uint8_t *const starts = (uint8_t *)${H.starts()}${spec.truncation == "block" and string.format(" + (%d - rows)", spec.K * spec.batch) or ""};
+    uint8_t *const starts = (uint8_t *)${H.starts()}${spec.truncation == "block" and string.format(" + (%d - rows)", spec.K * streams) or ""};
 %   if spec.resets then
     if (reset) {
         memcpy(starts, reset, (size_t)rows);
@@ -219,40 +213,59 @@ static void mark_starts(${name} *m${common.reset_parameter}, ptrdiff_t rows, int
 %   else
     memset(starts, 0, (size_t)rows);
 %   end
-    if (first) { memset(starts, 1, ${spec.batch}); }
+    if (first) { memset(starts, 1, ${streams}); }
 }
 
 % end
-static void forward(${name} *m${common.data_parameters("input")}${common.reset_parameter}, uint32_t chunk)
+% local resets = not spec.restarts and not spec.carry and spec.h0 ~= "given"
+static void forward(${H.self_parameter}${common.data_parameters("input")}${common.reset_parameter}, uint32_t chunk)
 {
 % if spec.restarts then
-    mark_starts(m${common.reset_argument()}, steps_of(chunk) * ${NAME}_BATCH, ${spec.carry and "0" or "chunk == 0"});
-% elseif not spec.carry and spec.h0 ~= "given" then
+    mark_starts(${H.own}${common.reset_argument()}, steps_of(chunk) * ${H.rows_of_step}, ${spec.carry and "0" or "chunk == 0"});
+% elseif resets and threads == 1 then
     if (chunk == 0) { ${name}_reset(m); }
 % end
 % if spec.truncation == "block" then
-    move_window(m${common.data_arguments("x")}, steps_of(chunk));
+    move_window(${H.own}${common.data_arguments("x")}, steps_of(chunk));
 % end
 % H.dispatch("forward")
 }
 
+% if threads > 1 then
+%   parts = {common = common, H = H}
+%   include("parts.c")
+% end
 double ${name}_loss(${name} *m${common.data_parameters()}${common.reset_parameter}, uint32_t chunk)
 {
+% if threads == 1 then
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
-% if spec.truncation == "block" then
+% elseif spec.reduction == "mean" then
+    const ptrdiff_t rows = steps_of(chunk) * ${NAME}_BATCH;
+% end
+% if spec.truncation == "block" and threads == 1 then
     const ptrdiff_t first = (${NAME}_HORIZON - steps) * ${NAME}_BATCH;
 % end
+% if threads == 1 then
     double loss = 0;
+% end
 % if spec.dropout and spec.truncation == "block" then
     const double masks = m->progress[BPTT_MASKS]; /* of the sequence */
 % end
 % if spec.dropout then
     m->progress[BPTT_MASKS] = 0; /* no dropout */
 % end
+% if threads > 1 then
+%   if resets then
+    if (chunk == 0) { ${name}_reset(m); }
+%   end
+    job all = {.m = m${common.data_initializers()}${spec.resets and ", .reset = reset" or ""}, .chunk = chunk};
+    const double loss = loss_parts(&all);
+% else
     forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
-% H.call_heads("head_loss", "")
-% if spec.truncation ~= "block" then
+%   H.call_heads("head_loss", "")
+%   if spec.truncation ~= "block" then
     carry_state(m, steps);
+%   end
 % end
 % if spec.dropout and spec.truncation == "block" then
     m->progress[BPTT_MASKS] = masks;
@@ -285,19 +298,25 @@ static void join(${name} *m, uint32_t chunk${spec.reduction == "mean" and ", ptr
 % end
 double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_parameter}, uint32_t chunk)
 {
+% if threads == 1 then
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
+% elseif spec.reduction == "mean" then
+    const ptrdiff_t rows = steps_of(chunk) * ${NAME}_BATCH;
+% end
 % if spec.reduction == "mean" then
     const ptrdiff_t ${H.counted} = count_${H.counted}(${common.data_arguments("target"):sub(3)}${H.chunk_argument}, rows);
     const double share = ${H.counted} > 0 ? 1.0 / (double)${H.counted} : 0;
 % else
     const double share = 1;
 % end
-% if spec.truncation == "block" then
+% if threads == 1 then
+%   if spec.truncation == "block" then
     const ptrdiff_t first = (${NAME}_HORIZON - steps) * ${NAME}_BATCH;
-% end
+%   end
     double loss = 0;
-% if H.partial then
+%   if H.partial then
     ptrdiff_t done = 0;
+%   end
 % end
 % if spec.dropout and spec.truncation == "block" then
     if (chunk == 0 || m->progress[BPTT_MASKS] < 1) { /* a number for all of a sequence */
@@ -306,18 +325,28 @@ double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_para
 % elseif spec.dropout then
     m->progress[BPTT_MASKS] = 1 + ${accumulates and string.format("(m->progress[BPTT_UPDATES] * %d + m->progress[BPTT_PENDING])", spec.accumulate + 1) or "m->progress[BPTT_UPDATES]"} * ${NAME}_CHUNKS + chunk;
 % end
+% local scale = accumulates and "(real)1" or "(real)share"
+% if threads == 1 then
     forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
+% elseif resets then
+    if (chunk == 0) { ${name}_reset(m); }
+% end
 % if accumulates then
     join(m, chunk${spec.reduction == "mean" and ", " .. H.counted or ""});
 % elseif H.partial then
-% H.clear_gradients()
+% H.clear_gradients(false)
 % end
-% H.call_heads("head", accumulates and ", (real)1" or ", (real)share")
-% H.dispatch("backward")
-% if spec.truncation ~= "block" then
+% if threads > 1 then
+    job all = {.m = m${common.data_initializers()}${spec.resets and ", .reset = reset" or ""}, .chunk = chunk, .scale = ${scale}};
+    return gradient_parts(&all) * share;
+% else
+%   H.call_heads("head", ", " .. scale)
+%   H.dispatch("backward")
+%   if spec.truncation ~= "block" then
     carry_state(m, steps);
-% end
+%   end
     return loss * share;
+% end
 }
 
 /* --- the update --------------------------------------------------------------------------------------------------- */
@@ -463,7 +492,7 @@ double ${name}_train(${name} *m${common.data_parameters()}${common.reset_paramet
 
 void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_parameter}, ${name}_real *${spec.labels and "probabilities" or "outputs"})
 {
-% if spec.restarts then
+% if spec.restarts and threads == 1 then
     mark_starts(m${common.reset_argument()}, ${NAME}_BATCH, 0);
 % end
 % if spec.dropout and spec.truncation == "block" then
@@ -472,9 +501,14 @@ void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_
 % if spec.dropout then
     m->progress[BPTT_MASKS] = 0; /* no dropout */
 % end
-% H.predict()
-% if spec.truncation ~= "block" then
+% if threads > 1 then
+    const job all = {.m = m${common.data_initializers("input")}${spec.resets and ", .reset = reset" or ""}, .outputs = ${spec.labels and "probabilities" or "outputs"}};
+    for (int part = 0; part < ${NAME}_THREADS; part++) { predict_part(&all, part); } /* a stream of two parts: as the later one says */
+% else
+%   H.predict()
+%   if spec.truncation ~= "block" then
     carry_state(m, 1);
+%   end
 % end
 % if spec.dropout and spec.truncation == "block" then
     m->progress[BPTT_MASKS] = masks;
@@ -486,7 +520,7 @@ void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_
 void ${name}_reset(${name} *m)
 {
 % for _, s in ipairs(states) do
-    real *const ${slots[s].variable} = ${plus("m->work", tostring(H.state_offset(s)))};
+    real *const ${slots[s].variable} = ${plus(H.between, tostring(H.state_offset(s)))};
 %   local h0 = H.h0[s]
 %   if h0 then
     for (ptrdiff_t b = 0; b < ${spec.batch}; b++) { memcpy(${plus(slots[s].variable, "b * " .. slots[s].stride)}, ${plus("m->param", tostring(h0.offset))}, ${slots[s].cols * real_size}); }
@@ -503,7 +537,7 @@ void ${name}_start(${name} *m, const real *h0)
 %   local from = 0
 %   for _, s in ipairs(states) do
     for (ptrdiff_t b = 0; b < ${spec.batch}; b++) {
-        memcpy(${plus("m->work", tostring(H.state_offset(s)))} + b * ${slots[s].stride}, ${plus("h0", tostring(from))} + b * ${slots[s].cols}, ${slots[s].cols * real_size}); /* ${slots[s].name} */
+        memcpy(${plus(H.between, tostring(H.state_offset(s)))} + b * ${slots[s].stride}, ${plus("h0", tostring(from))} + b * ${slots[s].cols}, ${slots[s].cols * real_size}); /* ${slots[s].name} */
     }
 %     from = from + spec.batch * slots[s].cols
 %   end
@@ -691,7 +725,7 @@ const bptt_model ${name}_model = {
     .param = offsetof(${name}, param),
     .grad = offsetof(${name}, grad),
     .moment = {${moments > 0 and "offsetof(" .. name .. ", moment1)" or "0"}, ${moments > 1 and "offsetof(" .. name .. ", moment2)" or "0"}},
-    .state = offsetof(${name}, work) + ${first_carried} * sizeof(real),
+    .state = offsetof(${name}, ${H.between:sub(4)}) + ${first_carried} * sizeof(real),
     .progress = offsetof(${name}, progress),
     .progress_count = ${progress_count},
 % if accumulates then

@@ -52,6 +52,7 @@ extern "C" {
 % end
 % if threads > 1 then
 #define ${NAME}_THREADS ${threads} /* parts of the work */
+#define ${NAME}_STREAMS ${streams} /* sequences of a part, at most */
 % end
 #define ${NAME}_PARAMETERS ${parameters} /* without padding */
 #define ${NAME}_SEED ${spec.seed}u /* the spec's seed, for ${name}_init */
@@ -69,6 +70,25 @@ typedef uint32_t ${name}_token; /* below V${spec.labels and "; a label may be V 
 
 % if threads > 1 then
 struct bptt_team; /* below; without one the parts of the work are done one after the other, with the same results */
+
+% end
+% if threads > 1 then
+/* What a part of the work has of its own. */
+typedef struct ${name}_part {
+    ${NAME}_ALIGNED ${name}_real work[${work_size}]; /* states and activations of a chunk, of its streams */
+%   if own_size > 0 then
+    ${name}_real grad[${own_size}]; /* gradients from its streams */
+%   end
+%   if token_count > 0 then
+    uint32_t tokens[${token_count}]; /* of the window */
+%   end
+%   for _, read in ipairs(common.data) do
+    ${read.type} ${read.name}[${given * read.width}]; /* ${read.what} of a chunk */
+%   end
+%   if spec.resets then
+    uint8_t reset[${given}]; /* where documents start */
+%   end
+} ${name}_part;
 
 % end
 /* The whole model, owned and placed by the caller: static, on a stack, in a heap.  Static, automatic and allocated
@@ -90,9 +110,14 @@ typedef struct ${name} {
 %   for _, s in ipairs(slots) do if s.kind == "one" then rows = ", and what depends on them alone" end end
     ${name}_real turned[${turned_size}]; /* transposed copies of weights for the backward pass${rows} */
 % end
+% if threads == 1 then
     ${name}_real work[${work_size}]; /* states and activations of a chunk */
-% if token_count > 0 then
+%   if token_count > 0 then
     uint32_t tokens[${token_count}]; /* of the window */
+%   end
+% else
+    ${name}_real carried[${carried_size}]; /* ${spec.truncation == "block" and "the window and the states" or "states"} between chunks */
+    ${name}_part parts[${threads}];
 % end
 % if threads > 1 then
     double progress[${progress_count}]; /* ${progress_count == 3 and "updates done, beta1^updates, beta2^updates" or "BPTT_UPDATES and so on, below"} */

@@ -1,28 +1,26 @@
 % local common, H = parts.common, parts.H
 % local name, NAME, plus = common.name, common.NAME, common.plus
+% local uneven = spec.batch % threads > 0
+% local block_mode = spec.truncation == "block"
 /* --- the parts of the work ---------------------------------------------------------------------------------------- */
 
-/* What the parts of a piece of work are told.  Each has its own place for what it adds up, and writes rows or columns
- * that no other part touches meanwhile, so it does not matter when, or where, a part is done. */
+/* What the parts of a piece of work are told.  Each has its own place for what it adds up, and writes what no other part
+ * touches meanwhile, so it does not matter when, or where, a part is done. */
 typedef struct job {
     ${name} *m;
 % for _, read in ipairs(common.data) do
     const ${read.type} *${read.name};
 % end
-% if H.window_parameter ~= "" then
-    ptrdiff_t steps;     /* forward: of the chunk; back: of the window, as far as it is filled */
+% if spec.resets then
+    const uint8_t *reset;
+% end
+    real *outputs;
+    uint32_t chunk;
+    ptrdiff_t row, rows; /* that sums are over: the first, and how many of each part */
+% if block_mode then
     ptrdiff_t first;     /* row of the window where these begin */
-%   if H.drops_out then
-    ptrdiff_t past;      /* rows of the sequence before the window */
-%   end
-% else
-    ptrdiff_t steps;     /* of the chunk */
 % end
-% if spec.truncation == "uniform" then
-    ptrdiff_t lag;
-% end
-    ptrdiff_t row, rows; /* of the output layer: the first, and how many */
-    real scale;          /* of every label's gradient */
+    real scale;          /* of every ${H.counted:sub(1, -2)}'s gradient */
     const real *with;    /* what the update takes */
     double sums[${NAME}_THREADS];
 } job;
@@ -40,118 +38,248 @@ static double each(job *all, void (*work)(void *all, int part))
     return sum;
 }
 
-/* Where a part begins, of n things that are handed out in units. */
-static ptrdiff_t begin(ptrdiff_t n, ptrdiff_t unit, int part)
+/* The rows of a part's streams: of what the caller gave, and of what goes on from chunk to chunk. */
+static void take(const job *j, int part, ptrdiff_t steps)
 {
-    const ptrdiff_t first = (n + unit - 1) / unit * part / ${NAME}_THREADS * unit;
-    return first < n ? first : n;
+    ${name}_part *const own = &j->m->parts[part];
+    const ptrdiff_t first = begin(${NAME}_BATCH, 1, part);
+    for (ptrdiff_t t = 0; t < steps; t++) {
+% for _, read in ipairs(common.data) do
+%   if read.role == "input" then
+        memcpy(own->${read.name} + t * ${streams * read.width}, j->${read.name} + (t * ${NAME}_BATCH + first)${read.width > 1 and " * " .. read.width or ""}, ${streams * read.width} * sizeof *own->${read.name});
+%   end
+% end
+% if spec.resets then
+        if (j->reset) { memcpy(own->reset + t * ${streams}, j->reset + t * ${NAME}_BATCH + first, ${streams}); }
+% end
+    }
+% H.move_carried(false)
 }
 
+/* The same of labels and targets. */
+static void take_targets(const job *j, int part, ptrdiff_t steps)
+{
+    ${name}_part *const own = &j->m->parts[part];
+    const ptrdiff_t first = begin(${NAME}_BATCH, 1, part);
+    for (ptrdiff_t t = 0; t < steps; t++) {
+% for _, read in ipairs(common.data) do
+%   if read.role == "target" then
+        memcpy(own->${read.name} + t * ${streams * read.width}, j->${read.name} + (t * ${NAME}_BATCH + first)${read.width > 1 and " * " .. read.width or ""}, ${streams * read.width} * sizeof *own->${read.name});
+%   end
+% end
+    }
+% if uneven then
+    if (begin(${NAME}_BATCH, 1, part + 1) - first == ${streams}) { return; }
+    for (ptrdiff_t t = 1; t <= steps; t++) { /* the last stream is the next part's, who answers for its losses */
+%   if spec.labels then
+        own->y[t * ${streams} - 1] = (${name}_token)-1;
+%   else
+        for (int i = 1; i <= ${spec.targets}; i++) { own->d[t * ${streams * spec.targets} - i] = (real)(0.0 / 0.0); }
+%   end
+    }
+% end
+}
+
+/* Hands on what goes on after so many steps.  Not before all parts took theirs. */
+static void give(const job *j, int part, ptrdiff_t steps)
+{
+    ${name}_part *const own = &j->m->parts[part];
+    const ptrdiff_t first = begin(${NAME}_BATCH, 1, part), count = begin(${NAME}_BATCH, 1, part + 1) - first;
+% if block_mode then
+    (void)steps;
+% end
+% H.move_carried(true)
+}
+
+% -- What the functions of a part begin with.
+% local function part_locals()
+    job *const j = all;
+    ${name} *const m = j->m;
+    ${name}_part *const own = &m->parts[part];
+    const uint32_t chunk = j->chunk;
+    const ptrdiff_t steps = steps_of(chunk);
+% end
+% local function head_locals(m, of)
+    const ptrdiff_t rows = steps * ${NAME}_STREAMS;
+% if block_mode then
+    const ptrdiff_t first = (${NAME}_HORIZON - steps) * ${NAME}_STREAMS;
+% end
+    double loss = 0;
+% end
+% local reset = spec.resets and ", j->reset ? own->reset : 0" or ""
+% if H.cuts.head then
 static void forward_part(void *all, int part)
 {
-    const job *const j = all;
-% H.dispatch_part("forward", common.data_arguments("input", "first", "j->"))
-}
-
-static void forward_parts(${name} *m${common.data_parameters("input")}, ptrdiff_t steps${H.forward_window})
-{
-    job all = {.m = m${common.data_initializers("input")}, .steps = steps${H.initializers(H.forward_window)}};
-    (void)each(&all, forward_part);
-}
-
-% if spec.truncation == "uniform" then
-%   if H.has_lag("begin_lag") then
-static void begin_lag_part(void *all, int part)
-{
-    const job *const j = all;
-    const ptrdiff_t row = begin(j->rows, 1, part), rows = begin(j->rows, 1, part + 1) - row;
-    begin_lag(j->m, j->lag, row, rows);
-}
-
-%   end
-static void lag_part(void *all, int part)
-{
-    const job *const j = all;
-    const ptrdiff_t row = begin(j->rows, 1, part), rows = begin(j->rows, 1, part + 1) - row;
-%   if H.has_lag("lag_rows") then
-    lag_rows(j->m, row, rows);
-%   end
-%   if H.has_lag("hand_on") then
-    const ptrdiff_t skip = row < ${NAME}_BATCH ? ${NAME}_BATCH - row : 0; /* rows of the first step */
-    if (j->lag + 1 < ${NAME}_HORIZON && skip < rows) { hand_on(j->m, row + skip, rows - skip); }
+% part_locals()
+    take(j, part, steps);
+    take_targets(j, part, steps);
+    forward(m, own${common.data_arguments("input", nil, "own->")}${reset}, chunk);
+%   if H.partial then
+%     H.clear_gradients(true)
 %   end
 }
 
-/* The gradients, from the adjoints of all lags. */
-static void sum_part(void *all, int part)
-{
-    const job *const j = all;
-% H.sums("sum")
-}
-
-static void backward_parts(${name} *m${common.data_parameters("x")}, ptrdiff_t steps)
-{
-    job all = {.m = m${common.data_initializers("x")}, .steps = steps};
-    for (; all.lag < ${NAME}_HORIZON; all.lag++) {
-        all.rows = (steps - all.lag) * ${NAME}_BATCH;
-%   if H.has_lag("begin_lag") then
-        (void)each(&all, begin_lag_part);
-%   end
-        (void)each(&all, lag_part);
-    }
-    all.rows = steps * ${NAME}_BATCH;
-    (void)each(&all, sum_part);
-}
-% else
-static void backward_part(void *all, int part)
-{
-    const job *const j = all;
-% H.dispatch_part("backward", "")
-}
-
-/* The gradients of what the recurrence used. */
-static void tail_part(void *all, int part)
-{
-    const job *const j = all;
-% H.sums("tail")
-}
-
-static void backward_parts(${name} *m${common.data_parameters("x")}, ptrdiff_t steps${H.backward_window})
-{
-    job all = {.m = m${common.data_initializers("x")}, .rows = steps * ${NAME}_BATCH, .steps = steps${H.initializers(H.backward_window)}};
-    (void)each(&all, backward_part);
-    (void)each(&all, tail_part);
-}
-% end
-
-% for _, f in ipairs {{"head", ", j->scale"}, {"head_loss", ""}} do
-static void ${f[1]}_part(void *all, int part)
+static void head_part(void *all, int part)
 {
     job *const j = all;
-    const ptrdiff_t skip = begin(j->rows, 1, part), row = j->row + skip, rows = begin(j->rows, 1, part + 1) - skip;
-    j->sums[part] = ${f[1]}_rows(j->m${common.data_arguments("target", "skip", "j->")}${H.arguments(H.window_parameter)}, row, skip, rows${f[2]});
+    ${name} *const m = j->m;
+    ${name}_part *const own = &m->parts[part];
+    const ptrdiff_t row = j->row;
+% if block_mode then
+    const ptrdiff_t first = j->first;
+%   if H.head_window:find("chunk") then
+    const uint32_t chunk = j->chunk;
+%   end
+% end
+    j->sums[part] = head(m, own${common.data_arguments("target", "row", "own->")}${H.head_window}, row, j->rows, j->scale);
 }
 
-% end
-/* The gradients of the output layer. */
+/* Gradients of the output layer, from its rows in all parts. */
 static void head_sums_part(void *all, int part)
 {
     const job *const j = all;
-% H.sums("head")
+% H.sums {"head"}
 }
 
-static double head(${name} *m${common.data_parameters("target")}${H.window_parameter}, ptrdiff_t row, ptrdiff_t rows, real scale)
+static double head_parts(job *all, ptrdiff_t row, ptrdiff_t rows)
 {
-    job all = {.m = m${common.data_initializers("target")}${H.initializers(H.window_parameter)}, .row = row, .rows = rows, .scale = scale};
-    const double loss = each(&all, head_part);
-    (void)each(&all, head_sums_part);
+    all->row = row;
+    all->rows = rows;
+    const double loss = each(all, head_part);
+    (void)each(all, head_sums_part);
     return loss;
 }
 
-static double head_loss(${name} *m${common.data_parameters("target")}${H.window_parameter}, ptrdiff_t row, ptrdiff_t rows)
+%   if H.partial then
+static void clear_parts(const job *all, ptrdiff_t row, ptrdiff_t rows)
 {
-    job all = {.m = m${common.data_initializers("target")}${H.initializers(H.window_parameter)}, .row = row, .rows = rows};
-    return each(&all, head_loss_part);
+    for (int part = 0; part < ${NAME}_THREADS; part++) { clear_rows(&all->m->parts[part], row, rows); }
+}
+
+%   end
+static void backward_part(void *all, int part)
+{
+    const job *const j = all;
+    ${name} *const m = j->m;
+    ${name}_part *const own = &m->parts[part];
+%   if block_mode or rest > 0 and not H.looped then
+    const uint32_t chunk = j->chunk;
+%   end
+%   if block_mode or H.looped then
+    const ptrdiff_t steps = steps_of(j->chunk);
+%   end
+% H.dispatch("backward")
+}
+
+% else
+/* All that a part does of a chunk by itself. */
+static void gradient_part(void *all, int part)
+{
+% part_locals()
+% head_locals()
+    const real scale = j->scale;
+%   if H.partial then
+    ptrdiff_t done = 0;
+%   end
+    take(j, part, steps);
+    take_targets(j, part, steps);
+    forward(m, own${common.data_arguments("input", nil, "own->")}${reset}, chunk);
+%   if H.partial then
+%     H.clear_gradients(true)
+%   end
+% H.call_heads("head", ", scale")
+% H.dispatch("backward")
+    j->sums[part] = loss;
+}
+
+% end
+% if H.cuts.tail then
+/* Gradients from the rows of all parts, when these are done. */
+static void sum_part(void *all, int part)
+{
+    const job *const j = all;
+% H.sums {"tail", "sum"}
+}
+
+% end
+/* What is left when all parts are done with theirs: the sums that each has of its own, added up, and what goes on. */
+static void end_part(void *all, int part)
+{
+    const job *const j = all;
+% if own_size > 0 then
+    ${name} *const m = j->m;
+%   H.add_own()
+% end
+    give(j, part, steps_of(j->chunk));
+}
+
+static double gradient_parts(job *all)
+{
+% if H.cuts.head then
+    const uint32_t chunk = all->chunk;
+    const ptrdiff_t steps = steps_of(chunk);
+%   head_locals()
+%   if H.partial then
+    ptrdiff_t done = 0;
+%   end
+    (void)each(all, forward_part);
+%   if block_mode then
+    all->first = first;
+%   end
+%   H.call_heads("head_parts", "", true)
+    (void)each(all, backward_part);
+% else
+    const double loss = each(all, gradient_part);
+% end
+% if H.cuts.tail and block_mode then
+    const ptrdiff_t seen = (ptrdiff_t)all->chunk * ${NAME}_STRIDE + steps_of(all->chunk);
+    const ptrdiff_t window = seen < ${NAME}_HORIZON ? seen : ${NAME}_HORIZON;
+    all->first = (${NAME}_HORIZON - window) * ${NAME}_STREAMS;
+    all->rows = window * ${NAME}_STREAMS;
+% elseif H.cuts.tail then
+    all->rows = steps_of(all->chunk) * ${NAME}_STREAMS;
+% end
+% if H.cuts.tail then
+    (void)each(all, sum_part);
+% end
+    (void)each(all, end_part);
+    return loss;
+}
+
+static void loss_part(void *all, int part)
+{
+% part_locals()
+% head_locals()
+    take(j, part, steps);
+    take_targets(j, part, steps);
+    forward(m, own${common.data_arguments("input", nil, "own->")}${reset}, chunk);
+% H.call_heads("head_loss", "")
+    j->sums[part] = loss;
+}
+
+static double loss_parts(job *all)
+{
+    const double loss = each(all, loss_part);
+    for (int part = 0; part < ${NAME}_THREADS; part++) { give(all, part, steps_of(all->chunk)); }
+    return loss;
+}
+
+static void predict_part(const job *j, int part)
+{
+    ${name} *const m = j->m;
+    ${name}_part *const own = &m->parts[part];
+    real *const ${spec.labels and "probabilities" or "outputs"} = j->outputs + begin(${NAME}_BATCH, 1, part) * ${spec.labels and spec.vocab or spec.targets};
+% for _, read in ipairs(common.data) do
+%   if read.role == "input" then
+    const ${read.type} *const ${read.name} = own->${read.name};
+%   end
+% end
+    take(j, part, 1);
+% if spec.restarts then
+    mark_starts(own${reset}, ${NAME}_STREAMS, 0);
+% end
+% H.predict()
+    give(j, part, 1);
 }
 
 static void squares_part(void *all, int part)

@@ -474,7 +474,7 @@ START_TEST(masks_are_random)
 {
     enum { ROWS = 400, COLS = 100, STRIDE = 112 };
     typedef void kernel(double *, ptrdiff_t, const double *, ptrdiff_t, double, double, uint64_t, uint32_t, ptrdiff_t, ptrdiff_t,
-                        ptrdiff_t);
+                        ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
     const int widths[] = {1, 4, bptt_kernels_simd()};
     double *ones = calloc(2 * ROWS * STRIDE, sizeof *ones), *first = ones + ROWS * STRIDE;
     double *out = calloc(ROWS * STRIDE, sizeof *out);
@@ -491,7 +491,7 @@ START_TEST(masks_are_random)
         for (int other = 0; other < 4; other++) { /* chunk, site, seed, row */
             const double p = 0.25;
             size_t dropped = 0, pairs = 0, same = 0;
-            drop(out, STRIDE, ones, STRIDE, p, 7 + (other == 1), 5 + (other == 3), other == 2, 0, ROWS, COLS);
+            drop(out, STRIDE, ones, STRIDE, p, 7 + (other == 1), 5 + (other == 3), other == 2, 0, 0, 1, 1, ROWS, COLS);
             for (size_t r = 0; r < ROWS; r++) {
                 for (size_t j = 0; j < STRIDE; j++) {
                     const double v = out[r * STRIDE + j];
@@ -509,8 +509,16 @@ START_TEST(masks_are_random)
             if (w == 0 && other == 0) { memcpy(first, out, ROWS * STRIDE * sizeof *out); }
             if (w > 0 || other > 0) { ck_assert_double_eq_tol((double)same / n, share, other == 0 ? 1e-12 : 5 * sqrt(0.25 / n)); }
         }
-        drop(out, STRIDE, ones + 4, STRIDE, 0.25, 0, 5, 0, 0, ROWS, 90);
+        drop(out, STRIDE, ones + 4, STRIDE, 0.25, 0, 5, 0, 0, 0, 1, 1, ROWS, 90);
         for (size_t j = 0; j < 90; j++) { ck_assert_double_eq(out[j], 1); } /* off */
+        for (int stream = 0; stream < 5; stream += 3) { /* streams 0 to 2, and 3 and 4, of 5: rows of the whole's masks */
+            const ptrdiff_t streams = stream == 0 ? 3 : 2;
+            drop(out, STRIDE, ones, STRIDE, 0.25, 7, 5, 0, stream, streams, streams, 5, ROWS / 5 * streams - streams, COLS);
+            for (ptrdiff_t r = 0; r < ROWS / 5 * streams - streams; r++) {
+                const double *whole = first + ((r / streams + 1) * 5 + stream + r % streams) * STRIDE;
+                for (size_t j = 0; j < COLS; j++) { ck_assert((out[r * STRIDE + (ptrdiff_t)j] == 0) == (whole[j] == 0)); }
+            }
+        }
     }
     free(ones);
     free(out);

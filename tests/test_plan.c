@@ -539,34 +539,36 @@ START_TEST(logits_live_in_a_block)
 }
 END_TEST
 
-/* Panels are packed where their rows lie far apart and many tiles read them; sums go in blocks where their rows fill a cache, but for
- * threads, which share them otherwise. */
+/* Panels are packed where their rows lie far apart and many tiles read them; sums go in blocks where their rows fill a cache, a part's
+ * or all; and threads cut sums that are larger than the rows which they are of. */
 START_TEST(large_operands)
 {
     static const struct {
         int64_t hidden, vocab, T, batch, threads;
         int packed;
         int64_t tail_block;
-    } cases[] = {{160, 65, 64, 32, 1, 0, 512},
-                 {160, 65, 64, 32, 2, 0, 0},
-                 {160, 65, 16, 32, 1, 0, 0},
-                 {1024, 10000, 20, 32, 1, 4, 512},
-                 {1024, 10000, 20, 1, 1, 0, 0}};
+        int cut; /* of W_xh, W_hh, b_h, W_hy, b_y */
+    } cases[] = {{160, 65, 64, 32, 1, 0, 512, 0},   {160, 65, 64, 32, 2, 0, 0, 0},   {160, 65, 64, 64, 2, 0, 512, 0},
+                 {160, 65, 16, 32, 1, 0, 0, 0},     {160, 65, 16, 2, 2, 0, 0, 3},    {1024, 10000, 20, 32, 1, 4, 512, 0},
+                 {1024, 10000, 20, 32, 2, 4, 0, 3}, {1024, 10000, 20, 1, 1, 0, 0, 0}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         bptt_spec spec = interpret_spec(cases[i].hidden, cases[i].vocab, cases[i].T, cases[i].T, cases[i].batch);
         spec.threads = cases[i].threads;
         spec.dtype = BPTT_F32;
         planned p;
         ck_assert_int_eq(make(&spec, 16, SIZE_MAX, &p), BPTT_OK);
-        int packed = 0;
+        int packed = 0, cut = 0;
         for (int a = 0; a < p.plan->action_count; a++) {
             const bptt_action *action = &p.plan->actions[a];
             packed += action->packed;
+            cut += action->cut;
+            ck_assert(!action->cut || (bptt_sums_over_rows(action) && !p.plan->params[action->param].own));
             ck_assert(!action->packed || (action->terms > 0 && !bptt_in_time(p.plan, action)));
             ck_assert(!action->packed || !action->turned || !p.plan->params[action->param].turned); /* no copy for nothing */
         }
         ck_assert_int_eq(packed, cases[i].packed);
         ck_assert_int_eq(p.plan->tail_block, cases[i].tail_block);
+        ck_assert_int_eq(cut, cases[i].cut);
         drop(&p);
     }
 }

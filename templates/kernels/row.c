@@ -59,17 +59,19 @@ KERNEL uint64_t hash_of(uint64_t z)
 }
 
 /* c[r] = a[r] / (1 - p) but for elements that are dropped, each with probability p, which are 0; masks 0: c[r] = a[r].
- * Whether one is dropped is a hash of seed, masks, site, row + r and its column: nothing is kept.  The column goes
- * through a hash of 32 bits (Wellons' lowbias32, with a key before and in the middle), of which 23 make a number in
- * [1, 2). */
+ * Whether one is dropped is a hash of seed, masks, site, its row and its column: nothing is kept.  The row's number is
+ * that among `batch` rows of each step, of which every step has `streams` here: row 0 is row `before`, and these begin
+ * at `row`.  The column goes through a hash of 32 bits (Wellons' lowbias32, with a key before and in the middle), of
+ * which 23 make a number in [1, 2). */
 ${signature(k)}
 {
     const ptrdiff_t padded = (cols + SIMD - 1) / SIMD * SIMD;
     const real drop = masks > 0 ? p : (real)0;
     const vec least = splat(1 + drop), scale = splat(1 / (1 - drop)), zero = splat((real)0);
     const uint64_t key = hash_of(hash_of(seed + 0x9E3779B97F4A7C15u) + (uint64_t)masks) + ((uint64_t)site << 40);
+    ptrdiff_t stream = row % streams, number = before + row / streams * batch + stream;
     for (ptrdiff_t r = 0; r < rows; r++, c += ldc, a += lda) {
-        const uint64_t z = hash_of(key + (uint64_t)(row + r) * 0x9E3779B97F4A7C15u);
+        const uint64_t z = hash_of(key + (uint64_t)number * 0x9E3779B97F4A7C15u);
         const ${bits_type} low = (${bits_type})(z & 0xffffffffu), high = (${bits_type})(z >> 32);
         for (ptrdiff_t j = 0; j < padded; j += LANES) {
             const vec column = lane_numbers() + splat((real)j), inside = splat((real)cols) - column;
@@ -81,6 +83,11 @@ ${signature(k)}
             x ^= x >> 16;
             const vec u = from_bits((x >> 9)${f32 and " | 0x3f800000u" or " << 29 | 0x3ff0000000000000u"});
             store(c + j, if_less(zero, inside, if_less(u, least, zero, load(a + j) * scale), zero));
+        }
+        number++;
+        if (++stream == streams) {
+            stream = 0;
+            number += batch - streams;
         }
     }
 }

@@ -3,7 +3,7 @@
 return function(H)
 local common = include("common.lua")
 local plus = common.plus
-local B = spec.batch
+local B = streams
 local looped, spelled, parted, block_mode = H.looped, H.spelled, H.parted, H.block_mode
 local uniform, partial, past = H.uniform, H.partial, H.past
 local is_made, place, calls, write_outputs = H.is_made, H.place, H.calls, H.write_outputs
@@ -15,16 +15,18 @@ local function in_regions(list)
 end
 
 -- Where the bytes that say where sequences start lie.
-function H.starts() return "(" .. plus("m->work", tostring(restart_offset)) .. ")" end
+function H.starts() return "(" .. plus(H.work, tostring(restart_offset)) .. ")" end
 
--- Declares what the actions of some regions touch.  A part of the work has rows of its own: from stream `first` on of every slot,
--- or from row `skip` on of what holds a block.  Where blocks overlap, `first` is a row of the window.  forward: no gradient is handed back.
-local function declare(chosen, begin, forward)
-  H.from_first = begin == "first" or block_mode and begin
-  local seen = {}
+-- Declares what the actions of some regions touch.  in_window: where blocks overlap, from row `first` of the window on.
+-- forward: no gradient is handed back.  Returns whether any of it lies in the model and not in a part.
+local function declare(chosen, in_window, forward, indent)
+  H.from_first = block_mode and in_window
+  local seen, shared = {}, false
   local function once(key, ...)
-    if not seen[key] then write("    ", table.concat {...}, "\n") end
-    seen[key] = true
+    if seen[key] then return end
+    local text = table.concat {...}
+    seen[key], shared = true, shared or text:find("m->", 1, true) ~= nil
+    write(indent or "    ", text, "\n")
   end
   local function read_param(p)
     once(p.variable, "const real *const ", p.variable, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows > 1 and p.rows .. "][" or "",
@@ -34,15 +36,8 @@ local function declare(chosen, begin, forward)
     if ref and ref.param then read_param(params[ref.param]) end
     if not ref or not ref.slot then return end
     local s = slots[ref.slot]
-    local from = plus(s.kind == "one" and "m->turned" or "m->work", tostring(s.offset))
-    local rows_kept = s.kind == "state" or s.kind == "chunk"
-    local skipped = begin == "skip" and s.kind == "block" and "skip"
-    if block_mode and begin then
-      skipped = skipped or rows_kept and "first" or parted and s.kind == "step" and "first % " .. B
-    elseif begin == "first" then
-      skipped = parted and s.kind ~= "one" and "first"
-    end
-    if skipped then from = from .. " + " .. skipped .. " * " .. s.stride end
+    local from = plus(s.kind == "one" and "m->turned" or H.work, tostring(s.offset))
+    if H.from_first and (s.kind == "state" or s.kind == "chunk") then from = from .. " + first * " .. s.stride end
     once(s.variable, "real *const ", s.variable, " = ", from, "; /* ", s.name,
       s.later ~= "" and ", then " .. s.later or "", " [", s.rows, "][", s.stride, "] */")
   end
@@ -54,7 +49,7 @@ local function declare(chosen, begin, forward)
     elseif p and (action.kind == "product" or action.kind == "gather") then
       once(p.variable, "const real *const ", p.variable, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows, "][", p.stride, "] */")
     elseif p then
-      once(p.gradient_variable, "real *const ", p.gradient_variable, " = ", plus("m->grad", tostring(p.offset)), "; /* d", p.name, " [",
+      once(p.gradient_variable, "real *const ", p.gradient_variable, " = ", H.gradient_of(p), "; /* d", p.name, " [",
         p.rows, "][", p.stride, "] */")
     end
     if action.bias > 0 and action.fill == "bias" then
@@ -73,13 +68,14 @@ local function declare(chosen, begin, forward)
       end
     end
   end
+  return shared
 end
 
 -- level: of the states, nil: all.
 local function choose(regions, level, forward_only)
   local set, chosen = in_regions(regions), {}
   for _, action in ipairs(actions) do
-    if set[action.region] and action.cut ~= "tensor" and action.level == (level or action.level) and (action.forward or not forward_only) then
+    if set[action.region] and not action.cut and action.level == (level or action.level) and (action.forward or not forward_only) then
       chosen[#chosen + 1] = action
     end
   end
@@ -100,10 +96,12 @@ function H.locals(regions, steps)
   for _, action in ipairs(choose(regions)) do
     if is_made(action, steps) then chosen[#chosen + 1] = action end
   end
-  declare(chosen, (parted or block_mode) and "first")
+  local shared = declare(chosen, true)
+  for _, action in ipairs(chosen) do shared = shared or H.draws(action) end
+  if parted and not shared then write("    (void)m;\n") end
   for _, read in ipairs(common.data) do
     local passed = read.role == "input" and (read.name == "x" or regions[1] == "input")
-    if passed and (not parted or read.name ~= "x") and not reads(chosen, read.name) then write("    (void)", read.name, ";\n") end
+    if passed and not reads(chosen, read.name) then write("    (void)", read.name, ";\n") end
   end
 end
 
@@ -132,9 +130,9 @@ local function rows_region(region, level, steps)
   if blocks then write("    }\n") end
 end
 
-local function one_step(chosen, t, streams, indent)
+local function one_step(chosen, t, indent)
   for _, action in ipairs(chosen) do
-    local lines = calls(action, t, streams)
+    local lines = calls(action, t, B)
     if not action.into_previous then
       put(indent, lines)
     elseif type(t) == "number" then
@@ -147,16 +145,15 @@ local function one_step(chosen, t, streams, indent)
   end
 end
 
-local function steps_regions(regions, level, steps, streams)
-  local chosen = choose(regions, level)
-  local ahead = regions[#regions] == "step"
+local function steps_regions(region, level, steps)
+  local chosen, ahead = choose({region}, level), region == "step"
   if #chosen == 0 then return end
   local notes = {}
   if steps == 0 then
     for _, action in ipairs(chosen) do notes[#notes + 1] = action.note end
     write("    for (ptrdiff_t t = ", ahead and "0; t < steps; t++" or "steps - 1; t >= 0; t--", ") {\n")
     write(common.comment("        ", table.concat(notes, ", ")))
-    one_step(chosen, "t", streams, "        ")
+    one_step(chosen, "t", "        ")
     write("    }\n")
     return
   end
@@ -168,19 +165,15 @@ local function steps_regions(regions, level, steps, streams)
       if t > 0 or not action.into_previous then notes[#notes + 1] = note_at(action, t + 1) end
     end
     write(common.comment("    ", "t = " .. t + 1 .. ": " .. table.concat(notes, ", ")))
-    one_step(chosen, t, streams, "    ")
+    one_step(chosen, t, "    ")
   end
 end
 
-function H.forward(steps, streams)
+function H.forward(steps)
   H.locals({"input", "step"}, steps)
   for level = 0, levels - 1 do
-    if parted then -- a part needs its own rows of the input alone
-      steps_regions({"input", "step"}, level, steps, streams)
-    else
-      rows_region("input", level, steps)
-      steps_regions({"step"}, level, steps, streams)
-    end
+    rows_region("input", level, steps)
+    steps_regions("step", level, steps)
   end
 end
 
@@ -221,31 +214,7 @@ local function lags(steps)
   write("    }\n")
 end
 
--- The parts of a lag, for ranges of its rows: what it begins with, all else, and what is handed on to the steps before, a step less.
--- Parts begin together: what one hands on, another one's beginning reads.
-local function lag_actions(which)
-  local chosen = {}
-  for level = levels - 1, 0, -1 do
-    for _, action in ipairs(choose({"back", "tail"}, level)) do
-      local own = action.into_previous and "hand_on" or action.begins and "begin_lag" or "lag_rows"
-      if own == which and is_made(action, chunk_steps) then chosen[#chosen + 1] = action end
-    end
-  end
-  return chosen
-end
-function H.has_lag(which) return #lag_actions(which) > 0 end
-function H.lag(which)
-  local chosen = lag_actions(which)
-  declare(chosen)
-  for _, action in ipairs(chosen) do
-    write(common.comment("    ", action.note))
-    if action.later then write("    if (lag > 0) {\n") end
-    put(action.later and "        " or "    ", calls(action, "row", "rows"))
-    if action.later then write("    }\n") end
-  end
-end
-
-function H.backward(steps, streams)
+function H.backward(steps)
   if uniform then
     H.locals({"back", "tail", "sum"}, steps)
     lags(steps)
@@ -253,14 +222,14 @@ function H.backward(steps, streams)
   end
   H.locals({"back", "tail"}, steps)
   for level = levels - 1, 0, -1 do
-    steps_regions({"back"}, level, steps, streams)
-    if parted then steps_regions({"tail"}, level, steps, streams) else rows_region("tail", level, steps) end
+    steps_regions("back", level, steps)
+    rows_region("tail", level, steps)
   end
 end
 
 function H.head(backward, rows)
   local chosen = choose({"head"}, nil, not backward)
-  declare(chosen, parted and "skip" or block_mode and "first", not backward)
+  declare(chosen, true, not backward)
   for _, action in ipairs(chosen) do
     write(common.comment("    ", action.note))
     put("    ", calls(action, (not spelled or partial) and "row" or nil, spelled and rows or "rows", backward))
@@ -268,40 +237,47 @@ function H.head(backward, rows)
   write("    return loss;\n")
 end
 
--- A part's share of the gradients that a region sums up.
-function H.sums(region)
-  local chosen = {}
+-- A part's range of the sums over the rows of all parts that a region has.
+function H.sums(regions)
+  local set, chosen = in_regions(regions), {}
   for _, action in ipairs(actions) do
-    if action.region == region and action.cut == "tensor" then chosen[#chosen + 1] = action end
+    if set[action.region] and action.cut then chosen[#chosen + 1] = action end
   end
-  write("    ", common.name, " *const m = j->m;\n")
-  if reads(chosen, "x") then write("    const ", common.name, "_token *const x = j->x;\n") end
-  local lists, from_row = {}, false -- what a block holds is read from its start
+  local from_row = regions[1] == "head" -- a block of them
+  local lists, text = {}, ""
   for i, action in ipairs(chosen) do
-    lists[i] = calls(action, region == "head" and "row" or nil, "rows")
-    from_row = from_row or table.concat(lists[i]):find("%f[%w_]row%f[^%w_]")
+    lists[i] = calls(action, from_row and "row" or nil, "rows")
+    text = text .. table.concat(lists[i], "\n")
   end
-  local kept = false -- whether they read rows of the whole chunk
+  local function used(word) return text:find("%f[%w_]" .. word .. "%f[^%w_]") end
+  write("    ", common.name, " *const m = j->m;\n    const ptrdiff_t ", used("row") and "row = j->row, " or "", "rows = j->rows;\n")
+  local kept = false -- whether they read rows of the whole window
   for _, action in ipairs(chosen) do
     for _, ref in pairs {action.adjoint, action.input} do
       local kind = ref.slot and slots[ref.slot].kind
       kept = kept or kind == "state" or kind == "chunk"
     end
   end
-  local first = block_mode and kept
-  write("    const ptrdiff_t ", first and "first = j->first, " or "", from_row and "row = j->row, " or "", "rows = j->rows;\n")
-  declare(chosen, first and "first")
-  for i, action in ipairs(chosen) do
-    write(common.comment("    ", action.note))
-    put("    ", lists[i])
+  if block_mode and (kept or used("x")) then write("    const ptrdiff_t first = j->first;\n") end
+  write("    for (int other = 0; other < ", common.NAME, "_THREADS; other++) {\n")
+  write("        ", common.name, "_part *const own = &m->parts[other];\n")
+  if used("x") then
+    local window = token_slot > 1 and not from_row
+    write("        const ", common.name, "_token *const x = own->", window and "tokens + first" or "x", ";\n")
   end
+  declare(chosen, true, false, "        ")
+  for i, action in ipairs(chosen) do
+    write(common.comment("        ", action.note))
+    put("        ", lists[i])
+  end
+  write("    }\n")
 end
 
 function H.predict()
   local chosen = choose({"input", "step", "head"}, nil, true)
-  if block_mode then write("    const ptrdiff_t first = ", (spec.K - 1) * B, ";\n    move_window(m", common.data_arguments("x"), ", 1);\n") end
+  if block_mode then write("    const ptrdiff_t first = ", (spec.K - 1) * B, ";\n    move_window(", H.own, common.data_arguments("x"), ", 1);\n") end
   write(past("    const ptrdiff_t past = 0; /* no masks, so no rows of theirs */\n", "input", "step", "head"))
-  declare(chosen, block_mode and "first", true)
+  declare(chosen, true, true)
   for _, action in ipairs(chosen) do
     if action.kind == "loss" and action.loss ~= "cross_entropy" then
       put("    ", write_outputs(action))

@@ -3,8 +3,8 @@
 return function(H)
 local common = include("common.lua")
 local at, plus = common.at, common.plus
-local B = spec.batch
-local spelled, block_mode = H.spelled, H.block_mode
+local B = streams
+local spelled, parted, block_mode = H.spelled, H.parted, H.block_mode
 local row_name, gather_name, down_name, numbered_name = H.row_name, H.gather_name, H.down_name, H.numbered_name
 local in_time, starts_block, padded, reads_turned = H.in_time, H.starts_block, H.padded, H.reads_turned
 local chain_places, is_flat, is_kernel, number_of = H.chain_places, H.is_flat, H.is_kernel, H.number_of
@@ -51,15 +51,28 @@ local function row_by_row(rows, write_call)
   return lines
 end
 
+-- Where a part begins, or the next one, of n things in units.
+function H.begin(n, unit, next) return string.format("begin(%d, %d, part%s)", n, unit, next and " + 1" or "") end
+
+-- Whether a sum begins: with the first block, and where it is cut, with the rows of the first part.
+local function begins(action)
+  return action.cut and (action.region == "head" and "row == 0 && " or "") .. "other == 0" or "row == 0"
+end
+
+-- The range of a cut sum that a part adds up.
+local function range(action, n)
+  local unit = action.kind == "gradient" and action.tile.rows or lanes
+  return H.begin(n, unit), H.begin(n, unit, true)
+end
+
 local function product_call(action, p, weight, rows, time)
   local list = action.kind == "gradient" and {weight, p(action.input), p(action.adjoint)} or {p(action.out), p(action.input), weight}
   if action.fill == "bias" then list[#list + 1] = params[action.bias].variable end
   local outside = not in_time(action)
   if outside and not spelled then list[#list + 1] = tostring(rows) end
-  if action.kind == "gradient" and starts_block(action) then list[#list + 1] = "row == 0" end
-  if action.cut == "tensor" then
-    list[#list + 1] = H.begin(params[action.param].rows, action.unit)
-    list[#list + 1] = H.begin(params[action.param].rows, action.unit, 1)
+  if action.kind == "gradient" and starts_block(action) then list[#list + 1] = begins(action) end
+  if action.cut then
+    list[#list + 1], list[#list + 2] = range(action, params[action.param].rows)
   end
   local name, arguments = numbered_name(action, rows), "(" .. table.concat(list, ", ") .. ");"
   if not action.alternates then return {name .. arguments} end
@@ -90,7 +103,7 @@ local function chain_call(action, p, rows)
   end)
 end
 
-H.from_first = false -- does the function that is written work on a part's streams, from `first` on?
+H.from_first = false -- does the function that is written work on rows of a window, from `first` on?
 H.by_restart = {keep = true, start = true, restart = true} -- operations that ask where sequences start
 
 -- A call of a kernel that knows where rows end.
@@ -100,10 +113,11 @@ local function row_call(action, p, rows, time)
   if e.op == "slice" then
     text = text .. string.format("0, %s, %d, %s, %d);", plus(p(e.a), string.format("%d", e.value)), stride(e.a), rows, action.cols)
   elseif e.op == "dropout" then
-    local row = (time == "row" and "row" or at(time or 0, 0, B)) .. (H.from_first and (block_mode or time ~= "row") and " + first" or "") ..
-      (block_mode and " + past" or "")
-    text = text .. string.format("%s, %d, (real)%s, m->progress[BPTT_MASKS], %s_SEED, %d, %s, %s, %d);", p(e.a), stride(e.a), hex(e.value),
-      common.NAME, action.site, (row:gsub("^0 %+ ", "")), rows, action.cols)
+    local before = (block_mode and "past" or "0") .. (parted and " + first_stream(m, own)" or "")
+    local row = (time == "row" and "row" or at(time or 0, 0, B)) .. (H.from_first and " + first" or "")
+    text = text .. string.format("%s, %d, (real)%s, m->progress[BPTT_MASKS], %s_SEED, %d, %s, %s, %s, %s_BATCH, %s, %d);", p(e.a), stride(e.a),
+      hex(e.value), common.NAME, action.site, (before:gsub("^0 %+ ", "")), (row:gsub("^0 %+ ", "")), H.rows_of_step, common.NAME, rows,
+      action.cols)
   elseif e.op == "place" then
     text = text .. string.format("%d, %s, %d, %s, %d);", e.value, p(e.a), stride(e.a), rows, action.depth)
   else
@@ -112,9 +126,6 @@ local function row_call(action, p, rows, time)
   end
   return {text}
 end
-
--- Where a part begins, or the next one, of n things in units.
-function H.begin(n, unit, next) return string.format("begin(%d, %d, part%s)", n, unit, next and " + 1" or "") end
 
 -- Clears the gradient of a gather or of a bias: whole rows, or those columns of a matrix.  indent, offset: of the columns from `from` on.
 local function cleared(action, sum, from, count)
@@ -138,10 +149,10 @@ end
 local function column_sums(action, sum, p, rows)
   local param, d, ldd = params[action.param], p(action.adjoint), stride(action.adjoint)
   local width = padded(action.cols)
-  local lines = {"{", "    const ptrdiff_t from = " .. H.begin(width, action.unit) .. ", to = " .. H.begin(width, action.unit, 1) .. ";"}
+  local lines = {"{", "    const ptrdiff_t from = %s, to = %s;"}
+  lines[2] = lines[2]:format(range(action, width))
   if action.fill == "zero" then
-    local clear = cleared(action, sum, " + from", "(size_t)(to - from) * " .. real_size)
-    lines[#lines + 1] = "    " .. (starts_block(action) and "if (row == 0) { " .. clear .. " }" or clear)
+    lines[#lines + 1] = "    if (" .. begins(action) .. ") { " .. cleared(action, sum, " + from", "(size_t)(to - from) * " .. real_size) .. " }"
   end
   lines[#lines + 1] = "    " .. (action.kind == "column_sum" and
     column_sum(action, sum, p, 0, rows, "from", "to - from") or
@@ -152,7 +163,7 @@ end
 
 -- The gradient of a gather or of a bias: rows of the adjoint added up.
 local function row_sums(action, sum, p, rows, time)
-  if action.cut == "tensor" then return column_sums(action, sum, p, rows) end
+  if action.cut then return column_sums(action, sum, p, rows) end
   local x = time == "row" and "x + row" or "x"
   local param, d, ldd = params[action.param], p(action.adjoint), stride(action.adjoint)
   local lines = by_rows(rows, padded(action.cols), function(r, j, count, n)

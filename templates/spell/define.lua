@@ -3,7 +3,7 @@
 return function(H)
 local common = include("common.lua")
 local plus = common.plus
-local B = spec.batch
+local B = streams
 local looped, spelled, parted, block_mode, uniform = H.looped, H.spelled, H.parted, H.block_mode, H.uniform
 local for_rows, down_name, row_counts = H.for_rows, H.down_name, H.row_counts
 local in_time, is_product, is_tiled = H.in_time, H.is_product, H.is_tiled
@@ -29,7 +29,7 @@ local function product_parameters(action)
   local text = string.format("real *%sc, const real *%sa, const real *%s", keep, keep, keep)
   if action.kind == "gradient" then
     return text .. "d" .. (spelled and "" or ", ptrdiff_t rows") .. (starts_block(action) and ", int first" or "") ..
-      (parted and ", ptrdiff_t from, ptrdiff_t to" or "")
+      (action.cut and ", ptrdiff_t from, ptrdiff_t to" or "")
   end
   return text .. "w" .. (action.fill == "bias" and ", const real *" .. keep .. "bias" or "") .. ((in_time(action) or spelled) and "" or ", ptrdiff_t rows")
 end
@@ -86,7 +86,7 @@ local function panel(action, rows, vectors, j, indent, down)
   local tile = action.tile
   local function line(text) write(common.statement(indent, text)) end
   if action.packed then pack_panel(action, vectors * lanes, j, line) end
-  if action.cut == "tensor" then
+  if action.cut then
     local rest = params[action.param].rows % tile.rows
     line("ptrdiff_t i = from;")
     line(string.format("for (; i + %d <= to; i += %d) {", tile.rows, tile.rows))
@@ -145,7 +145,7 @@ local function tiled_body(action, rows, down)
   local width = tile.vectors * lanes
   local vectors = (action.cols + lanes - 1) // lanes
   local whole = vectors // tile.vectors * width
-  local scoped = action.cut == "tensor" or action.kind == "product" and not in_time(action) -- a panel declares names of its own
+  local scoped = action.cut or action.kind == "product" and not in_time(action) -- a panel declares names of its own
   local indent = open_stretches(action)
   local function most()
     if whole > width then
@@ -209,7 +209,7 @@ local function define_product(action)
     write(common.statement("", (H.apart(action) and "APART " or "static ") .. "void " .. name .. "(" .. parameters .. ")"), "{\n")
     if spelled then spell_rows(action, rows > 0 and rows or B) else tiled_body(action, rows) end
     write("}\n\n")
-    if action.alternates and (not parted or rows ~= B) then -- predict has one step
+    if action.alternates then
       write("/* The same from the last term to the first: begins with what the step before left in the cache. */\n")
       write(common.statement("", "static void " .. down_name(name) .. "(" .. parameters .. ")"), "{\n")
       tiled_body(action, rows, true)

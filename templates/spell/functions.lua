@@ -3,7 +3,7 @@
 return function(H)
 local common = include("common.lua")
 local kernels = common.kernels
-local B = spec.batch
+local B = streams -- of a part of the work; all sequences where there is one
 local looped, spelled, parted = unroll == "none", unroll == "full", threads > 1
 local block_mode, uniform = spec.truncation == "block", spec.truncation == "uniform"
 
@@ -16,9 +16,9 @@ function H.decimal(x) return (string.format("%.9g", x):gsub(",", ".")) end
 local taken = {}
 for word in ([[auto break case char const continue default do double else enum extern float for goto if inline int long register
   restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x v y d t row rows steps loss scale
-  first probabilities outputs real zeros forward head head_loss backward squares uniform cross_entropy softmax job all begin each part skip
+  first probabilities outputs real zeros own take give forward head head_loss backward squares uniform cross_entropy softmax job all begin each part skip
   streams from to vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
-  lag oldest window stay past move_window back_window past_rows begin_lag lag_rows hand_on memmove CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
+  lag oldest window stay past move_window back_window past_rows memmove CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
   taken[word] = true
 end
 for _, action in ipairs(actions) do taken[action.name] = true end
@@ -53,16 +53,14 @@ H.head_rows = {0} -- what the output layer's functions are made for; 0: any numb
 if spelled then chunk_rows = rest > 0 and {chunk_steps * B, rest * B} or {chunk_steps * B} end
 if spelled then H.head_rows = partial and {B} or chunk_rows end
 H.needs_rows = partial or not spelled or spec.reduction == "mean"
-H.rows_parameter = spelled and (partial and ", ptrdiff_t row" or "") or parted and ", ptrdiff_t row, ptrdiff_t skip, ptrdiff_t rows" or ", ptrdiff_t row, ptrdiff_t rows"
+H.rows_parameter = spelled and (partial and ", ptrdiff_t row" or "") or ", ptrdiff_t row, ptrdiff_t rows"
 local made = {}
 local function for_rows(name, rows) -- the function's name for a number of rows
   local key = name .. "_of_" .. rows
   made[key] = made[key] or claim(key)
   return made[key]
 end
-function H.head_name(name, rows) return spelled and for_rows(name, rows) or parted and name .. "_rows" or name end
-H.stream_counts = {B // threads} -- sequences that a part of the work has
-if B % threads > 0 then table.insert(H.stream_counts, 1, B // threads + 1) end
+function H.head_name(name, rows) return spelled and for_rows(name, rows) or name end
 H.back_counts = block_mode and {0} or H.step_counts -- a window has any number of steps
 H.back_parameter = block_mode and not spelled and ", ptrdiff_t steps" or H.steps_parameter
 local back_rows = chunk_rows
@@ -79,39 +77,46 @@ elseif uniform and spelled then -- a step less each lag
   back_rows = {}
   for lag = 0, spec.K - 1 do back_rows[#back_rows + 1] = (spec.T - lag) * B end
 end
-local function of(name, steps, streams)
-  return name .. "_" .. (steps == 0 and "steps" or steps) .. (parted and "_of_" .. streams or "")
+local function of(name, steps) return name .. "_" .. (steps == 0 and "steps" or steps) end
+function H.forward_name(steps) return of("forward", steps) end
+function H.backward_name(steps) return of("backward", steps) end
+function H.count_words(steps)
+  return (steps == 0 and "The steps" or steps == 1 and "One step" or steps .. " steps") .. (parted and " of a part's streams" or "")
 end
-function H.forward_name(steps, streams) return of("forward", steps, streams) end
-function H.backward_name(steps, streams) return of("backward", steps, streams) end
-function H.count_words(steps, streams)
-  return (steps == 0 and "The steps" or steps == 1 and "One step" or steps .. " steps") ..
-    (parted and " of " .. streams .. (streams > 1 and " streams" or " stream") .. ", from `first` on," or "")
-end
-if parted or block_mode then -- what they work on begins at row `first`
+if block_mode then -- what they work on begins at row `first`
   H.steps_parameter, H.back_parameter = H.steps_parameter .. ", ptrdiff_t first", H.back_parameter .. ", ptrdiff_t first"
 end
+-- Does it draw masks of dropout?
+function H.draws(action) return action.kind == "row" and action.elements[1].op == "dropout" end
+H.drops = false
+for _, action in ipairs(actions) do H.drops = H.drops or H.draws(action) end
 -- Where blocks overlap, masks of dropout go by rows of the sequence, `past` of which lie before the window: ", past_rows(chunk)", or what
 -- else is asked for, where some region needs it.
 local function past(text, ...)
   for _, region in ipairs {...} do
     for _, action in ipairs(actions) do
-      local drops = action.region == region and action.kind == "row" and action.elements[1].op == "dropout"
-      if block_mode and drops then return text end
+      if block_mode and action.region == region and H.draws(action) then return text end
     end
   end
   return ""
 end
 H.steps_parameter = H.steps_parameter .. past(", ptrdiff_t past", "input", "step")
 H.back_parameter = H.back_parameter .. past(", ptrdiff_t past", "back", "tail")
-H.window_parameter = block_mode and past(", ptrdiff_t past", "head") .. ", ptrdiff_t first" or ""
-H.rows_parameter = H.window_parameter .. H.rows_parameter
+H.rows_parameter = (block_mode and past(", ptrdiff_t past", "head") .. ", ptrdiff_t first" or "") .. H.rows_parameter
 H.head_window = block_mode and past(", past_rows(chunk)", "head") .. ", first" or ""
-H.forward_window = block_mode and ", ptrdiff_t first" .. past(", ptrdiff_t past", "input", "step") or ""
-H.backward_window = block_mode and ", ptrdiff_t first" .. past(", ptrdiff_t past", "back", "tail") or ""
-function H.initializers(parameters) return (parameters:gsub("ptrdiff_t (%a+)", ".%1 = %1")) end
-function H.arguments(parameters) return (parameters:gsub("ptrdiff_t ", "j->")) end
-H.drops_out = past("yes", "input", "step", "head", "back", "tail") ~= ""
+
+-- What a function works on, and where that lies: a model, or what a part of the work has of its own.
+H.self, H.self_parameter = parted and "m, own" or "m", common.name .. " *m" .. (parted and ", " .. common.name .. "_part *own" or "")
+H.own, H.own_parameter = parted and "own" or "m", common.name .. (parted and "_part *own" or " *m")
+H.work = H.own .. "->work"
+H.rows_of_step = common.NAME .. (parted and "_STREAMS" or "_BATCH")
+function H.gradient_of(p) return p.own and common.plus("own->grad", tostring(p.own_offset)) or common.plus("m->grad", tostring(p.offset)) end
+
+-- Sums over the rows of all parts: which regions have some.
+H.cuts = {}
+for _, action in ipairs(actions) do
+  if action.cut then H.cuts[action.region == "head" and "head" or "tail"] = true end
+end
 
 -- Is it one row for all steps and sequences?
 function H.is_row(ref) return ref.param or slots[ref.slot].kind == "one" end
@@ -123,8 +128,8 @@ local function down_name(name)
   down_names[name] = down_names[name] or claim(name .. "_down")
   return down_names[name]
 end
-local function starts_block(action)
-  return (action.region == "head" or action.region == "tail" and tail_block > 0) and action.fill == "zero" and not spelled
+local function starts_block(action) -- is it told whether its sum begins?
+  return (action.region == "head" or action.region == "tail" and tail_block > 0 or action.cut) and action.fill == "zero" and not spelled
 end
 function H.reads_turned(action) return action.turned and not action.packed end -- the copy of the matrix; what is packed is turned then
 local function padded(n) return (n + lanes - 1) // lanes * lanes end
@@ -149,8 +154,7 @@ local row_counts = H.once(function(action)
       if not seen[rows] then counts[#counts + 1], seen[rows] = rows, true end
     end
   end
-  if parted and action.cut == "streams" then add(H.stream_counts)
-  elseif spelled and not in_time(action) then
+  if spelled and not in_time(action) then
     local back = action.region == "back" or action.region == "tail"
     local hands_on = uniform and action.into_previous and 2 or 1 -- not from the first step
     add(action.region == "head" and H.head_rows or back and table.move(back_rows, hands_on, #back_rows, 1, {}) or chunk_rows)
@@ -165,10 +169,7 @@ local function tile_rows(action)
   local function add(rows)
     if rows > 0 then list[#list + 1] = rows end
   end
-  if action.cut == "streams" then
-    for _, rows in ipairs(row_counts(action)) do add(rows % action.tile.rows) end
-  elseif action.cut == "tensor" then add(params[action.param].rows % action.tile.rows)
-  else add(action.tile.rest_rows) end
+  add(action.cut and params[action.param].rows % action.tile.rows or action.tile.rest_rows)
   return list
 end
 
@@ -220,6 +221,7 @@ H.turns = false -- are there second copies of matrices?
 for _, p in ipairs(params) do H.turns = H.turns or p.turned end
 if H.turns and not spelled then need("transpose") end
 need("sum_squares")
+if own_size > 0 then need("add") end
 local o = spec.optimizer
 H.penalised = o.weight_decay and o.kind ~= "adamw" -- weight decay as an L2 penalty
 local cut = spec.clip == "value" and "_cut" or ""

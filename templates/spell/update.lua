@@ -106,6 +106,32 @@ function H.update_part()
   end
 end
 
+-- A part's range of what each part has summed up for itself, in the gradient's runs of such parameters.
+function H.add_own()
+  local runs = {}
+  for _, p in ipairs(params) do
+    if p.leads and p.own then
+      local last, reals = runs[#runs], p.rows * p.stride
+      if last and last.offset + last.count == p.offset then
+        last.count = last.count + reals
+      else
+        runs[#runs + 1] = {offset = p.offset, from = p.own_offset, count = reals}
+      end
+    end
+  end
+  for _, run in ipairs(runs) do
+    local grad = plus("m->grad + from", tostring(run.offset))
+    local function of(part) return plus("m->parts[" .. part .. "].grad + from", tostring(run.from)) end
+    write("    {\n        const ptrdiff_t from = ", H.begin(run.count, line), ", to = ", H.begin(run.count, line, true), ";\n")
+    local first = accumulates and 0 or 2 -- a sum of two begins
+    if first == 2 then write("        bptt_add(", grad, ", ", of(0), ", ", of(1), ", to - from);\n") end
+    if first < threads then
+      write("        for (int i = ", first, "; i < ", common.NAME, "_THREADS; i++) { bptt_add(", grad, ", ", grad, ", ", of("i"), ", to - from); }\n")
+    end
+    write("    }\n")
+  end
+end
+
 function H.refresh()
   for _, p in ipairs(params) do
     if not p.leads then -- its leader does it
