@@ -59,14 +59,15 @@ static void close_runner(runner *r)
     bptt_spec_free(&r->spec);
 }
 
-/* `spec` with another dtype and unroll, ready to run.  On failure nothing is held. */
+/* `spec` with another dtype and unroll, ready to run, without dropout, whose masks the reference does not draw.  On failure nothing is
+ * held. */
 static bptt_status open_runner(runner *r, const bptt_spec *spec, bptt_dtype dtype, bptt_unroll unroll, bptt_backend backend,
                                bptt_error *error)
 {
     memset(r, 0, sizeof *r);
     /* An update after each chunk: what is compared is the gradient of a chunk's loss. */
-    static const bptt_override each[] = {{"update", 6, "chunk"}, {"accumulate", 10, "1"}};
-    bptt_status status = bptt_spec_parse(spec->text, strlen(spec->text), spec->source, each, 2, &r->spec, error);
+    static const bptt_override each[] = {{"update", 6, "chunk"}, {"accumulate", 10, "1"}, {"dropout", 7, "0"}};
+    bptt_status status = bptt_spec_parse(spec->text, strlen(spec->text), spec->source, each, 3, &r->spec, error);
     if (status != BPTT_OK) { return status; }
     r->spec.dtype = dtype;
     r->spec.unroll = unroll;
@@ -338,6 +339,7 @@ static void print_table(const check *c, size_t failed)
         printf("%-*s %10.2e %10.0e  %s\n", (int)width, row->what, row->error, row->tolerance, passes(row) ? "ok" : "MISMATCH");
     }
     if (c->missing.text[0] != '\0') { printf("not compared: %s\n", c->missing.text); }
+    if (bptt_spec_drops(&c->spec)) { printf("not compared: dropout, which is off here\n"); }
     printf("%zu comparisons, %zu failed\n", c->count, failed);
 }
 
@@ -365,7 +367,7 @@ static bptt_status prepare(check *c, uint64_t seed, bptt_error *error)
     c->random = seed;
     bptt_status status = open_runner(&c->reference, &c->spec, BPTT_F64, BPTT_UNROLL_AUTO, BPTT_BACKEND_GENERIC, error);
     if (status != BPTT_OK) { return status; }
-    const bool generic = bptt_generic_has(&c->spec);
+    const bool generic = bptt_generic_has(&c->reference.spec);
     c->name = generic ? "generic f64" : "the graph, interpreted in double";
     c->kinks = generic ? c->spec.activation == BPTT_RELU : bptt_interpreted_has_kinks(&c->reference.program);
     status = bptt_rows_draw(&c->reference.spec, (size_t)c->spec.T, seed, &c->wide, error);

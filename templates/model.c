@@ -88,7 +88,7 @@ static ptrdiff_t first_stream(const ${name} *m, const ${name}_part *own)
 % end
 % for _, steps in ipairs(H.step_counts) do
 /* ${H.count_words(steps)} forward: every state of the chunk. */
-static void ${H.forward_name(steps)}(${H.self_parameter}${common.data_parameters("input")}${H.steps_parameter})
+% write(common.statement("", "static void " .. H.forward_name(steps) .. "(" .. H.self_parameter .. common.data_parameters("input") .. H.steps_parameter .. ")"))
 {
 % H.forward(steps)
 }
@@ -98,13 +98,13 @@ static void ${H.forward_name(steps)}(${H.self_parameter}${common.data_parameters
 % write(common.comment("", "The output layer over " .. (rows > 0 and rows .. " rows, the whole chunk" or
 %   "`rows` rows of the chunk, from `row` on") .. ": loss, and with it the gradients that need no time.  Every " ..
 %   H.counted:sub(1, -2) .. "'s gradient is multiplied by `scale`."))
-static double ${H.head_name("head", rows)}(${H.self_parameter}${common.data_parameters("target")}${H.rows_parameter}, real scale)
+% write(common.statement("", "static double " .. H.head_name("head", rows) .. "(" .. H.self_parameter .. common.data_parameters("target") .. H.rows_parameter .. ", real scale)"))
 {
 % H.head(true, rows)
 }
 
 /* The same, forward only. */
-static double ${H.head_name("head_loss", rows)}(${H.self_parameter}${common.data_parameters("target")}${H.rows_parameter})
+% write(common.statement("", "static double " .. H.head_name("head_loss", rows) .. "(" .. H.self_parameter .. common.data_parameters("target") .. H.rows_parameter .. ")"))
 {
 % H.head(false, rows)
 }
@@ -112,7 +112,7 @@ static double ${H.head_name("head_loss", rows)}(${H.self_parameter}${common.data
 % end
 % for _, steps in ipairs(H.back_counts) do
 /* ${H.count_words(steps)} back: the adjoint of every state, then the gradients that sum over time. */
-static void ${H.backward_name(steps)}(${H.self_parameter}${common.data_parameters("x")}${H.back_parameter})
+% write(common.statement("", "static void " .. H.backward_name(steps) .. "(" .. H.self_parameter .. common.data_parameters("x") .. H.back_parameter .. ")"))
 {
 % H.backward(steps)
 }
@@ -503,7 +503,7 @@ void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_
 % end
 % if threads > 1 then
     const job all = {.m = m${common.data_initializers("input")}${spec.resets and ", .reset = reset" or ""}, .outputs = ${spec.labels and "probabilities" or "outputs"}};
-    for (int part = 0; part < ${NAME}_THREADS; part++) { predict_part(&all, part); } /* a stream of two parts: as the later one says */
+    for (int part = 0; part < ${NAME}_THREADS; part++) { predict_part(&all, part); } /* in order: two may have a stream */
 % else
 %   H.predict()
 %   if spec.truncation ~= "block" then

@@ -39,7 +39,7 @@ static double each(job *all, void (*work)(void *all, int part))
 }
 
 /* The rows of a part's streams: of what the caller gave, and of what goes on from chunk to chunk. */
-static void take(const job *j, int part, ptrdiff_t steps)
+static void take_rows(const job *j, int part, ptrdiff_t steps)
 {
     ${name}_part *const own = &j->m->parts[part];
     const ptrdiff_t first = begin(${NAME}_BATCH, 1, part);
@@ -81,7 +81,7 @@ static void take_targets(const job *j, int part, ptrdiff_t steps)
 }
 
 /* Hands on what goes on after so many steps.  Not before all parts took theirs. */
-static void give(const job *j, int part, ptrdiff_t steps)
+static void give_rows(const job *j, int part, ptrdiff_t steps)
 {
     ${name}_part *const own = &j->m->parts[part];
     const ptrdiff_t first = begin(${NAME}_BATCH, 1, part), count = begin(${NAME}_BATCH, 1, part + 1) - first;
@@ -111,7 +111,7 @@ static void give(const job *j, int part, ptrdiff_t steps)
 static void forward_part(void *all, int part)
 {
 % part_locals()
-    take(j, part, steps);
+    take_rows(j, part, steps);
     take_targets(j, part, steps);
     forward(m, own${common.data_arguments("input", nil, "own->")}${reset}, chunk);
 %   if H.partial then
@@ -181,7 +181,7 @@ static void gradient_part(void *all, int part)
 %   if H.partial then
     ptrdiff_t done = 0;
 %   end
-    take(j, part, steps);
+    take_rows(j, part, steps);
     take_targets(j, part, steps);
     forward(m, own${common.data_arguments("input", nil, "own->")}${reset}, chunk);
 %   if H.partial then
@@ -210,7 +210,7 @@ static void end_part(void *all, int part)
     ${name} *const m = j->m;
 %   H.add_own()
 % end
-    give(j, part, steps_of(j->chunk));
+    give_rows(j, part, steps_of(j->chunk));
 }
 
 static double gradient_parts(job *all)
@@ -250,7 +250,7 @@ static void loss_part(void *all, int part)
 {
 % part_locals()
 % head_locals()
-    take(j, part, steps);
+    take_rows(j, part, steps);
     take_targets(j, part, steps);
     forward(m, own${common.data_arguments("input", nil, "own->")}${reset}, chunk);
 % H.call_heads("head_loss", "")
@@ -260,7 +260,7 @@ static void loss_part(void *all, int part)
 static double loss_parts(job *all)
 {
     const double loss = each(all, loss_part);
-    for (int part = 0; part < ${NAME}_THREADS; part++) { give(all, part, steps_of(all->chunk)); }
+    for (int part = 0; part < ${NAME}_THREADS; part++) { give_rows(all, part, steps_of(all->chunk)); }
     return loss;
 }
 
@@ -274,12 +274,12 @@ static void predict_part(const job *j, int part)
     const ${read.type} *const ${read.name} = own->${read.name};
 %   end
 % end
-    take(j, part, 1);
+    take_rows(j, part, 1);
 % if spec.restarts then
     mark_starts(own${reset}, ${NAME}_STREAMS, 0);
 % end
 % H.predict()
-    give(j, part, 1);
+    give_rows(j, part, 1);
 }
 
 static void squares_part(void *all, int part)

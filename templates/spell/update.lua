@@ -126,7 +126,8 @@ function H.add_own()
     local first = accumulates and 0 or 2 -- a sum of two begins
     if first == 2 then write("        bptt_add(", grad, ", ", of(0), ", ", of(1), ", to - from);\n") end
     if first < threads then
-      write("        for (int i = ", first, "; i < ", common.NAME, "_THREADS; i++) { bptt_add(", grad, ", ", grad, ", ", of("i"), ", to - from); }\n")
+      write("        for (int i = ", first, "; i < ", common.NAME, "_THREADS; i++) {\n            bptt_add(", grad, ", ", grad, ", ", of("i"),
+        ", to - from);\n        }\n")
     end
     write("    }\n")
   end
