@@ -16,12 +16,17 @@ typedef struct job {
 % end
     real *outputs;
     uint32_t chunk;
-    ptrdiff_t row, rows; /* that sums are over: the first, and how many of each part */
-% if block_mode then
-    ptrdiff_t first;     /* row of the window where these begin */
+% if H.cuts.head then
+    ptrdiff_t row;    /* of HEAD: where a block begins */
 % end
-    real scale;          /* of every ${H.counted:sub(1, -2)}'s gradient */
-    const real *with;    /* what the update takes */
+% if H.cuts.head or H.cuts.tail then
+    ptrdiff_t rows;   /* of each part */
+% end
+% if block_mode and (H.cuts.head or H.cuts.tail) then
+    ptrdiff_t first;  /* row of the window where they begin */
+% end
+    real scale;       /* of every ${H.counted:sub(1, -2)}'s gradient */
+    const real *with; /* what the update takes */
     double sums[${NAME}_THREADS];
 } job;
 
@@ -99,7 +104,7 @@ static void give_rows(const job *j, int part, ptrdiff_t steps)
     const uint32_t chunk = j->chunk;
     const ptrdiff_t steps = steps_of(chunk);
 % end
-% local function head_locals(m, of)
+% local function head_locals()
     const ptrdiff_t rows = steps * ${NAME}_STREAMS;
 % if block_mode then
     const ptrdiff_t first = (${NAME}_HORIZON - steps) * ${NAME}_STREAMS;
