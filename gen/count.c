@@ -4,7 +4,8 @@
  */
 #include "plan.h"
 
-_Static_assert(BPTT_MAX_WORKS >= BPTT_MAX_ACTIONS + 3, "the actions, the gradient's norm, the update, the turned copies");
+_Static_assert(BPTT_MAX_WORKS >= BPTT_MAX_ACTIONS + 4,
+               "the actions, sums of parts, the gradient's norm, the update, the turned copies");
 
 static void add_part(bptt_counts *counts, const char *name, size_t bytes)
 {
@@ -151,5 +152,7 @@ void bptt_plan_count(bptt_plan *plan)
     }
     count_struct(plan);
     for (int a = 0; a < plan->action_count; a++) { count_action(plan, &plan->actions[a]); }
+    const double own = (double)plan->own_size * plan->real_size;
+    add_work(&plan->counts, own > 0 ? 1 : 0, 0, (plan->threads + 1) * own);
     count_update(plan);
 }
