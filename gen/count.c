@@ -89,6 +89,7 @@ static double steps_of(const bptt_plan *plan, const bptt_action *action)
 {
     const bool back = action->region == BPTT_REGION_BACK || action->region == BPTT_REGION_TAIL;
     const double lags = back && plan->spec->truncation == BPTT_TRUNCATION_UNIFORM ? (double)plan->spec->K : 1;
+    if (action->begins && bptt_in_time(plan, action)) { return 1; }
     const double share = action->region == BPTT_REGION_HEAD ? share_with_loss(plan->spec) : 1;
     const double steps = share * (double)(back ? plan->window : plan->steps);
     return lags * (steps - (lags - 1) / 2) - (action->into_previous ? lags : 0);

@@ -1,5 +1,5 @@
-/* fuse.c: the second half of the plan's pass fuse: chains with a carry between them become one, and what only a chain of element-wise
- * operations itself reads needs no memory.
+/* fuse.c: the second half of the plan's pass fuse: chains with a carry between them become one, a carry that is one value is left where
+ * the step before finds it, and what only a chain of element-wise operations itself reads needs no memory.
  *
  * The first half, lower_actions.c, joined neighbours into chains.  Depends on plan.h.
  */
@@ -58,6 +58,127 @@ static void join_chains(bptt_plan *plan)
     }
 }
 
+/* --- carries -------------------------------------------------------------------------------------------------------------------- */
+
+/* An element of a chain. */
+typedef struct spot {
+    int action, element; /* action -1: none */
+} spot;
+
+static bool touches(const bptt_element *element, int slot)
+{
+    return is_in(&element->out, slot) || is_in(&element->a, slot) || is_in(&element->b, slot);
+}
+
+static bool stands_alone(const bptt_plan *plan, int slot)
+{
+    return plan->slots[slot].host < 0 && !bptt_is_host(plan, slot);
+}
+
+/* Is the slot, but for action `skip`, touched by chains of the hand's BACK alone, and by all of them but `hand` at their own step?
+ * last: the last of these elements; count: how many. */
+static bool is_of_step(const bptt_plan *plan, int slot, int skip, int hand, spot *last, int *count)
+{
+    *last = (spot){-1, 0};
+    *count = 0;
+    for (int a = 0; a < plan->action_count; a++) {
+        const bptt_action *action = &plan->actions[a], *by = &plan->actions[hand];
+        if (a == skip || a == hand) { continue; }
+        if (is_in(&action->out, slot) || is_in(&action->in, slot) || is_in(&action->adjoint, slot)) { return false; }
+        for (int e = 0; e < action->element_count; e++) {
+            const bptt_element *element = &action->elements[e];
+            if (!touches(element, slot)) { continue; }
+            const bool own = (!is_in(&element->out, slot) || element->out.shift == 0) &&
+                             (!is_in(&element->a, slot) || element->a.shift == 0) &&
+                             (!is_in(&element->b, slot) || element->b.shift == 0);
+            if (!own || action->into_previous || !same_rows(action, by)) { return false; }
+            *last = (spot){a, e};
+            ++*count;
+        }
+    }
+    return true;
+}
+
+/* The action that sets the slot to 0 in HEAD; -1: none. */
+static int find_zero(const bptt_plan *plan, int slot)
+{
+    for (int a = 0; a < plan->action_count; a++) {
+        const bptt_action *action = &plan->actions[a];
+        if (action->kind == BPTT_ZERO && action->region == BPTT_REGION_HEAD && is_in(&action->out, slot)) { return a; }
+    }
+    return -1;
+}
+
+/* The element that makes what chain `hand` adds to the carry of step t - 1, if that is all that the carry gets, and is made when the
+ * step has read its own: then the carry can lie in one place for all steps. */
+static spot made_in_place(const bptt_plan *plan, int hand, int *zero)
+{
+    const spot none = {-1, 0};
+    const bptt_action *action = &plan->actions[hand];
+    const bptt_element *sum = &action->elements[0];
+    if (action->kind != BPTT_CHAIN || action->region != BPTT_REGION_BACK || !action->into_previous ||
+        action->element_count != 1) {
+        return none;
+    }
+    if (sum->op != BPTT_OP_ADD || sum->b.kind != BPTT_REF_SLOT || sum->b.shift != 0 || is_in(&sum->b, sum->out.index)) {
+        return none;
+    }
+    const int carry = sum->out.index, value = sum->b.index;
+    *zero = find_zero(plan, carry);
+    if (*zero < 0 || !stands_alone(plan, carry) || !stands_alone(plan, value)) { return none; }
+    spot last, made;
+    int reads, count;
+    if (!is_of_step(plan, carry, *zero, hand, &last, &reads) || !is_of_step(plan, value, hand, hand, &made, &count)) {
+        return none;
+    }
+    const bool in_time = last.action < made.action || (last.action == made.action && last.element <= made.element);
+    return count == 1 && in_time && made.action < hand && is_in(&plan->actions[made.action].elements[made.element].out, value)
+               ? made
+               : none;
+}
+
+/* Calls the value that is handed on what it is now: "n5[t] = ..." becomes "carry to t-1 = ...", where `sum` is "carry to t-1 += n5[t]". */
+static void name_carry(char *note, size_t size, const char *sum)
+{
+    const char *sign = strstr(sum, " += ");
+    char label[BPTT_EQUATION_MAX], rest[BPTT_NOTE_MAX];
+    (void)snprintf(label, sizeof label, "%s = ", sign == NULL ? sum : sign + 4);
+    char *at = strstr(note, label);
+    while (at != NULL && at != note && at[-1] != ' ') { at = strstr(at + 1, label); }
+    if (sign == NULL || at == NULL) { return; }
+    (void)snprintf(rest, sizeof rest, "%s", at + strlen(label));
+    (void)snprintf(at, size - (size_t)(at - note), "%.*s = %s", (int)(sign - sum), sum, rest);
+}
+
+/* A carry that is one value, as that of lstm's c: a step leaves it where the step before finds it.  What was a sum for each step is one
+ * row block, which is 0 when BACK begins. */
+static void leave_carries(bptt_plan *plan)
+{
+    if (plan->spec->truncation != BPTT_TRUNCATION_CHUNK) { return; }
+    for (int hand = 0; hand < plan->action_count; hand++) {
+        int zero = -1;
+        const spot made = made_in_place(plan, hand, &zero);
+        if (made.action < 0) { continue; }
+        bptt_action *chain = &plan->actions[made.action];
+        chain->elements[made.element].out.index = plan->actions[hand].elements[0].out.index;
+        name_carry(chain->note, sizeof chain->note, plan->actions[hand].note);
+        bptt_action begin = plan->actions[zero];
+        begin.region = chain->region;
+        begin.level = chain->level;
+        begin.begins = true;
+        memmove(plan->actions + hand, plan->actions + hand + 1, (size_t)(plan->action_count - hand - 1) * sizeof begin);
+        plan->action_count--;
+        int first = zero; /* to the beginning of its new phase */
+        for (; plan->actions[first + 1].region != begin.region || plan->actions[first + 1].level != begin.level; first++) {
+            plan->actions[first] = plan->actions[first + 1];
+        }
+        plan->actions[first] = begin;
+        hand--;
+    }
+}
+
+/* --- temporaries ---------------------------------------------------------------------------------------------------------------- */
+
 /* A value that only its own chain reads needs no slot. */
 static bool in_chain_only(const bptt_plan *plan, int chain, int slot, int shift)
 {
@@ -88,6 +209,7 @@ static void make_temp(bptt_action *action, bptt_ref *ref, int slot, int temp)
 void bptt_plan_fuse(bptt_plan *plan)
 {
     join_chains(plan);
+    leave_carries(plan);
     for (int a = 0; a < plan->action_count; a++) {
         bptt_action *action = &plan->actions[a];
         for (int e = 0; e + 1 < action->element_count; e++) {

@@ -123,7 +123,8 @@ typedef struct bptt_action {
     int level;          /* of STEP and BACK, and of what prepares or ends them; 0 in HEAD */
     bool forward;       /* also part of a pass without gradients */
     bool into_previous; /* writes step t-1: not done at t = 0 */
-    bool begins, later; /* uniform: a lag begins with it; it is not done at lag 0 */
+    bool begins;        /* BACK of a level begins with it; uniform: a lag does */
+    bool later;         /* uniform: it is not done at lag 0 */
     int param;          /* matrix or bias that it reads, or whose gradient it writes; -1: none */
     bool turned;        /* reads the [outputs][inputs] copy of the matrix */
     bool alternates;    /* in STEP and BACK: every second step sums from the last term to the first */

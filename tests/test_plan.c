@@ -499,6 +499,34 @@ START_TEST(adjoints_lie_where_gates_lay)
 }
 END_TEST
 
+/* The carry of lstm's c is one value, so it lies in one row block that begins as 0; that of h is a sum, and so is any carry where blocks
+ * overlap or lags are added up. */
+START_TEST(carry_of_one_value_is_one_block)
+{
+    static const bptt_truncation_mode modes[] = {BPTT_TRUNCATION_CHUNK, BPTT_TRUNCATION_BLOCK, BPTT_TRUNCATION_UNIFORM};
+    bptt_spec spec = interpret_spec(4, 4, 6, 3, 2);
+    spec.cell = BPTT_CELL_LSTM;
+    spec.truncation = modes[_i];
+    spec.stride = spec.truncation == BPTT_TRUNCATION_BLOCK ? 2 : 0;
+    planned p;
+    ck_assert_msg(make(&spec, 4, SIZE_MAX, &p) == BPTT_OK, "%s", error.text);
+    int zeros = 0;
+    for (int a = 0; a < p.plan->action_count; a++) {
+        const bptt_action *action = &p.plan->actions[a];
+        if (action->kind != BPTT_ZERO || action->region != BPTT_REGION_BACK || spec.truncation == BPTT_TRUNCATION_UNIFORM) {
+            continue;
+        }
+        const bptt_slot *slot = &p.plan->slots[action->out.index];
+        ck_assert(action->begins);
+        ck_assert_str_eq(slot->name, "dc");
+        ck_assert_int_eq(slot->kind, BPTT_ROWS_STEP);
+        zeros++;
+    }
+    ck_assert_int_eq(zeros, spec.truncation == BPTT_TRUNCATION_CHUNK ? 1 : 0);
+    drop(&p);
+}
+END_TEST
+
 /* The equations of a long chain are all there, and whole. */
 START_TEST(notes_are_whole)
 {
@@ -660,6 +688,7 @@ int main(void)
     tcase_add_loop_test(rules, constants_are_one_row, 0, 3);
     tcase_add_loop_test(rules, products_are_summed, 0, 4);
     tcase_add_loop_test(rules, adjoints_lie_where_gates_lay, 0, 2);
+    tcase_add_loop_test(rules, carry_of_one_value_is_one_block, 0, 3);
     tcase_add_test(rules, notes_are_whole);
     tcase_add_test(rules, logits_live_in_a_block);
     tcase_add_test(rules, large_operands);

@@ -146,7 +146,15 @@ local function one_step(chosen, t, indent)
 end
 
 local function steps_regions(region, level, steps)
-  local chosen, ahead = choose({region}, level), region == "step"
+  local chosen, ahead = {}, region == "step"
+  for _, action in ipairs(choose({region}, level)) do
+    if action.begins then
+      write(common.comment("    ", action.note))
+      put("    ", calls(action, nil, B))
+    else
+      chosen[#chosen + 1] = action
+    end
+  end
   if #chosen == 0 then return end
   local notes = {}
   if steps == 0 then
