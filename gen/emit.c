@@ -95,6 +95,7 @@ static void push_action(lua_State *L, const bptt_plan *plan, const bptt_action *
     set_boolean(L, "in_time", bptt_in_time(plan, action));
     set_boolean(L, "turned", action->turned);
     set_boolean(L, "alternates", action->alternates);
+    set_boolean(L, "follows", action->follows);
     set_integer(L, "param", action->param + 1);
     set_integer(L, "bias", action->bias + 1);
     set_integer(L, "cols", action->cols);

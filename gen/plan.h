@@ -128,6 +128,7 @@ typedef struct bptt_action {
     int param;          /* matrix or bias that it reads, or whose gradient it writes; -1: none */
     bool turned;        /* reads the [outputs][inputs] copy of the matrix */
     bool alternates;    /* in STEP and BACK: every second step sums from the last term to the first */
+    bool follows;       /* in such a step it comes before the product that it stands behind, which alternates too */
     bptt_op loss;       /* of BPTT_LOSS */
     double smoothing;   /* the same */
     bptt_fill fill;

@@ -122,6 +122,49 @@ static bool should_alternate(const bptt_plan *plan, const bptt_action *action)
            bytes > FIRST_LEVEL_BYTES;
 }
 
+static bool meets(const bptt_plan *plan, const bptt_ref *ref, const bptt_ref *other)
+{
+    return ref->kind == BPTT_REF_SLOT && other->kind == BPTT_REF_SLOT && bptt_slots_meet(plan, ref->index, other->index);
+}
+
+/* May the product come before the action as well as behind it? */
+static bool is_independent(const bptt_plan *plan, const bptt_action *product, const bptt_action *action)
+{
+    const bptt_ref *const refs[3] = {&action->out, &action->in, &action->adjoint};
+    bool meet = meets(plan, &action->out, &product->in);
+    for (int i = 0; i < 3; i++) { meet = meet || meets(plan, refs[i], &product->out); }
+    for (int e = 0; e < action->element_count; e++) {
+        const bptt_element *element = &action->elements[e];
+        meet = meet || meets(plan, &element->out, &product->in) || meets(plan, &element->out, &product->out) ||
+               meets(plan, &element->a, &product->out) || meets(plan, &element->b, &product->out);
+    }
+    return !meet;
+}
+
+static bool is_same_time(const bptt_action *a, const bptt_action *b)
+{
+    return a->region == b->region && a->level == b->level && a->into_previous == b->into_previous;
+}
+
+/* Products of a step that alternate read one matrix after the other, as if they were one: where they can, they stand together, and
+ * where the sums run backwards, so do they. */
+static void bring_together(bptt_plan *plan)
+{
+    for (int first = 0, next; first < plan->action_count; first = next) {
+        next = first + 1;
+        for (int a = next; plan->actions[first].alternates && a < plan->action_count; a++) {
+            const bptt_action action = plan->actions[a];
+            if (action.region != plan->actions[first].region || action.level != plan->actions[first].level) { break; }
+            bool can = action.alternates && is_same_time(&action, &plan->actions[first]);
+            for (int before = first; before < a && can; before++) { can = is_independent(plan, &action, &plan->actions[before]); }
+            if (!can) { continue; }
+            memmove(plan->actions + next + 1, plan->actions + next, (size_t)(a - next) * sizeof action);
+            plan->actions[next] = action;
+            plan->actions[next++].follows = true;
+        }
+    }
+}
+
 /* Where each term of a panel lies on a page of its own, and the panel is deep and read by tiles enough to pay for it. */
 bool bptt_should_pack(const bptt_plan *plan, const bptt_action *action)
 {
@@ -227,5 +270,6 @@ bptt_status bptt_plan_tile(bptt_plan *plan, bptt_error *error)
     }
     if (plan->spec->tuning != NULL && obey_tuning(plan, error) != BPTT_OK) { return BPTT_FAILED; }
     for (int a = 0; a < plan->action_count; a++) { choose_terms(plan, &plan->actions[a]); }
+    bring_together(plan);
     return BPTT_OK;
 }

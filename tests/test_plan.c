@@ -527,6 +527,28 @@ START_TEST(carry_of_one_value_is_one_block)
 }
 END_TEST
 
+/* A step of gru has two products of h; too large for the first-level cache, they stand together and take turns. */
+START_TEST(products_stand_together)
+{
+    bptt_spec spec = interpret_spec(_i == 0 ? 128 : 8, 5, 6, 6, 1);
+    spec.cell = BPTT_CELL_GRU;
+    planned p;
+    ck_assert_msg(make(&spec, 16, SIZE_MAX, &p) == BPTT_OK, "%s", error.text);
+    int together = 0;
+    for (int a = 0; a < p.plan->action_count; a++) {
+        const bptt_action *action = &p.plan->actions[a];
+        if (!action->follows) { continue; }
+        ck_assert_int_gt(a, 0);
+        ck_assert(action->alternates && action[-1].alternates && action->region == BPTT_REGION_STEP);
+        ck_assert_int_eq(action[-1].region, action->region);
+        ck_assert_int_ne(action[-1].out.index, action->out.index);
+        together++;
+    }
+    ck_assert_int_eq(together, _i == 0 ? 1 : 0);
+    drop(&p);
+}
+END_TEST
+
 /* The equations of a long chain are all there, and whole. */
 START_TEST(notes_are_whole)
 {
@@ -689,6 +711,7 @@ int main(void)
     tcase_add_loop_test(rules, products_are_summed, 0, 4);
     tcase_add_loop_test(rules, adjoints_lie_where_gates_lay, 0, 2);
     tcase_add_loop_test(rules, carry_of_one_value_is_one_block, 0, 3);
+    tcase_add_loop_test(rules, products_stand_together, 0, 2);
     tcase_add_test(rules, notes_are_whole);
     tcase_add_test(rules, logits_live_in_a_block);
     tcase_add_test(rules, large_operands);

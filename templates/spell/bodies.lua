@@ -130,9 +130,31 @@ local function rows_region(region, level, steps)
   if blocks then write("    }\n") end
 end
 
+-- The calls of products that stand together: in every second step they run in reverse order.
+local function run_calls(run, t)
+  local lists = {}
+  for i, action in ipairs(run) do lists[i] = calls(action, t, B) end
+  if #run == 1 then return lists[1] end
+  local up, down = {}, {}
+  for i = 1, #run do
+    table.insert(up, lists[i][type(t) == "number" and 1 or 4])
+    table.insert(down, 1, lists[i][type(t) == "number" and 1 or 2])
+  end
+  if type(t) == "number" then return t % 2 == 1 and down or up end
+  local lines = {lists[1][1]}
+  table.move(down, 1, #down, 2, lines)
+  lines[#lines + 1] = lists[1][3]
+  table.move(up, 1, #up, #lines + 1, lines)
+  lines[#lines + 1] = lists[1][5]
+  return lines
+end
+
 local function one_step(chosen, t, indent)
-  for _, action in ipairs(chosen) do
-    local lines = calls(action, t, B)
+  local from = 1
+  while from <= #chosen do
+    local to = from
+    while to < #chosen and chosen[to + 1].follows do to = to + 1 end
+    local action, lines = chosen[from], run_calls(table.move(chosen, from, to, 1, {}), t)
     if not action.into_previous then
       put(indent, lines)
     elseif type(t) == "number" then
@@ -142,6 +164,7 @@ local function one_step(chosen, t, indent)
       put(indent .. "    ", lines)
       write(indent, "}\n")
     end
+    from = to + 1
   end
 end
 
