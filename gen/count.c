@@ -103,7 +103,9 @@ static void count_action(bptt_plan *plan, const bptt_action *action)
     const double rows = (double)bptt_call_rows(plan, action);
     const int count = places_of(action, places);
     double reals = parameter_reals(plan, action, rows);
-    if (action->fill == BPTT_FILL_BIAS && action->bias >= 0) { reals += (double)bptt_padded(plan, action->cols); }
+    if (action->bias >= 0 && (action->fill == BPTT_FILL_BIAS || action->kind == BPTT_SCATTER)) {
+        reals += (double)bptt_padded(plan, action->cols);
+    }
     for (int e = 0; e < action->element_count; e++) {
         const bptt_element *element = &action->elements[e];
         if (element->a.kind == BPTT_REF_PARAM) { reals += (double)bptt_padded(plan, action->cols); }

@@ -1,5 +1,6 @@
 /* fuse.c: the second half of the plan's pass fuse: chains with a carry between them become one, a carry that is one value is left where
- * the step before finds it, and what only a chain of element-wise operations itself reads needs no memory.
+ * the step before finds it, what only a chain of element-wise operations itself reads needs no memory, and rows that are scattered are
+ * added up on the way.
  *
  * The first half, lower_actions.c, joined neighbours into chains.  Depends on plan.h.
  */
@@ -206,10 +207,46 @@ static void make_temp(bptt_action *action, bptt_ref *ref, int slot, int temp)
     if (action->temp_count <= temp) { action->temp_count = temp + 1; }
 }
 
+/* --- sums ----------------------------------------------------------------------------------------------------------------------- */
+
+static bool writes(const bptt_plan *plan, const bptt_action *action, const bptt_ref *ref)
+{
+    bool found = meets(plan, &action->out, ref);
+    for (int e = 0; e < action->element_count; e++) { found = found || meets(plan, &action->elements[e].out, ref); }
+    return found;
+}
+
+static bool is_sum_of(const bptt_action *sum, const bptt_action *scatter)
+{
+    const bptt_ref *a = &sum->adjoint, *b = &scatter->adjoint;
+    return sum->kind == BPTT_COLUMN_SUM && sum->in.kind == BPTT_REF_NONE && sum->fill == scatter->fill &&
+           sum->cols == scatter->cols && a->index == b->index && a->shift == b->shift;
+}
+
+/* The gradient of a bias of rows whose table is sought by a token: one pass over the rows does both. */
+static void sum_scattered(bptt_plan *plan)
+{
+    for (int s = 0; s < plan->action_count; s++) {
+        bptt_action *scatter = &plan->actions[s];
+        for (int a = s + 1; a < plan->action_count && scatter->kind == BPTT_SCATTER && scatter->bias < 0; a++) {
+            const bptt_action *sum = &plan->actions[a];
+            if (sum->region != scatter->region || sum->level != scatter->level || writes(plan, sum, &scatter->adjoint)) { break; }
+            if (!is_sum_of(sum, scatter)) { continue; }
+            scatter->bias = sum->param;
+            scatter->flop += sum->flop;
+            const size_t used = strlen(scatter->note);
+            (void)snprintf(scatter->note + used, sizeof scatter->note - used, ", %s", sum->note);
+            memmove(plan->actions + a, plan->actions + a + 1, (size_t)(plan->action_count - a - 1) * sizeof *sum);
+            plan->action_count--;
+        }
+    }
+}
+
 void bptt_plan_fuse(bptt_plan *plan)
 {
     join_chains(plan);
     leave_carries(plan);
+    sum_scattered(plan);
     for (int a = 0; a < plan->action_count; a++) {
         bptt_action *action = &plan->actions[a];
         for (int e = 0; e + 1 < action->element_count; e++) {

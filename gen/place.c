@@ -343,6 +343,17 @@ static void choose_sums(bptt_plan *plan)
         const double sums = (double)plan->threads * (double)leader->rows * (double)leader->stride;
         leader->own = leader->own && sums <= rows * summed_reals(plan, action);
     }
+    for (bool changed = true; changed;) { /* what one pass sums is cut together */
+        changed = false;
+        for (int a = 0; a < plan->action_count; a++) {
+            const bptt_action *action = &plan->actions[a];
+            if (!bptt_sums_over_rows(action) || action->bias < 0) { continue; }
+            bptt_tensor_plan *table = &plan->params[plan->params[action->param].leader];
+            bptt_tensor_plan *bias = &plan->params[plan->params[action->bias].leader];
+            changed = changed || table->own != bias->own;
+            table->own = bias->own = table->own && bias->own;
+        }
+    }
     for (int p = 0; p < plan->graph->param_count; p++) {
         bptt_tensor_plan *tensor = &plan->params[p], *leader = &plan->params[tensor->leader];
         if (tensor == leader && tensor->own) {

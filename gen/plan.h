@@ -99,7 +99,7 @@ typedef enum {
     BPTT_ZERO,       /* out = 0 */
     BPTT_CLEAR,      /* padding of out = 0 */
     BPTT_GRADIENT,   /* dW' = sum over rows in[r]' adjoint[r] */
-    BPTT_SCATTER,    /* dW'[x[r]] += adjoint[r] */
+    BPTT_SCATTER,    /* dW'[x[r]] += adjoint[r], and with a bias db = sum over rows adjoint[r] */
     BPTT_COLUMN_SUM, /* db = sum over rows adjoint[r], or of adjoint[r] in[r] */
 } bptt_action_kind;
 
@@ -132,7 +132,7 @@ typedef struct bptt_action {
     bptt_op loss;       /* of BPTT_LOSS */
     double smoothing;   /* the same */
     bptt_fill fill;
-    int bias; /* param, for FILL_BIAS; -1: none */
+    int bias; /* param, for FILL_BIAS and of a scatter; -1: none */
     bptt_ref out, in, adjoint;
     int64_t cols, depth; /* of a product: columns written, terms of a sum (-1: rows of the chunk) */
     int64_t terms;       /* of a sum, added up before the next tile: what a cache holds of the panel; 0: all */

@@ -50,6 +50,7 @@ local list = {
   {"gather_bias", "void", "rows", "real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, const real *bias, " .. ROWS},
   {"gather_add", "void", "rows", "real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, " .. ROWS},
   {"scatter", "void", "rows", "real *table, ptrdiff_t ldt, const real *d, ptrdiff_t ldd, " .. ROWS},
+  {"scatter_sum", "void", "rows", "real *table, ptrdiff_t ldt, real *sum, const real *d, ptrdiff_t ldd, " .. ROWS},
   {"column_sum", "void", "rows", "real *sum, const real *d, ptrdiff_t ldd, ptrdiff_t rows, ptrdiff_t cols"},
   {"column_dot", "void", "rows",
    "real *sum, const real *d, ptrdiff_t ldd, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols"},

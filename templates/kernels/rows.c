@@ -34,6 +34,19 @@ ${signature(k)}
         for (ptrdiff_t j = 0; j < cols; j += LANES) { store(to + j, load(to + j) + load(d + r * ldd + j)); }
     }
 }
+% elseif k.what == "scatter_sum" then
+/* As bptt_scatter, and all rows are added to sum: the gradient of a gather's bias. */
+${signature(k)}
+{
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        real *to = table + (ptrdiff_t)x[r] * ldt;
+        for (ptrdiff_t j = 0; j < cols; j += LANES) {
+            const vec v = load(d + r * ldd + j);
+            store(to + j, load(to + j) + v);
+            store(sum + j, load(sum + j) + v);
+        }
+    }
+}
 % elseif k.what == "column_sum" or k.what == "column_dot" then
 % local side, dot = 8, k.what == "column_dot"
 % if dot then

@@ -32,6 +32,10 @@ local function declare(chosen, in_window, forward, indent)
     once(p.variable, "const real *const ", p.variable, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows > 1 and p.rows .. "][" or "",
       p.stride, "] */")
   end
+  local function write_gradient(p)
+    once(p.gradient_variable, "real *const ", p.gradient_variable, " = ", H.gradient_of(p), "; /* d", p.name, " [", p.rows, "][", p.stride,
+      "] */")
+  end
   local function slot(ref)
     if ref and ref.param then read_param(params[ref.param]) end
     if not ref or not ref.slot then return end
@@ -49,10 +53,11 @@ local function declare(chosen, in_window, forward, indent)
     elseif p and (action.kind == "product" or action.kind == "gather") then
       once(p.variable, "const real *const ", p.variable, " = ", plus("m->param", tostring(p.offset)), "; /* [", p.rows, "][", p.stride, "] */")
     elseif p then
-      once(p.gradient_variable, "real *const ", p.gradient_variable, " = ", H.gradient_of(p), "; /* d", p.name, " [",
-        p.rows, "][", p.stride, "] */")
+      write_gradient(p)
     end
-    if action.bias > 0 and action.fill == "bias" then
+    if action.bias > 0 and action.kind == "scatter" then
+      write_gradient(params[action.bias])
+    elseif action.bias > 0 and action.fill == "bias" then
       read_param(params[action.bias])
     end
     if not (forward and action.kind == "loss") then slot(action.out) end

@@ -127,56 +127,62 @@ local function row_call(action, p, rows, time)
   return {text}
 end
 
--- Clears the gradient of a gather or of a bias: whole rows, or those columns of a matrix.  indent, offset: of the columns from `from` on.
-local function cleared(action, sum, from, count)
-  local param = params[action.param]
-  local function clear(to, reals) return string.format("memset(%s, 0, %s);", to, reals) end
-  if not from and padded(action.cols) == param.stride then return clear(sum, param.rows * param.stride * real_size) end
-  from = from or ""
-  count = count or padded(action.cols) * real_size
-  if param.rows == 1 then return clear(sum .. from, count) end
-  return string.format("for (ptrdiff_t i = 0; i < %d; i++) { %s }", param.rows, clear(sum .. " + i * " .. param.stride .. from, count))
+-- Clears the gradients of a gather or of a bias: whole rows, or those columns of a matrix.  from, count: of a range of the columns.
+local function cleared(action, from, count)
+  local lines, width = {}, padded(action.cols)
+  for _, param in ipairs {params[action.param], action.kind == "scatter" and params[action.bias] or nil} do
+    local sum = param.gradient_variable
+    local function clear(to, reals) return string.format("memset(%s, 0, %s);", to, reals) end
+    if not from and width == param.stride then
+      lines[#lines + 1] = clear(sum, param.rows * param.stride * real_size)
+    else
+      local at, reals = from or "", count or width * real_size
+      lines[#lines + 1] = param.rows == 1 and clear(sum .. at, reals) or
+        string.format("for (ptrdiff_t i = 0; i < %d; i++) { %s }", param.rows, clear(sum .. " + i * " .. param.stride .. at, reals))
+    end
+  end
+  return lines
 end
 
--- Adds up columns of rows, or of products with other rows.  r: the first row; j, n: the columns.
-local function column_sum(action, sum, p, r, rows, j, n)
+-- Adds up columns of rows, or of products with other rows, or rows by their tokens.  r: the first row; j, n: the columns.
+local function row_sum(action, p, x, r, rows, j, n)
   local function from(ref) return string.format("%s, %d", plus(plus(p(ref), tostring(r * stride(ref))), j), stride(ref)) end
-  return string.format("bptt_column_%s(%s, %s%s, %s, %s);", action.input and "dot" or "sum", plus(sum, j), from(action.adjoint),
-    action.input and ", " .. from(action.input) or "", rows, n)
+  local function sum(i) return plus(params[i].gradient_variable, j) end
+  if action.kind == "column_sum" then
+    return string.format("bptt_column_%s(%s, %s%s, %s, %s);", action.input and "dot" or "sum", sum(action.param), from(action.adjoint),
+      action.input and ", " .. from(action.input) or "", rows, n)
+  end
+  return string.format("bptt_scatter%s(%s, %d, %s%s, %s, %s, %s);", action.bias > 0 and "_sum" or "", sum(action.param),
+    params[action.param].stride, action.bias > 0 and sum(action.bias) .. ", " or "", from(action.adjoint), plus(x, tostring(r)), rows, n)
 end
 
 -- The columns of a part: each adds up its own.
-local function column_sums(action, sum, p, rows)
-  local param, d, ldd = params[action.param], p(action.adjoint), stride(action.adjoint)
-  local width = padded(action.cols)
+local function column_sums(action, p, rows)
   local lines = {"{", "    const ptrdiff_t from = %s, to = %s;"}
-  lines[2] = lines[2]:format(range(action, width))
+  lines[2] = lines[2]:format(range(action, padded(action.cols)))
   if action.fill == "zero" then
-    lines[#lines + 1] = "    if (" .. begins(action) .. ") { " .. cleared(action, sum, " + from", "(size_t)(to - from) * " .. real_size) .. " }"
+    lines[#lines + 1] = "    if (" .. begins(action) .. ") {"
+    for _, clear in ipairs(cleared(action, " + from", "(size_t)(to - from) * " .. real_size)) do lines[#lines + 1] = "        " .. clear end
+    lines[#lines + 1] = "    }"
   end
-  lines[#lines + 1] = "    " .. (action.kind == "column_sum" and
-    column_sum(action, sum, p, 0, rows, "from", "to - from") or
-    string.format("bptt_scatter(%s + from, %d, %s + from, %d, x, %s, to - from);", sum, param.stride, d, ldd, rows))
+  lines[#lines + 1] = "    " .. row_sum(action, p, "x", 0, rows, "from", "to - from")
   lines[#lines + 1] = "}"
   return lines
 end
 
 -- The gradient of a gather or of a bias: rows of the adjoint added up.
-local function row_sums(action, sum, p, rows, time)
-  if action.cut then return column_sums(action, sum, p, rows) end
-  local x = time == "row" and "x + row" or "x"
-  local param, d, ldd = params[action.param], p(action.adjoint), stride(action.adjoint)
-  local lines = by_rows(rows, padded(action.cols), function(r, j, count, n)
-    if action.kind == "column_sum" then return column_sum(action, sum, p, r, count, j, n) end
-    local from = plus(plus(d, tostring(r * ldd)), j)
-    return string.format("bptt_scatter(%s, %d, %s, %d, %s, %s, %d);", plus(sum, j), param.stride, from, ldd, plus(x, tostring(r)),
-      count, n)
-  end)
+local function row_sums(action, p, rows, time)
+  if action.cut then return column_sums(action, p, rows) end
+  local lines = {}
   if action.fill == "zero" then
-    local clear = cleared(action, sum)
-    table.insert(lines, 1, starts_block(action) and "if (row == 0) { " .. clear .. " }" or clear)
+    for _, clear in ipairs(cleared(action)) do
+      lines[#lines + 1] = starts_block(action) and "if (row == 0) { " .. clear .. " }" or clear
+    end
   end
-  return lines
+  local sums = by_rows(rows, padded(action.cols), function(r, j, count, n)
+    return row_sum(action, p, time == "row" and "x + row" or "x", r, count, j, n)
+  end)
+  return table.move(sums, 1, #sums, #lines + 1, lines)
 end
 
 -- time: see place; rows: a number, or the name of one; backward: a loss hands its gradient back.
@@ -189,7 +195,7 @@ local function calls(action, time, rows, backward)
   if action.kind == "gradient" then return product_call(action, p, param.gradient_variable, rows, time) end
   if action.kind == "row" then return row_call(action, p, rows, time) end
   if action.kind == "chain" then return chain_call(action, p, rows) end
-  if action.kind == "scatter" or action.kind == "column_sum" then return row_sums(action, param.gradient_variable, p, rows, time) end
+  if action.kind == "scatter" or action.kind == "column_sum" then return row_sums(action, p, rows, time) end
   if action.kind == "zero" then
     return {string.format("memset(%s, 0, (size_t)(%s));", p(action.out), times(stride(action.out) * real_size))}
   elseif action.kind == "clear" then

@@ -199,7 +199,7 @@ for _, action in ipairs(actions) do
     if action.packed then need(action.turned and "transpose" or "pack") end
     if action.fill == "zero" then need_zeros(tile.vectors * lanes) end
   elseif action.kind == "gather" then need(gather_name(action))
-  elseif action.kind == "scatter" then need("scatter")
+  elseif action.kind == "scatter" then need(action.bias > 0 and "scatter_sum" or "scatter")
   elseif action.kind == "row" then need(row_name(action))
   elseif action.kind == "column_sum" then need(action.input and "column_dot" or "column_sum")
   elseif action.kind == "clear" or action.kind == "copy" then

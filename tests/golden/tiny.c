@@ -51,8 +51,8 @@ extern void bptt_tanh(real *out, const real *in, ptrdiff_t n);
 extern void bptt_tanh_adjoint(real *out, const real *in, const real *with, ptrdiff_t n);
 extern void bptt_gather_bias(real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, const real *bias,
     const uint32_t *x, ptrdiff_t rows, ptrdiff_t cols);
-extern void bptt_scatter(real *table, ptrdiff_t ldt, const real *d, ptrdiff_t ldd, const uint32_t *x, ptrdiff_t rows,
-    ptrdiff_t cols);
+extern void bptt_scatter_sum(real *table, ptrdiff_t ldt, real *sum, const real *d, ptrdiff_t ldd, const uint32_t *x,
+    ptrdiff_t rows, ptrdiff_t cols);
 extern void bptt_column_sum(real *sum, const real *d, ptrdiff_t ldd, ptrdiff_t rows, ptrdiff_t cols);
 extern void bptt_transpose(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols);
 extern double bptt_cross_entropy(real *o, ptrdiff_t ldo, const uint32_t *y, ptrdiff_t rows, ptrdiff_t cols,
@@ -607,13 +607,17 @@ KERNEL void bptt_gather_bias(real *c, ptrdiff_t ldc, const real *table, ptrdiff_
     }
 }
 
-/* Row r of d is added to row x[r] of the table: the gradient of a gather. */
-KERNEL void bptt_scatter(real *table, ptrdiff_t ldt, const real *d, ptrdiff_t ldd, const uint32_t *x, ptrdiff_t rows,
-    ptrdiff_t cols)
+/* As bptt_scatter, and all rows are added to sum: the gradient of a gather's bias. */
+KERNEL void bptt_scatter_sum(real *table, ptrdiff_t ldt, real *sum, const real *d, ptrdiff_t ldd, const uint32_t *x,
+    ptrdiff_t rows, ptrdiff_t cols)
 {
     for (ptrdiff_t r = 0; r < rows; r++) {
         real *to = table + (ptrdiff_t)x[r] * ldt;
-        for (ptrdiff_t j = 0; j < cols; j += LANES) { store(to + j, load(to + j) + load(d + r * ldd + j)); }
+        for (ptrdiff_t j = 0; j < cols; j += LANES) {
+            const vec v = load(d + r * ldd + j);
+            store(to + j, load(to + j) + v);
+            store(sum + j, load(sum + j) + v);
+        }
     }
 }
 
@@ -1068,21 +1072,19 @@ static void backward_2(tiny *m, const tiny_token *x)
     real *const h = m->work; /* h [3][2] */
     const real *const W_hh_turned = m->turned + 6; /* [2][2] */
     real *const g_W_xh = m->grad; /* dW_xh [3][2] */
-    real *const g_W_hh = m->grad + 6; /* dW_hh [2][2] */
     real *const g_b_h = m->grad + 10; /* db_h [1][2] */
+    real *const g_W_hh = m->grad + 6; /* dW_hh [2][2] */
     /* t = 2: da[2] = tanh_adjoint(dh[2], h[2]), carry to 1 += W_hh' da[2] */
     bptt_tanh_adjoint(dh + 2, dh + 2, h + 4, 2);
     back_W_hh(dh, dh + 2, W_hh_turned);
     /* t = 1: da[1] = tanh_adjoint(dh[1], h[1]) */
     bptt_tanh_adjoint(dh, dh, h + 2, 2);
-    /* all t: dW_xh = sum over t of da[t] x[t]' */
+    /* all t: dW_xh = sum over t of da[t] x[t]', db_h = sum over t of da[t] */
     memset(g_W_xh, 0, 24);
-    bptt_scatter(g_W_xh, 2, dh, 2, x, 2, 2);
+    memset(g_b_h, 0, 8);
+    bptt_scatter_sum(g_W_xh, 2, g_b_h, dh, 2, x, 2, 2);
     /* all t: dW_hh = sum over t of da[t] h[t-1]' */
     grad_W_hh(g_W_hh, h, dh, 2);
-    /* all t: db_h = sum over t of da[t] */
-    memset(g_b_h, 0, 8);
-    bptt_column_sum(g_b_h, dh, 2, 2, 2);
 }
 
 /* One step back: the adjoint of every state, then the gradients that sum over time. */
@@ -1091,18 +1093,16 @@ static void backward_1(tiny *m, const tiny_token *x)
     real *const dh = m->work + 6; /* dh, then da [2][2] */
     real *const h = m->work; /* h [3][2] */
     real *const g_W_xh = m->grad; /* dW_xh [3][2] */
-    real *const g_W_hh = m->grad + 6; /* dW_hh [2][2] */
     real *const g_b_h = m->grad + 10; /* db_h [1][2] */
+    real *const g_W_hh = m->grad + 6; /* dW_hh [2][2] */
     /* t = 1: da[1] = tanh_adjoint(dh[1], h[1]) */
     bptt_tanh_adjoint(dh, dh, h + 2, 2);
-    /* all t: dW_xh = sum over t of da[t] x[t]' */
+    /* all t: dW_xh = sum over t of da[t] x[t]', db_h = sum over t of da[t] */
     memset(g_W_xh, 0, 24);
-    bptt_scatter(g_W_xh, 2, dh, 2, x, 1, 2);
+    memset(g_b_h, 0, 8);
+    bptt_scatter_sum(g_W_xh, 2, g_b_h, dh, 2, x, 1, 2);
     /* all t: dW_hh = sum over t of da[t] h[t-1]' */
     grad_W_hh(g_W_hh, h, dh, 1);
-    /* all t: db_h = sum over t of da[t] */
-    memset(g_b_h, 0, 8);
-    bptt_column_sum(g_b_h, dh, 2, 1, 2);
 }
 
 /* Labels that count. */
