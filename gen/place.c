@@ -304,21 +304,26 @@ static void round_struct(bptt_plan *plan)
     plan->carried_size += (unit - reals % unit) % unit;
 }
 
+/* Of a row that a part is given: inputs, labels, targets, and whether a document starts. */
+static size_t given_bytes(const bptt_spec *spec, int real_size)
+{
+    const size_t tokens = (size_t)bptt_spec_tokens(spec) + (size_t)bptt_spec_labels(spec);
+    return (size_t)(spec->inputs + spec->outputs) * (size_t)real_size + tokens * sizeof(uint32_t) + (size_t)spec->resets;
+}
+
 size_t bptt_part_bytes(const bptt_plan *plan)
 {
-    const bptt_spec *spec = plan->spec;
-    const size_t reals = (size_t)(spec->inputs + spec->outputs) * (size_t)plan->real_size;
-    const size_t row =
-        reals + sizeof(uint32_t) * ((size_t)bptt_spec_tokens(spec) + (size_t)bptt_spec_labels(spec)) + (size_t)spec->resets;
-    return (plan->work_size + plan->own_size) * (size_t)plan->real_size + (size_t)plan->tokens * sizeof(uint32_t) +
-           (size_t)plan->given * row;
+    const size_t reals = plan->work_size + plan->own_size, row = given_bytes(plan->spec, plan->real_size);
+    return reals * (size_t)plan->real_size + (size_t)plan->tokens * sizeof(uint32_t) + (size_t)plan->given * row;
 }
 
 static bool fits(const bptt_plan *plan, size_t memory_limit, double *bytes)
 {
-    const double shared =
-        (2.0 + plan->moments) * (double)plan->block_size + (double)plan->turned_size + (double)plan->carried_size;
-    *bytes = shared * plan->real_size + (double)plan->threads * (double)bptt_part_bytes(plan);
+    const double blocks = (2.0 + plan->moments) * (double)plan->block_size,
+                 part = (double)plan->work_size + (double)plan->own_size;
+    const double reals = blocks + (double)plan->turned_size + (double)plan->carried_size + plan->threads * part;
+    const double given = (double)plan->given * (double)given_bytes(plan->spec, plan->real_size);
+    *bytes = reals * plan->real_size + plan->threads * ((double)plan->tokens * sizeof(uint32_t) + given);
     return *bytes <= (double)memory_limit && *bytes < MOST;
 }
 
@@ -396,7 +401,7 @@ static void place_slots(bptt_plan *plan, const usage *of)
 
 bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *error)
 {
-    enum { GIVEN_UNIT = 64 }; /* bytes of a line: so many rows are whole lines, whatever they are of */
+    enum { GIVEN_UNIT = 64 }; /* bytes of a line: so many rows of anything are whole lines */
     usage of[BPTT_MAX_SLOTS] = {{0}};
     place_params(plan);
     choose_sums(plan);
