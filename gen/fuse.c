@@ -229,14 +229,14 @@ static void sum_scattered(bptt_plan *plan)
     for (int s = 0; s < plan->action_count; s++) {
         bptt_action *scatter = &plan->actions[s];
         for (int a = s + 1; a < plan->action_count && scatter->kind == BPTT_SCATTER && scatter->bias < 0; a++) {
-            const bptt_action *sum = &plan->actions[a];
-            if (sum->region != scatter->region || sum->level != scatter->level || writes(plan, sum, &scatter->adjoint)) { break; }
-            if (!is_sum_of(sum, scatter)) { continue; }
-            scatter->bias = sum->param;
-            scatter->flop += sum->flop;
+            const bptt_action sum = plan->actions[a];
+            if (sum.region != scatter->region || sum.level != scatter->level || writes(plan, &sum, &scatter->adjoint)) { break; }
+            if (!is_sum_of(&sum, scatter)) { continue; }
+            scatter->bias = sum.param;
+            scatter->flop += sum.flop;
             const size_t used = strlen(scatter->note);
-            (void)snprintf(scatter->note + used, sizeof scatter->note - used, ", %s", sum->note);
-            memmove(plan->actions + a, plan->actions + a + 1, (size_t)(plan->action_count - a - 1) * sizeof *sum);
+            (void)snprintf(scatter->note + used, sizeof scatter->note - used, ", %s", sum.note);
+            memmove(plan->actions + a, plan->actions + a + 1, (size_t)(plan->action_count - a - 1) * sizeof sum);
             plan->action_count--;
         }
     }
