@@ -213,7 +213,7 @@ function H.dispatch(which)
     write("    ", named(0), "(", H.self, data, ", ", which == "forward" and "steps_of(chunk)" or "steps",
       block_mode and string.format(", (%d - steps_of(chunk)) * %d%s", spec.K, B, before) or "", ");\n")
   elseif rest == 0 then
-    if which == "forward" and (spec.carry or spec.h0 == "given") and not block_mode then write("    (void)chunk;\n") end
+    if which == "forward" and (parted or spec.carry or spec.h0 == "given") and not block_mode then write("    (void)chunk;\n") end
     write("    ", named(chunk_steps), "(", H.self, data, first, ");\n")
   else
     write("    if (chunk + 1 < ", common.NAME, "_CHUNKS) {\n        ", named(chunk_steps), "(", H.self, data, first, ");\n    } else {\n        ", named(rest),

@@ -17,7 +17,7 @@ local taken = {}
 for word in ([[auto break case char const continue default do double else enum extern float for goto if inline int long register
   restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x v y d t row rows steps loss scale
   first probabilities outputs real zeros own forward head head_loss backward squares uniform cross_entropy softmax job all begin each part skip
-  streams from to vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
+  streams j other first_stream give_rows from to vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
   lag oldest window stay past move_window back_window past_rows memmove CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
   taken[word] = true
 end
