@@ -79,7 +79,7 @@ static ptrdiff_t begin(ptrdiff_t n, ptrdiff_t unit, ptrdiff_t part)
 }
 
 %   if H.drops then
-static ptrdiff_t first_stream(const ${name} *m, const ${name}_part *own)
+static ptrdiff_t first_stream(const ${name} *m, const ${name}_share *own)
 {
     return begin(${NAME}_BATCH, 1, own - m->parts);
 }

@@ -74,7 +74,7 @@ struct bptt_team; /* below; without one the parts of the work are done one after
 % end
 % if threads > 1 then
 /* What a part of the work has of its own. */
-typedef struct ${name}_part {
+typedef struct ${name}_share {
     ${NAME}_ALIGNED ${name}_real work[${work_size}]; /* states and activations of a chunk, of its streams */
 %   if own_size > 0 then
     ${name}_real grad[${own_size}]; /* gradients from its streams */
@@ -88,7 +88,7 @@ typedef struct ${name}_part {
 %   if spec.resets then
     uint8_t reset[${given}]; /* where documents start */
 %   end
-} ${name}_part;
+} ${name}_share;
 
 % end
 /* The whole model, owned and placed by the caller: static, on a stack, in a heap.  Static, automatic and allocated
@@ -117,7 +117,7 @@ typedef struct ${name} {
 %   end
 % else
     ${name}_real carried[${carried_size}]; /* ${spec.truncation == "block" and "the window and the states" or "states"} between chunks */
-    ${name}_part parts[${threads}];
+    ${name}_share parts[${threads}];
 % end
 % if threads > 1 then
     double progress[${progress_count}]; /* ${progress_count == 3 and "updates done, beta1^updates, beta2^updates" or "BPTT_UPDATES and so on, below"} */

@@ -46,7 +46,7 @@ static double each(job *all, void (*work)(void *all, int part))
 /* The rows of a part's streams: of what the caller gave, and of what goes on from chunk to chunk. */
 static void take_rows(const job *j, int part, ptrdiff_t steps)
 {
-    ${name}_part *const own = &j->m->parts[part];
+    ${name}_share *const own = &j->m->parts[part];
     const ptrdiff_t first = begin(${NAME}_BATCH, 1, part);
     for (ptrdiff_t t = 0; t < steps; t++) {
 % for _, read in ipairs(common.data) do
@@ -64,7 +64,7 @@ static void take_rows(const job *j, int part, ptrdiff_t steps)
 /* The same of labels and targets. */
 static void take_targets(const job *j, int part, ptrdiff_t steps)
 {
-    ${name}_part *const own = &j->m->parts[part];
+    ${name}_share *const own = &j->m->parts[part];
     const ptrdiff_t first = begin(${NAME}_BATCH, 1, part);
     for (ptrdiff_t t = 0; t < steps; t++) {
 % for _, read in ipairs(common.data) do
@@ -88,7 +88,7 @@ static void take_targets(const job *j, int part, ptrdiff_t steps)
 /* Hands on what goes on after so many steps.  Not before all parts took theirs. */
 static void give_rows(const job *j, int part, ptrdiff_t steps)
 {
-    ${name}_part *const own = &j->m->parts[part];
+    ${name}_share *const own = &j->m->parts[part];
     const ptrdiff_t first = begin(${NAME}_BATCH, 1, part), count = begin(${NAME}_BATCH, 1, part + 1) - first;
 % if block_mode then
     (void)steps;
@@ -100,7 +100,7 @@ static void give_rows(const job *j, int part, ptrdiff_t steps)
 % local function part_locals()
     job *const j = all;
     ${name} *const m = j->m;
-    ${name}_part *const own = &m->parts[part];
+    ${name}_share *const own = &m->parts[part];
     const uint32_t chunk = j->chunk;
     const ptrdiff_t steps = steps_of(chunk);
 % end
@@ -128,7 +128,7 @@ static void head_part(void *all, int part)
 {
     job *const j = all;
     ${name} *const m = j->m;
-    ${name}_part *const own = &m->parts[part];
+    ${name}_share *const own = &m->parts[part];
     const ptrdiff_t row = j->row;
 % if block_mode then
     const ptrdiff_t first = j->first;
@@ -166,7 +166,7 @@ static void backward_part(void *all, int part)
 {
     const job *const j = all;
     ${name} *const m = j->m;
-    ${name}_part *const own = &m->parts[part];
+    ${name}_share *const own = &m->parts[part];
 %   if block_mode or rest > 0 and not H.looped then
     const uint32_t chunk = j->chunk;
 %   end
@@ -272,7 +272,7 @@ static double loss_parts(job *all)
 static void predict_part(const job *j, int part)
 {
     ${name} *const m = j->m;
-    ${name}_part *const own = &m->parts[part];
+    ${name}_share *const own = &m->parts[part];
     real *const ${spec.labels and "probabilities" or "outputs"} = j->outputs + begin(${NAME}_BATCH, 1, part) * ${spec.labels and spec.vocab or spec.targets};
 % for _, read in ipairs(common.data) do
 %   if read.role == "input" then

@@ -296,7 +296,7 @@ function H.sums(regions)
   end
   if block_mode and (kept or used("x")) then write("    const ptrdiff_t first = j->first;\n") end
   write("    for (int other = 0; other < ", common.NAME, "_THREADS; other++) {\n")
-  write("        ", common.name, "_part *const own = &m->parts[other];\n")
+  write("        ", common.name, "_share *const own = &m->parts[other];\n")
   if used("x") then
     local window = token_slot > 1 and not from_row
     write("        const ", common.name, "_token *const x = own->", window and "tokens + first" or "x", ";\n")

@@ -106,8 +106,8 @@ H.rows_parameter = (block_mode and past(", ptrdiff_t past", "head") .. ", ptrdif
 H.head_window = block_mode and past(", past_rows(chunk)", "head") .. ", first" or ""
 
 -- What a function works on, and where that lies: a model, or what a part of the work has of its own.
-H.self, H.self_parameter = parted and "m, own" or "m", common.name .. " *m" .. (parted and ", " .. common.name .. "_part *own" or "")
-H.own, H.own_parameter = parted and "own" or "m", common.name .. (parted and "_part *own" or " *m")
+H.self, H.self_parameter = parted and "m, own" or "m", common.name .. " *m" .. (parted and ", " .. common.name .. "_share *own" or "")
+H.own, H.own_parameter = parted and "own" or "m", common.name .. (parted and "_share *own" or " *m")
 H.work = H.own .. "->work"
 H.rows_of_step = common.NAME .. (parted and "_STREAMS" or "_BATCH")
 function H.gradient_of(p) return p.own and common.plus("own->grad", tostring(p.own_offset)) or common.plus("m->grad", tostring(p.offset)) end
