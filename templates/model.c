@@ -296,7 +296,7 @@ static void join(${name} *m, uint32_t chunk${spec.reduction == "mean" and ", ptr
 }
 
 % end
-double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_parameter}, uint32_t chunk)
+% write(common.statement("", "double " .. name .. "_gradient(" .. name .. " *m" .. common.data_parameters() .. common.reset_parameter .. ", uint32_t chunk)"))
 {
 % if threads == 1 then
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};

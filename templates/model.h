@@ -159,7 +159,7 @@ double ${name}_train(${name} *m${common.data_parameters()}${common.reset_paramet
 %   "nothing.  " .. common.data_arguments():sub(3) .. ": [steps of the chunk][B].  Returns the loss, " .. spec.reduction ..
 %   " over the " .. (spec.labels and "labels" or "targets") .. "." ..
 %   (accumulates and "  The first chunk after an update overwrites m->grad." or "")))
-double ${name}_gradient(${name} *m${common.data_parameters()}${common.reset_parameter}, uint32_t chunk);
+% write(common.statement("", "double " .. name .. "_gradient(" .. name .. " *m" .. common.data_parameters() .. common.reset_parameter .. ", uint32_t chunk);"))
 
 % write(common.comment("", "Clips the " .. (accumulates and spec.reduction .. " of the gradients since the last update" or "gradients") ..
 %   " and updates the parameters.  Returns the gradient's 2-norm before clipping; if that is not finite, nothing was changed."))

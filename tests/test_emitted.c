@@ -49,7 +49,7 @@ static const char *const models[] = {
     "hidden = 90, vocab = 5, T = 4, K = 2, batch = 3, threads = 2, unroll = 'time', optimizer = {'adagrad', rate = 0.01}",
     "hidden = 4, vocab = 4, T = 2, reduction = 'sum', unroll = 'full'",
     "hidden = 9, vocab = 33, T = 5, batch = 2, threads = 2, dtype = 'f64', unroll = 'none', reduction = 'sum', carry = false",
-    "hidden = 7, vocab = 9, T = 4, K = 2, batch = 2, threads = 2, optimizer = 'adamw', unroll = 'time'",
+    "hidden = 7, vocab = 9, T = 4, K = 2, batch = 2, threads = 2, carry = false, optimizer = 'adamw', unroll = 'time'",
     "hidden = 3, vocab = 4, T = 2, optimizer = {'momentum', nesterov = true, weight_decay = 0.1}, unroll = 'full'",
     "hidden = 7, vocab = 9, T = 4, K = 2, optimizer = {'adagrad', weight_decay = 0.1}, unroll = 'none'",
     "hidden = 7, vocab = 9, T = 4, K = 2, schedule = {'plateau', factor = 0.5, warmup = 3}, threads = 2, batch = 2, unroll = "

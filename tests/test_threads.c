@@ -265,6 +265,33 @@ START_TEST(test_one_thread_gives_the_same)
 }
 END_TEST
 
+/* Values and models that are called what the functions of parts call something else; sums are cut. */
+START_TEST(test_names_of_parts)
+{
+    static const char text[] =
+        "return {name = 'sum', hidden = 40, vocab = 9, T = 4, K = 2, batch = 3, dtype = 'f64', carry = false,\n"
+        "dropout = {output = 0.25}, cell = function()\n"
+        "j, give_rows, other = matrix(hidden, input), vector(hidden), state(hidden)\n"
+        "own, first_stream = matrix(hidden, hidden), sigmoid(j * x + give_rows)\n"
+        "part = first_stream * other\n"
+        "other = tanh(j * x + own * part)\n"
+        "end}";
+    double figures[2][2];
+    for (int i = 0; i < 2; i++) {
+        bptt_spec spec;
+        struct fixture f;
+        ck_assert_msg(bptt_spec_parse(text, strlen(text), "test", NULL, 0, &spec, &error) == BPTT_OK, "%s", error.text);
+        open_fixture(&f, &spec, 1 + i, NULL);
+        train(&f, 1, figures[i]);
+        close_fixture(&f);
+        spec.equations = NULL; /* the fixture's */
+        bptt_spec_free(&spec);
+    }
+    ck_assert_double_eq_tol(figures[0][0], figures[1][0], 1e-12 * (1 + fabs(figures[0][0])));
+    ck_assert_double_eq_tol(figures[0][1], figures[1][1], 1e-11 * (1 + figures[0][1]));
+}
+END_TEST
+
 /* --- programs ----------------------------------------------------------------------------------------------------------------- */
 
 static bptt_spec parsed(const char *more)
@@ -449,6 +476,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_one_thread_gives_the_same, 2, 4);
     tcase_add_test(tcase, test_more_threads_than_cpus);
     tcase_add_test(tcase, test_programs_have_a_team);
+    tcase_add_test(tcase, test_names_of_parts);
     tcase_add_test(tcase, test_shared_stream_follows);
     tcase_add_loop_test(tcase, test_no_data_race, 0, (int)(sizeof raced / sizeof raced[0]));
     suite_add_tcase(suite, tcase);
