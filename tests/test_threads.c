@@ -265,7 +265,7 @@ START_TEST(test_one_thread_gives_the_same)
 }
 END_TEST
 
-/* Values and models that are called what the functions of parts call something else; sums are cut. */
+/* Values and models that are called what the functions of parts, macros and kernels are; sums are cut. */
 START_TEST(test_names_of_parts)
 {
     static const char text[] =
@@ -273,8 +273,10 @@ START_TEST(test_names_of_parts)
         "dropout = {output = 0.25}, cell = function()\n"
         "j, give_rows, other = matrix(hidden, input), vector(hidden), state(hidden)\n"
         "own, first_stream = matrix(hidden, hidden), sigmoid(j * x + give_rows)\n"
-        "part = first_stream * other\n"
-        "other = tanh(j * x + own * part)\n"
+        "APART = vector(hidden)\n"
+        "part = first_stream * other + APART\n"
+        "bptt_tanh = part * part\n"
+        "other = tanh(j * x + own * bptt_tanh)\n"
         "end}";
     double figures[2][2];
     for (int i = 0; i < 2; i++) {

@@ -23,7 +23,8 @@ for word in ([[auto break case char const continue default do double else enum e
 end
 for _, action in ipairs(actions) do taken[action.name] = true end
 if spec.restarts then taken.restart, taken.reset, taken.starts = true, true, true end
-local function claim(word)
+local function claim(word) -- words in capitals are macros', those with the stem bptt kernels'
+  if word:find("^%u[%u%d_]+$") or word:find("^bptt") then word = word .. "_" end
   while taken[word] do word = word .. "_" end
   taken[word] = true
   return word
