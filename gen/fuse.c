@@ -13,22 +13,11 @@ static bool is_in(const bptt_ref *ref, int slot)
     return ref->kind == BPTT_REF_SLOT && ref->index == slot;
 }
 
-static bool meets(const bptt_plan *plan, const bptt_ref *ref, const bptt_ref *out)
-{
-    return ref->kind == BPTT_REF_SLOT && bptt_slots_meet(plan, ref->index, out->index);
-}
-
 /* Does one chain write what the other one touches? */
 static bool disturbs(const bptt_plan *plan, const bptt_action *writer, const bptt_action *other)
 {
     for (int w = 0; w < writer->element_count; w++) {
-        const bptt_ref *out = &writer->elements[w].out;
-        for (int e = 0; e < other->element_count; e++) {
-            const bptt_element *element = &other->elements[e];
-            if (meets(plan, &element->out, out) || meets(plan, &element->a, out) || meets(plan, &element->b, out)) {
-                return true;
-            }
-        }
+        if (bptt_touches(plan, other, writer->elements[w].out.index)) { return true; }
     }
     return false;
 }
@@ -209,13 +198,6 @@ static void make_temp(bptt_action *action, bptt_ref *ref, int slot, int temp)
 
 /* --- sums ----------------------------------------------------------------------------------------------------------------------- */
 
-static bool writes(const bptt_plan *plan, const bptt_action *action, const bptt_ref *ref)
-{
-    bool found = meets(plan, &action->out, ref);
-    for (int e = 0; e < action->element_count; e++) { found = found || meets(plan, &action->elements[e].out, ref); }
-    return found;
-}
-
 static bool is_sum_of(const bptt_action *sum, const bptt_action *scatter)
 {
     const bptt_ref *a = &sum->adjoint, *b = &scatter->adjoint;
@@ -228,9 +210,10 @@ static void sum_scattered(bptt_plan *plan)
 {
     for (int s = 0; s < plan->action_count; s++) {
         bptt_action *scatter = &plan->actions[s];
+        const int rows = scatter->adjoint.index;
         for (int a = s + 1; a < plan->action_count && scatter->kind == BPTT_SCATTER && scatter->bias < 0; a++) {
             const bptt_action sum = plan->actions[a];
-            if (sum.region != scatter->region || sum.level != scatter->level || writes(plan, &sum, &scatter->adjoint)) { break; }
+            if (sum.region != scatter->region || sum.level != scatter->level || bptt_writes(plan, &sum, rows)) { break; }
             if (!is_sum_of(&sum, scatter)) { continue; }
             scatter->bias = sum.param;
             scatter->flop += sum.flop;

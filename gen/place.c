@@ -336,6 +336,22 @@ static double summed_reals(const bptt_plan *plan, const bptt_action *action)
     return in + (double)plan->slots[action->adjoint.index].cols;
 }
 
+/* What one pass sums, a table's gradient and a bias's, is cut together. */
+static void agree(bptt_plan *plan)
+{
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (int a = 0; a < plan->action_count; a++) {
+            const bptt_action *action = &plan->actions[a];
+            if (!bptt_sums_over_rows(action) || action->bias < 0) { continue; }
+            bptt_tensor_plan *table = &plan->params[plan->params[action->param].leader];
+            bptt_tensor_plan *bias = &plan->params[plan->params[action->bias].leader];
+            changed = changed || table->own != bias->own;
+            table->own = bias->own = table->own && bias->own;
+        }
+    }
+}
+
 /* Which sums are cut.  What parts read of each other's memory decides: rows, or sums. */
 static void choose_sums(bptt_plan *plan)
 {
@@ -348,17 +364,17 @@ static void choose_sums(bptt_plan *plan)
         const double sums = (double)plan->threads * (double)leader->rows * (double)leader->stride;
         leader->own = leader->own && sums <= rows * summed_reals(plan, action);
     }
-    for (bool changed = true; changed;) { /* what one pass sums is cut together */
-        changed = false;
-        for (int a = 0; a < plan->action_count; a++) {
-            const bptt_action *action = &plan->actions[a];
-            if (!bptt_sums_over_rows(action) || action->bias < 0) { continue; }
-            bptt_tensor_plan *table = &plan->params[plan->params[action->param].leader];
-            bptt_tensor_plan *bias = &plan->params[plan->params[action->bias].leader];
-            changed = changed || table->own != bias->own;
-            table->own = bias->own = table->own && bias->own;
-        }
+    agree(plan);
+    for (int a = 0; a < plan->action_count; a++) {
+        bptt_action *action = &plan->actions[a];
+        const int leader = bptt_sums_over_rows(action) ? plan->params[action->param].leader : -1;
+        action->cut = plan->threads > 1 && leader >= 0 && !plan->params[leader].own;
     }
+}
+
+/* The gradients that each part has of its own. */
+static void place_own(bptt_plan *plan)
+{
     for (int p = 0; p < plan->graph->param_count; p++) {
         bptt_tensor_plan *tensor = &plan->params[p], *leader = &plan->params[tensor->leader];
         if (tensor == leader && tensor->own) {
@@ -371,10 +387,6 @@ static void choose_sums(bptt_plan *plan)
         const bptt_tensor_plan *leader = &plan->params[tensor->leader];
         tensor->own = leader->own;
         tensor->own_offset = leader->own_offset + (size_t)tensor->column;
-    }
-    for (int a = 0; a < plan->action_count; a++) {
-        bptt_action *action = &plan->actions[a];
-        action->cut = plan->threads > 1 && bptt_sums_over_rows(action) && !plan->params[action->param].own;
     }
 }
 
@@ -405,6 +417,7 @@ bptt_status bptt_plan_place(bptt_plan *plan, size_t memory_limit, bptt_error *er
     usage of[BPTT_MAX_SLOTS] = {{0}};
     place_params(plan);
     choose_sums(plan);
+    place_own(plan);
     find_sparse(plan);
     find_usage(plan, of);
     share_usage(plan, of);

@@ -105,9 +105,29 @@ bool bptt_is_host(const bptt_plan *plan, int slot)
     return found;
 }
 
-bool bptt_slots_meet(const bptt_plan *plan, int a, int b)
+/* Has what lies there columns in common with a slot?  Members of one host have none. */
+static bool meets(const bptt_plan *plan, const bptt_ref *ref, int slot)
 {
-    return a == b || plan->slots[a].host == b || plan->slots[b].host == a;
+    const int at = ref->index;
+    return ref->kind == BPTT_REF_SLOT && (at == slot || plan->slots[at].host == slot || plan->slots[slot].host == at);
+}
+
+bool bptt_writes(const bptt_plan *plan, const bptt_action *action, int slot)
+{
+    if (meets(plan, &action->out, slot) || (action->kind == BPTT_LOSS && meets(plan, &action->in, slot))) { return true; }
+    for (int e = 0; e < action->element_count; e++) {
+        if (meets(plan, &action->elements[e].out, slot)) { return true; }
+    }
+    return false;
+}
+
+bool bptt_touches(const bptt_plan *plan, const bptt_action *action, int slot)
+{
+    if (bptt_writes(plan, action, slot) || meets(plan, &action->in, slot) || meets(plan, &action->adjoint, slot)) { return true; }
+    for (int e = 0; e < action->element_count; e++) {
+        if (meets(plan, &action->elements[e].a, slot) || meets(plan, &action->elements[e].b, slot)) { return true; }
+    }
+    return false;
 }
 
 bool bptt_sums_over_rows(const bptt_action *action)

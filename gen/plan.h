@@ -4,12 +4,12 @@
  *   hoist, gather   lower*.c   which action runs in which region, with which operands, and where its result lies
  *   stack           stack.c    which products become one
  *   overlay         overlay.c  which adjoints lie where their gates lay
- *   fuse            fuse.c     which values of a chain need no memory
+ *   fuse            fuse.c     which chains become one, which of their values need no memory, which sums one pass over rows makes
  *   truncate        truncate.c what outlives a chunk, where adjoints begin, which gradients wait for all lags
  *   clear           clear.c    which chains' results need their padding cleared
  *   place           place.c    which slot holds a value, in which rows, where; which sums the parts of the work (threads) share
  *   accumulate      plan.c     whether gradients are added to those of the chunks before
- *   tile            tile.c     register tiles of every product
+ *   tile            tile.c     register tiles of every product, how much of a panel at a time, which products of a step take turns
  *   count           count.c    FLOP and bytes of what came out
  *
  * Regions of one chunk, in order.  A slot row is one step of one sequence; a chunk has steps x B of them.
@@ -232,8 +232,9 @@ int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action);
 int64_t bptt_padded(const bptt_plan *plan, int64_t cols);
 /* Do other slots lie in columns of it? */
 bool bptt_is_host(const bptt_plan *plan, int slot);
-/* Have the slots columns in common?  Members of one host have none. */
-bool bptt_slots_meet(const bptt_plan *plan, int a, int b);
+/* Does the action write columns of a slot, or of one that shares columns with it; does it write or read some? */
+bool bptt_writes(const bptt_plan *plan, const bptt_action *action, int slot);
+bool bptt_touches(const bptt_plan *plan, const bptt_action *action, int slot);
 /* Rows of a slot. */
 int64_t bptt_slot_row_count(const bptt_plan *plan, const bptt_slot *slot);
 const char *bptt_region_name(bptt_region region);

@@ -41,29 +41,6 @@ static bool same_ref(const bptt_ref *a, const bptt_ref *b)
     return a->kind == b->kind && (a->kind == BPTT_REF_NONE || (a->index == b->index && a->shift == b->shift));
 }
 
-static bool meets(const bptt_plan *plan, const bptt_ref *ref, int slot)
-{
-    return ref->kind == BPTT_REF_SLOT && bptt_slots_meet(plan, ref->index, slot);
-}
-
-static bool writes(const bptt_plan *plan, const bptt_action *action, int slot)
-{
-    if (meets(plan, &action->out, slot) || (action->kind == BPTT_LOSS && meets(plan, &action->in, slot))) { return true; }
-    for (int e = 0; e < action->element_count; e++) {
-        if (meets(plan, &action->elements[e].out, slot)) { return true; }
-    }
-    return false;
-}
-
-static bool touches(const bptt_plan *plan, const bptt_action *action, int slot)
-{
-    if (writes(plan, action, slot) || meets(plan, &action->in, slot) || meets(plan, &action->adjoint, slot)) { return true; }
-    for (int e = 0; e < action->element_count; e++) {
-        if (meets(plan, &action->elements[e].a, slot) || meets(plan, &action->elements[e].b, slot)) { return true; }
-    }
-    return false;
-}
-
 static bool same_time(const bptt_action *a, const bptt_action *b)
 {
     return a->region == b->region && a->level == b->level && a->forward == b->forward && a->into_previous == b->into_previous;
@@ -222,8 +199,8 @@ static bool is_free(const stacking *s, int slot)
     if (s->host_of[slot] >= 0 || s->plan->slots[slot].kind == BPTT_ROWS_STATE || has_host(s->plan, slot)) { return false; }
     for (int a = 0; a < s->plan->action_count; a++) {
         const bptt_action *action = &s->plan->actions[a];
-        const bool handed = (action->into_previous || action->kind == BPTT_ROW) && writes(s->plan, action, slot);
-        if (handed || (action->kind == BPTT_ZERO && meets(s->plan, &action->out, slot))) { return false; }
+        const bool alone = action->into_previous || action->kind == BPTT_ROW || action->kind == BPTT_ZERO;
+        if (alone && bptt_writes(s->plan, action, slot)) { return false; }
     }
     return true;
 }
@@ -333,9 +310,9 @@ static bool can_move(const stacking *s, int from, int to, const bool *pieces)
     for (int a = from < to ? from : to; a <= (from < to ? to : from); a++) {
         const bptt_action *between = &s->plan->actions[a];
         if (pieces[a] || s->removed[a]) { continue; }
-        if (piece->out.kind == BPTT_REF_SLOT && touches(s->plan, between, piece->out.index)) { return false; }
-        if (piece->in.kind == BPTT_REF_SLOT && writes(s->plan, between, piece->in.index)) { return false; }
-        if (piece->adjoint.kind == BPTT_REF_SLOT && writes(s->plan, between, piece->adjoint.index)) { return false; }
+        if (piece->out.kind == BPTT_REF_SLOT && bptt_touches(s->plan, between, piece->out.index)) { return false; }
+        if (piece->in.kind == BPTT_REF_SLOT && bptt_writes(s->plan, between, piece->in.index)) { return false; }
+        if (piece->adjoint.kind == BPTT_REF_SLOT && bptt_writes(s->plan, between, piece->adjoint.index)) { return false; }
     }
     return true;
 }

@@ -122,23 +122,10 @@ static bool should_alternate(const bptt_plan *plan, const bptt_action *action)
            bytes > FIRST_LEVEL_BYTES;
 }
 
-static bool meets(const bptt_plan *plan, const bptt_ref *ref, const bptt_ref *other)
-{
-    return ref->kind == BPTT_REF_SLOT && other->kind == BPTT_REF_SLOT && bptt_slots_meet(plan, ref->index, other->index);
-}
-
 /* May the product come before the action as well as behind it? */
 static bool is_independent(const bptt_plan *plan, const bptt_action *product, const bptt_action *action)
 {
-    const bptt_ref *const refs[3] = {&action->out, &action->in, &action->adjoint};
-    bool meet = meets(plan, &action->out, &product->in);
-    for (int i = 0; i < 3; i++) { meet = meet || meets(plan, refs[i], &product->out); }
-    for (int e = 0; e < action->element_count; e++) {
-        const bptt_element *element = &action->elements[e];
-        meet = meet || meets(plan, &element->out, &product->in) || meets(plan, &element->out, &product->out) ||
-               meets(plan, &element->a, &product->out) || meets(plan, &element->b, &product->out);
-    }
-    return !meet;
+    return !bptt_writes(plan, action, product->in.index) && !bptt_touches(plan, action, product->out.index);
 }
 
 static bool is_same_time(const bptt_action *a, const bptt_action *b)

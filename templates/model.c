@@ -520,7 +520,7 @@ void ${name}_predict(${name} *m${common.data_parameters("input")}${common.reset_
 void ${name}_reset(${name} *m)
 {
 % for _, s in ipairs(states) do
-    real *const ${slots[s].variable} = ${plus(H.between, tostring(H.state_offset(s)))};
+    real *const ${slots[s].variable} = ${plus("m->" .. H.between, tostring(H.state_offset(s)))};
 %   local h0 = H.h0[s]
 %   if h0 then
     for (ptrdiff_t b = 0; b < ${spec.batch}; b++) { memcpy(${plus(slots[s].variable, "b * " .. slots[s].stride)}, ${plus("m->param", tostring(h0.offset))}, ${slots[s].cols * real_size}); }
@@ -537,7 +537,7 @@ void ${name}_start(${name} *m, const real *h0)
 %   local from = 0
 %   for _, s in ipairs(states) do
     for (ptrdiff_t b = 0; b < ${spec.batch}; b++) {
-        memcpy(${plus(H.between, tostring(H.state_offset(s)))} + b * ${slots[s].stride}, ${plus("h0", tostring(from))} + b * ${slots[s].cols}, ${slots[s].cols * real_size}); /* ${slots[s].name} */
+        memcpy(${plus("m->" .. H.between, tostring(H.state_offset(s)))} + b * ${slots[s].stride}, ${plus("h0", tostring(from))} + b * ${slots[s].cols}, ${slots[s].cols * real_size}); /* ${slots[s].name} */
     }
 %     from = from + spec.batch * slots[s].cols
 %   end
@@ -725,7 +725,7 @@ const bptt_model ${name}_model = {
     .param = offsetof(${name}, param),
     .grad = offsetof(${name}, grad),
     .moment = {${moments > 0 and "offsetof(" .. name .. ", moment1)" or "0"}, ${moments > 1 and "offsetof(" .. name .. ", moment2)" or "0"}},
-    .state = offsetof(${name}, ${H.between:sub(4)}) + ${first_carried} * sizeof(real),
+    .state = offsetof(${name}, ${H.between}) + ${first_carried} * sizeof(real),
     .progress = offsetof(${name}, progress),
     .progress_count = ${progress_count},
 % if accumulates then

@@ -1,5 +1,5 @@
 % local common, H = parts.common, parts.H
-% local name, NAME, plus = common.name, common.NAME, common.plus
+% local name, NAME = common.name, common.NAME
 % local uneven = spec.batch % threads > 0
 % local block_mode = spec.truncation == "block"
 /* --- the parts of the work ---------------------------------------------------------------------------------------- */
@@ -43,17 +43,23 @@ static double each(job *all, void (*work)(void *all, int part))
     return sum;
 }
 
+% -- A part's rows of a step of what has the role, from what the caller gave.
+% local function take(role)
+%   for _, read in ipairs(common.data) do
+%     if read.role == role then
+%       local reals, from = streams * read.width, common.values(read, "t * " .. NAME .. "_BATCH + first")
+%       write(common.statement("        ", string.format("memcpy(own->%s + t * %d, j->%s + %s, %d * sizeof *own->%s);", read.name, reals,
+%         read.name, from, reals, read.name)))
+%     end
+%   end
+% end
 /* The rows of a part's streams: of what the caller gave, and of what goes on from chunk to chunk. */
 static void take_rows(const job *j, int part, ptrdiff_t steps)
 {
     ${name}_share *const own = &j->m->parts[part];
     const ptrdiff_t first = begin(${NAME}_BATCH, 1, part);
     for (ptrdiff_t t = 0; t < steps; t++) {
-% for _, read in ipairs(common.data) do
-%   if read.role == "input" then
-        memcpy(own->${read.name} + t * ${streams * read.width}, j->${read.name} + (t * ${NAME}_BATCH + first)${read.width > 1 and " * " .. read.width or ""}, ${streams * read.width} * sizeof *own->${read.name});
-%   end
-% end
+% take("input")
 % if spec.resets then
         if (j->reset) { memcpy(own->reset + t * ${streams}, j->reset + t * ${NAME}_BATCH + first, ${streams}); }
 % end
@@ -67,11 +73,7 @@ static void take_targets(const job *j, int part, ptrdiff_t steps)
     ${name}_share *const own = &j->m->parts[part];
     const ptrdiff_t first = begin(${NAME}_BATCH, 1, part);
     for (ptrdiff_t t = 0; t < steps; t++) {
-% for _, read in ipairs(common.data) do
-%   if read.role == "target" then
-        memcpy(own->${read.name} + t * ${streams * read.width}, j->${read.name} + (t * ${NAME}_BATCH + first)${read.width > 1 and " * " .. read.width or ""}, ${streams * read.width} * sizeof *own->${read.name});
-%   end
-% end
+% take("target")
     }
 % if uneven then
     if (begin(${NAME}_BATCH, 1, part + 1) - first == ${streams}) { return; }

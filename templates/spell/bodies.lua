@@ -17,10 +17,9 @@ end
 -- Where the bytes that say where sequences start lie.
 function H.starts() return "(" .. plus(H.work, tostring(restart_offset)) .. ")" end
 
--- Declares what the actions of some regions touch.  in_window: where blocks overlap, from row `first` of the window on.
--- forward: no gradient is handed back.  Returns whether any of it lies in the model and not in a part.
-local function declare(chosen, in_window, forward, indent)
-  H.from_first = block_mode and in_window
+-- Declares what the actions of some regions touch: where blocks overlap, from row `first` of the window on.  forward: no gradient is
+-- handed back.  Returns whether any of it lies in the model and not in a part.
+local function declare(chosen, forward, indent)
   local seen, shared = {}, false
   local function once(key, ...)
     if seen[key] then return end
@@ -41,7 +40,7 @@ local function declare(chosen, in_window, forward, indent)
     if not ref or not ref.slot then return end
     local s = slots[ref.slot]
     local from = plus(s.kind == "one" and "m->turned" or H.work, tostring(s.offset))
-    if H.from_first and (s.kind == "state" or s.kind == "chunk") then from = from .. " + first * " .. s.stride end
+    if block_mode and (s.kind == "state" or s.kind == "chunk") then from = from .. " + first * " .. s.stride end
     once(s.variable, "real *const ", s.variable, " = ", from, "; /* ", s.name,
       s.later ~= "" and ", then " .. s.later or "", " [", s.rows, "][", s.stride, "] */")
   end
@@ -68,7 +67,7 @@ local function declare(chosen, in_window, forward, indent)
       slot(e.b)
       slot(e.out)
       if H.by_restart[e.op] then
-        once("restart", "const uint8_t *const restart = (const uint8_t *)", H.starts(), H.from_first and " + first" or "",
+        once("restart", "const uint8_t *const restart = (const uint8_t *)", H.starts(), block_mode and " + first" or "",
           "; /* where sequences start [", window * B, "] */")
       end
     end
@@ -101,7 +100,7 @@ function H.locals(regions, steps)
   for _, action in ipairs(choose(regions)) do
     if is_made(action, steps) then chosen[#chosen + 1] = action end
   end
-  local shared = declare(chosen, true)
+  local shared = declare(chosen)
   for _, action in ipairs(chosen) do shared = shared or H.draws(action) end
   if parted and not shared then write("    (void)m;\n") end
   for _, read in ipairs(common.data) do
@@ -135,22 +134,22 @@ local function rows_region(region, level, steps)
   if blocks then write("    }\n") end
 end
 
--- The calls of products that stand together: in every second step they run in reverse order.
+-- The calls of an action, or of products that stand together: these sum in every second step from the last term of the last one on.
 local function run_calls(run, t)
-  local lists = {}
-  for i, action in ipairs(run) do lists[i] = calls(action, t, B) end
-  if #run == 1 then return lists[1] end
-  local up, down = {}, {}
-  for i = 1, #run do
-    table.insert(up, lists[i][type(t) == "number" and 1 or 4])
-    table.insert(down, 1, lists[i][type(t) == "number" and 1 or 2])
+  if not run[1].alternates then return calls(run[1], t, B) end
+  local lines = {}
+  local function add(indent, down)
+    for i = 1, #run do lines[#lines + 1] = indent .. calls(run[down and #run + 1 - i or i], t, B, false, down)[1] end
   end
-  if type(t) == "number" then return t % 2 == 1 and down or up end
-  local lines = {lists[1][1]}
-  table.move(down, 1, #down, 2, lines)
-  lines[#lines + 1] = lists[1][3]
-  table.move(up, 1, #up, #lines + 1, lines)
-  lines[#lines + 1] = lists[1][5]
+  if type(t) == "number" then
+    add("", t % 2 == 1)
+    return lines
+  end
+  lines[1] = "if (" .. t .. " % 2 == 1) {"
+  add("    ", true)
+  lines[#lines + 1] = "} else {"
+  add("    ", false)
+  lines[#lines + 1] = "}"
   return lines
 end
 
@@ -265,7 +264,7 @@ end
 
 function H.head(backward, rows)
   local chosen = choose({"head"}, nil, not backward)
-  declare(chosen, true, not backward)
+  declare(chosen, not backward)
   for _, action in ipairs(chosen) do
     write(common.comment("    ", action.note))
     put("    ", calls(action, (not spelled or partial) and "row" or nil, spelled and rows or "rows", backward))
@@ -301,7 +300,7 @@ function H.sums(regions)
     local window = token_slot > 1 and not from_row
     write("        const ", common.name, "_token *const x = own->", window and "tokens + first" or "x", ";\n")
   end
-  declare(chosen, true, false, "        ")
+  declare(chosen, false, "        ")
   for i, action in ipairs(chosen) do
     write(common.comment("        ", action.note))
     put("        ", lists[i])
@@ -311,9 +310,11 @@ end
 
 function H.predict()
   local chosen = choose({"input", "step", "head"}, nil, true)
-  if block_mode then write("    const ptrdiff_t first = ", (spec.K - 1) * B, ";\n    move_window(", H.own, common.data_arguments("x"), ", 1);\n") end
+  if block_mode then
+    write("    const ptrdiff_t first = ", (spec.K - 1) * B, ";\n    move_window(", H.own, common.data_arguments("x"), ", 1);\n")
+  end
   write(past("    const ptrdiff_t past = 0; /* no masks, so no rows of theirs */\n", "input", "step", "head"))
-  declare(chosen, true, true)
+  declare(chosen, true)
   for _, action in ipairs(chosen) do
     if action.kind == "loss" and action.loss ~= "cross_entropy" then
       put("    ", write_outputs(action))

@@ -65,7 +65,7 @@ local function range(action, n)
   return H.begin(n, unit), H.begin(n, unit, true)
 end
 
-local function product_call(action, p, weight, rows, time)
+local function product_call(action, p, weight, rows, down)
   local list = action.kind == "gradient" and {weight, p(action.input), p(action.adjoint)} or {p(action.out), p(action.input), weight}
   if action.fill == "bias" then list[#list + 1] = params[action.bias].variable end
   local outside = not in_time(action)
@@ -74,11 +74,8 @@ local function product_call(action, p, weight, rows, time)
   if action.cut then
     list[#list + 1], list[#list + 2] = range(action, params[action.param].rows)
   end
-  local name, arguments = numbered_name(action, rows), "(" .. table.concat(list, ", ") .. ");"
-  if not action.alternates then return {name .. arguments} end
-  local down = down_name(name)
-  if type(time) == "number" then return {(time % 2 == 1 and down or name) .. arguments} end
-  return {"if (" .. time .. " % 2 == 1) {", "    " .. down .. arguments, "} else {", "    " .. name .. arguments, "}"}
+  local name = numbered_name(action, rows)
+  return {(down and down_name(name) or name) .. "(" .. table.concat(list, ", ") .. ");"}
 end
 
 local function chain_call(action, p, rows)
@@ -103,7 +100,6 @@ local function chain_call(action, p, rows)
   end)
 end
 
-H.from_first = false -- does the function that is written work on rows of a window, from `first` on?
 H.by_restart = {keep = true, start = true, restart = true} -- operations that ask where sequences start
 
 -- A call of a kernel that knows where rows end.
@@ -114,7 +110,7 @@ local function row_call(action, p, rows, time)
     text = text .. string.format("0, %s, %d, %s, %d);", plus(p(e.a), string.format("%d", e.value)), stride(e.a), rows, action.cols)
   elseif e.op == "dropout" then
     local before = (block_mode and "past" or "0") .. (parted and " + first_stream(m, own)" or "")
-    local row = (time == "row" and "row" or at(time or 0, 0, B)) .. (H.from_first and " + first" or "")
+    local row = (time == "row" and "row" or at(time or 0, 0, B)) .. (block_mode and " + first" or "")
     text = text .. string.format("%s, %d, (real)%s, m->progress[BPTT_MASKS], %s_SEED, %d, %s, %s, %s, %s_BATCH, %s, %d);", p(e.a), stride(e.a),
       hex(e.value), common.NAME, action.site, (before:gsub("^0 %+ ", "")), (row:gsub("^0 %+ ", "")), H.rows_of_step, common.NAME, rows,
       action.cols)
@@ -185,14 +181,15 @@ local function row_sums(action, p, rows, time)
   return table.move(sums, 1, #sums, #lines + 1, lines)
 end
 
--- time: see place; rows: a number, or the name of one; backward: a loss hands its gradient back.
-local function calls(action, time, rows, backward)
+-- time: see place; rows: a number, or the name of one; backward: a loss hands its gradient back; down: a product that alternates sums
+-- from the last term.
+local function calls(action, time, rows, backward, down)
   local function p(ref) return place(ref, time) end
   local function times(n) return type(rows) == "number" and tostring(rows * n) or rows .. " * " .. n end
   local param = action.param > 0 and params[action.param] or nil
   local weight = param and (reads_turned(action) and param.turned_variable or param.variable)
-  if action.kind == "product" then return product_call(action, p, weight, rows, time) end
-  if action.kind == "gradient" then return product_call(action, p, param.gradient_variable, rows, time) end
+  if action.kind == "product" then return product_call(action, p, weight, rows, down) end
+  if action.kind == "gradient" then return product_call(action, p, param.gradient_variable, rows) end
   if action.kind == "row" then return row_call(action, p, rows, time) end
   if action.kind == "chain" then return chain_call(action, p, rows) end
   if action.kind == "scatter" or action.kind == "column_sum" then return row_sums(action, p, rows, time) end

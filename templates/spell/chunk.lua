@@ -49,7 +49,8 @@ function H.clear_rows()
     local s = ref and ref.slot and slots[slots[ref.slot].host or ref.slot] -- whole rows, in which columns of others lie
     if not s or seen[s] or s.kind ~= "chunk" or not s.linear then return end
     seen[s], any = true, true
-    write("    memset(", plus(H.work, tostring(s.offset)), " + row * ", s.stride, ", 0, (size_t)rows * ", s.stride * real_size, "); /* ", s.name, " */\n")
+    write("    memset(", plus(H.work, tostring(s.offset)), " + row * ", s.stride, ", 0, (size_t)rows * ", s.stride * real_size, "); /* ",
+      s.name, " */\n")
   end
   for _, action in ipairs(choose {"head"}) do
     clear(action.out)
@@ -74,19 +75,23 @@ end
 -- Adds up the loss of the chunk's rows, all at once or in blocks.  rounds: called for all parts of the work, block by block.
 function H.call_heads(name, scale, rounds)
   local self, window, backward = rounds and "all" or H.self, rounds and "" or H.head_window, scale ~= "" or rounds
-  local function targets(rows) return rounds and "" or common.data_arguments("target", rows, H.parted and "own->" or "") end
+  local function targets(rows) return rounds and "" or common.data_arguments("target", rows, parted and "own->" or "") end
+  local function block_call(size, to)
+    local rows = spelled and "" or string.format(", %s - row < %d ? %s - row : %d", to, size, to, size)
+    return "loss += " .. (spelled and for_rows(name, size) or name) .. "(" .. self .. targets("row") .. window .. ", row" .. rows .. scale .. ");\n"
+  end
   if partial then
     local step = spelled and B or block
     local function clear(to)
       write(rounds and "clear_parts(all, " or "clear_rows(" .. H.own .. ", ", block_mode and "first + " or "", "done, ", to, " - done);\n")
     end
-    write("    for (int i = 0; i < STRETCHES; i++) {\n        ptrdiff_t to = 0;\n        const ptrdiff_t from = stretch(i, chunk, ", parted and common.NAME .. "_STREAMS, " or "", "rows, &to);\n")
+    write("    for (int i = 0; i < STRETCHES; i++) {\n        ptrdiff_t to = 0;\n")
+    write("        const ptrdiff_t from = stretch(i, chunk, ", parted and common.NAME .. "_STREAMS, " or "", "rows, &to);\n")
     if backward then
       write("        ")
       clear("from")
     end
-    write("        for (ptrdiff_t row = from; row < to; row += ", step, ") {\n            loss += ", spelled and for_rows(name, B) or name, "(", self,
-      targets("row"), window, ", row", spelled and "" or ", to - row < " .. block .. " ? to - row : " .. block, scale, ");\n        }\n")
+    write("        for (ptrdiff_t row = from; row < to; row += ", step, ") {\n            ", block_call(step, "to"), "        }\n")
     if backward then write("        done = to;\n") end
     write("    }\n")
     if backward then
@@ -95,19 +100,18 @@ function H.call_heads(name, scale, rounds)
     end
     return
   end
-  if spelled and rest > 0 then
-    write("    loss = chunk + 1 < ", common.NAME, "_CHUNKS ? ", for_rows(name, H.head_rows[1]), "(m", targets(), H.head_window, scale, ") : ",
-      for_rows(name, H.head_rows[2]), "(m", targets(), H.head_window, scale, ");\n")
-  elseif spelled then
-    write("    loss = ", for_rows(name, H.head_rows[1]), "(m", targets(), H.head_window, scale, ");\n")
+  local function all_of(rows) return for_rows(name, rows) .. "(m" .. targets() .. window .. scale .. ")" end
+  if not spelled then
+    write("    for (ptrdiff_t row = 0; row < rows; row += ", block, ") {\n        ", block_call(block, "rows"), "    }\n")
+  elseif rest > 0 then
+    write("    loss = chunk + 1 < ", common.NAME, "_CHUNKS ? ", all_of(H.head_rows[1]), " : ", all_of(H.head_rows[2]), ";\n")
   else
-    write("    for (ptrdiff_t row = 0; row < rows; row += ", block, ") {\n        loss += ", name, "(", self, targets("row"), window, ", row, rows - row < ",
-      block, " ? rows - row : ", block, scale, ");\n    }\n")
+    write("    loss = ", all_of(H.head_rows[1]), ";\n")
   end
 end
 
 -- Where the state lies between chunks: row block 0, or the window's end; beside the parts of the work where there are some.
-H.between = parted and "m->carried" or "m->work"
+H.between = parted and "carried" or "work"
 function H.state_offset(s)
   return (parted and slots[s].carried_offset or slots[s].offset) + (block_mode and spec.K * spec.batch * slots[s].stride or 0)
 end
@@ -144,7 +148,9 @@ function H.move_carried(back)
   end
   write("    }\n")
   for _, slot in ipairs(slots) do
-    if slot.kind == "state" then copy("    ", slot, " + " .. spec.K * B * slot.stride, string.format(" + (%d + first) * %d", spec.K * spec.batch, slot.stride)) end
+    if slot.kind == "state" then -- a row block more
+      copy("    ", slot, " + " .. spec.K * B * slot.stride, string.format(" + (%d + first) * %d", spec.K * spec.batch, slot.stride))
+    end
   end
 end
 
@@ -154,8 +160,9 @@ function H.move_window()
   for i, slot in ipairs(slots) do
     if slot.kept then
       local from = plus(H.work, tostring(slot.offset))
-      write("    memmove(", from, ", ", from, " + rows * ", slot.stride, ", (size_t)", slot.kind == "state" and "(stay + " .. B .. ")" or "stay", " * ",
-        slot.stride * real_size, "); /* ", slot.name, " */\n")
+      local stay = slot.kind == "state" and "(stay + " .. B .. ")" or "stay"
+      write("    memmove(", from, ", ", from, " + rows * ", slot.stride, ", (size_t)", stay, " * ", slot.stride * real_size, "); /* ", slot.name,
+        " */\n")
     end
   end
   if token_slot > 1 then
@@ -167,7 +174,8 @@ function H.move_window()
   if start_slot > 1 then
     local slot = slots[start_slot]
     write("    const uint8_t *const starts = (const uint8_t *)", H.starts(), ";\n")
-    write("    for (ptrdiff_t i = stay; i < ", spec.K * B, "; i++) { ", H.work, "[", slot.offset, " + i * ", slot.stride, "] = (real)(starts[i] != 0); }\n")
+    write("    for (ptrdiff_t i = stay; i < ", spec.K * B, "; i++) { ", H.work, "[", slot.offset, " + i * ", slot.stride,
+      "] = (real)(starts[i] != 0); }\n")
   end
 end
 
@@ -188,7 +196,8 @@ function H.back_window()
   if start_slot > 1 then
     local slot = slots[start_slot]
     write("    uint8_t *const starts = (uint8_t *)", H.starts(), ";\n")
-    write("    for (ptrdiff_t i = oldest; i < ", spec.K * B, "; i++) { starts[i] = ", H.work, "[", slot.offset, " + i * ", slot.stride, "] > 0; }\n")
+    write("    for (ptrdiff_t i = oldest; i < ", spec.K * B, "; i++) { starts[i] = ", H.work, "[", slot.offset, " + i * ", slot.stride,
+      "] > 0; }\n")
   end
   local x = spec.tokens and (token_slot > 1 and ", " .. H.own .. "->tokens + oldest" or ", 0") or ""
   local masks = past(", past_rows(chunk)", "back", "tail")
@@ -216,8 +225,9 @@ function H.dispatch(which)
     if which == "forward" and (parted or spec.carry or spec.h0 == "given") and not block_mode then write("    (void)chunk;\n") end
     write("    ", named(chunk_steps), "(", H.self, data, first, ");\n")
   else
-    write("    if (chunk + 1 < ", common.NAME, "_CHUNKS) {\n        ", named(chunk_steps), "(", H.self, data, first, ");\n    } else {\n        ", named(rest),
-      "(", H.self, data, block_mode and ", " .. (spec.K - rest) * B .. before or "", ");\n    }\n")
+    local last = block_mode and ", " .. (spec.K - rest) * B .. before or ""
+    write("    if (chunk + 1 < ", common.NAME, "_CHUNKS) {\n        ", named(chunk_steps), "(", H.self, data, first, ");\n    } else {\n")
+    write("        ", named(rest), "(", H.self, data, last, ");\n    }\n")
   end
 end
 end
