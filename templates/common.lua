@@ -116,8 +116,9 @@ end
 
 -- The arguments of a statement, or a declaration, unless that has its lines already.
 function common.statement(indent, text)
-  local fits = #indent + #text <= 120 or text:find("\n")
-  return (fits and indent .. text or fill(indent, text, "[,;]", indent .. "    ")) .. "\n"
+  if #indent + #text <= 120 or text:find("\n") then return indent .. text .. "\n" end
+  indent, text = indent .. text:match("^ *"), text:match("^ *(.*)$") -- a block's lines are indented
+  return fill(indent, text, "[,;]", indent .. "    ") .. "\n"
 end
 
 function common.comment(indent, text) return common.fill(indent .. "/* ", text .. " */", indent .. " * ") .. "\n" end
