@@ -43,7 +43,7 @@ static const char reserved[] =
     "if_less scaled_exp exp_down growth power_of_two unaligned_vec give_up read_token read_sequence train_epoch "
     "forward_steps backward_steps sqrt_of load store splat lane_numbers sum_lanes largest_lane "
     "zip_low zip_high SHUFFLE APART refresh_part update_parts update_part squares squares_part sum_part end_part "
-    "begin each job take_rows take_targets give_rows first_stream gradient_part gradient_parts loss_part loss_parts predict_part "
+    "begin each job take_rows take_targets give_rows first_stream gradient_part loss_part predict_part chunk_loss chunk_gradient "
     "clear_parts past_rows past "
     "transpose_square roots_of quotient "
     "PREFETCH cross_entropy softmax rate_factor "

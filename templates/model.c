@@ -217,13 +217,10 @@ static void mark_starts(${H.own_parameter}${common.reset_parameter}, ptrdiff_t r
 }
 
 % end
-% local resets = not spec.restarts and not spec.carry and spec.h0 ~= "given"
 static void forward(${H.self_parameter}${common.data_parameters("input")}${common.reset_parameter}, uint32_t chunk)
 {
 % if spec.restarts then
     mark_starts(${H.own}${common.reset_argument()}, steps_of(chunk) * ${H.rows_of_step}, ${spec.carry and "0" or "chunk == 0"});
-% elseif resets and threads == 1 then
-    if (chunk == 0) { ${name}_reset(m); }
 % end
 % if spec.truncation == "block" then
     move_window(${H.own}${common.data_arguments("x")}, steps_of(chunk));
@@ -231,50 +228,79 @@ static void forward(${H.self_parameter}${common.data_parameters("input")}${commo
 % H.dispatch("forward")
 }
 
+% -- What a chunk is given, as parameters and as arguments.
+% chunk_parameters = name .. " *m" .. common.data_parameters() .. common.reset_parameter .. ", uint32_t chunk"
+% local chunk_arguments = "m" .. common.data_arguments() .. common.reset_argument() .. ", chunk"
 % if threads > 1 then
 %   parts = {common = common, H = H}
 %   include("parts.c")
-% end
-double ${name}_loss(${name} *m${common.data_parameters()}${common.reset_parameter}, uint32_t chunk)
-{
-% if threads == 1 then
+% else
+%   local function chunk_locals()
     const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
-% elseif spec.reduction == "mean" then
-    const ptrdiff_t rows = steps_of(chunk) * ${NAME}_BATCH;
-% end
-% if spec.truncation == "block" and threads == 1 then
+%     if spec.truncation == "block" then
     const ptrdiff_t first = (${NAME}_HORIZON - steps) * ${NAME}_BATCH;
-% end
-% if threads == 1 then
+%     end
     double loss = 0;
+%   end
+%   local function carry()
+%     if spec.truncation ~= "block" then
+    carry_state(m, steps);
+%     end
+%   end
+/* The sum of a chunk's losses; the state goes on from its end. */
+% write(common.statement("", "static double chunk_loss(" .. chunk_parameters .. ")"))
+{
+%   chunk_locals()
+    forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
+%   H.call_heads("head_loss", "")
+%   carry()
+    return loss;
+}
+
+/* The same, and its gradient times `scale`. */
+% write(common.statement("", "static double chunk_gradient(" .. chunk_parameters .. ", real scale)"))
+{
+%   chunk_locals()
+%   if H.partial then
+    ptrdiff_t done = 0;
+%   end
+    forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
+%   if H.partial and not accumulates then
+%     H.clear_gradients(false)
+%   end
+%   H.call_heads("head", ", scale")
+%   H.dispatch("backward")
+%   carry()
+    return loss;
+}
+
 % end
+% local function chunk_begins()
+%   if spec.reduction == "mean" then
+    const ptrdiff_t rows = steps_of(chunk) * ${NAME}_BATCH;
+    const ptrdiff_t ${H.counted} = count_${H.counted}(${common.data_arguments("target"):sub(3)}${H.chunk_argument}, rows);
+    const double share = ${H.counted} > 0 ? 1.0 / (double)${H.counted} : 0;
+%   end
+%   if not spec.restarts and not spec.carry and spec.h0 ~= "given" then
+    if (chunk == 0) { ${name}_reset(m); }
+%   end
+% end
+% local share = spec.reduction == "mean" and " * share" or ""
+% write(common.statement("", "double " .. name .. "_loss(" .. chunk_parameters .. ")"))
+{
+% chunk_begins()
 % if spec.dropout and spec.truncation == "block" then
     const double masks = m->progress[BPTT_MASKS]; /* of the sequence */
 % end
 % if spec.dropout then
     m->progress[BPTT_MASKS] = 0; /* no dropout */
 % end
-% if threads > 1 then
-%   if resets then
-    if (chunk == 0) { ${name}_reset(m); }
-%   end
-    job all = {.m = m${common.data_initializers()}${spec.resets and ", .reset = reset" or ""}, .chunk = chunk};
-    const double loss = loss_parts(&all);
-% else
-    forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
-%   H.call_heads("head_loss", "")
-%   if spec.truncation ~= "block" then
-    carry_state(m, steps);
-%   end
-% end
 % if spec.dropout and spec.truncation == "block" then
+    const double loss = chunk_loss(${chunk_arguments})${share};
     m->progress[BPTT_MASKS] = masks;
-% end
-% if spec.reduction == "mean" then
-    const ptrdiff_t ${H.counted} = count_${H.counted}(${common.data_arguments("target"):sub(3)}${H.chunk_argument}, rows);
-    return ${H.counted} > 0 ? loss * (1.0 / (double)${H.counted}) : 0;
-% else
     return loss;
+% else
+    return chunk_loss(${chunk_arguments})${share};
 % end
 }
 
@@ -296,57 +322,22 @@ static void join(${name} *m, uint32_t chunk${spec.reduction == "mean" and ", ptr
 }
 
 % end
-% write(common.statement("", "double " .. name .. "_gradient(" .. name .. " *m" .. common.data_parameters() .. common.reset_parameter .. ", uint32_t chunk)"))
+% write(common.statement("", "double " .. name .. "_gradient(" .. chunk_parameters .. ")"))
 {
-% if threads == 1 then
-    const ptrdiff_t steps = steps_of(chunk)${H.needs_rows and ", rows = steps * " .. NAME .. "_BATCH" or ""};
-% elseif spec.reduction == "mean" then
-    const ptrdiff_t rows = steps_of(chunk) * ${NAME}_BATCH;
-% end
-% if spec.reduction == "mean" then
-    const ptrdiff_t ${H.counted} = count_${H.counted}(${common.data_arguments("target"):sub(3)}${H.chunk_argument}, rows);
-    const double share = ${H.counted} > 0 ? 1.0 / (double)${H.counted} : 0;
-% else
-    const double share = 1;
-% end
-% if threads == 1 then
-%   if spec.truncation == "block" then
-    const ptrdiff_t first = (${NAME}_HORIZON - steps) * ${NAME}_BATCH;
-%   end
-    double loss = 0;
-%   if H.partial then
-    ptrdiff_t done = 0;
-%   end
-% end
+% chunk_begins()
+% local updates = "m->progress[BPTT_UPDATES]"
+% if accumulates then updates = string.format("(%s * %d + m->progress[BPTT_PENDING])", updates, spec.accumulate + 1) end
 % if spec.dropout and spec.truncation == "block" then
     if (chunk == 0 || m->progress[BPTT_MASKS] < 1) { /* a number for all of a sequence */
-        m->progress[BPTT_MASKS] = 1 + ${accumulates and string.format("(m->progress[BPTT_UPDATES] * %d + m->progress[BPTT_PENDING])", spec.accumulate + 1) or "m->progress[BPTT_UPDATES]"} * ${NAME}_CHUNKS;
+        m->progress[BPTT_MASKS] = 1 + ${updates} * ${NAME}_CHUNKS;
     }
 % elseif spec.dropout then
-    m->progress[BPTT_MASKS] = 1 + ${accumulates and string.format("(m->progress[BPTT_UPDATES] * %d + m->progress[BPTT_PENDING])", spec.accumulate + 1) or "m->progress[BPTT_UPDATES]"} * ${NAME}_CHUNKS + chunk;
-% end
-% local scale = accumulates and "(real)1" or "(real)share"
-% if threads == 1 then
-    forward(m${common.data_arguments("input")}${common.reset_argument()}, chunk);
-% elseif resets then
-    if (chunk == 0) { ${name}_reset(m); }
+    m->progress[BPTT_MASKS] = 1 + ${updates} * ${NAME}_CHUNKS + chunk;
 % end
 % if accumulates then
     join(m, chunk${spec.reduction == "mean" and ", " .. H.counted or ""});
-% elseif H.partial then
-% H.clear_gradients(false)
 % end
-% if threads > 1 then
-    job all = {.m = m${common.data_initializers()}${spec.resets and ", .reset = reset" or ""}, .chunk = chunk, .scale = ${scale}};
-    return gradient_parts(&all) * share;
-% else
-%   H.call_heads("head", ", " .. scale)
-%   H.dispatch("backward")
-%   if spec.truncation ~= "block" then
-    carry_state(m, steps);
-%   end
-    return loss * share;
-% end
+    return chunk_gradient(${chunk_arguments}, (real)${(share == "" or accumulates) and "1" or "share"})${share};
 }
 
 /* --- the update --------------------------------------------------------------------------------------------------- */

@@ -220,36 +220,40 @@ static void end_part(void *all, int part)
     give_rows(j, part, steps_of(j->chunk));
 }
 
-static double gradient_parts(job *all)
+/* The sum of a chunk's losses, and its gradient times `scale`; the state goes on from its end. */
+% write(common.statement("", "static double chunk_gradient(" .. chunk_parameters .. ", real scale)"))
 {
+    job all = {.m = m${common.data_initializers()}${spec.resets and ", .reset = reset" or ""}, .chunk = chunk, .scale = scale};
+% if H.partial and not accumulates then
+%   H.clear_gradients(false)
+% end
 % if H.cuts.head then
-    const uint32_t chunk = all->chunk;
     const ptrdiff_t steps = steps_of(chunk);
 %   head_locals()
 %   if H.partial then
     ptrdiff_t done = 0;
 %   end
-    (void)each(all, forward_part);
+    (void)each(&all, forward_part);
 %   if block_mode then
-    all->first = first;
+    all.first = first;
 %   end
 %   H.call_heads("head_parts", "", true)
-    (void)each(all, backward_part);
+    (void)each(&all, backward_part);
 % else
-    const double loss = each(all, gradient_part);
+    const double loss = each(&all, gradient_part);
 % end
 % if H.cuts.tail and block_mode then
-    const ptrdiff_t seen = (ptrdiff_t)all->chunk * ${NAME}_STRIDE + steps_of(all->chunk);
+    const ptrdiff_t seen = (ptrdiff_t)chunk * ${NAME}_STRIDE + steps_of(chunk);
     const ptrdiff_t window = seen < ${NAME}_HORIZON ? seen : ${NAME}_HORIZON;
-    all->first = (${NAME}_HORIZON - window) * ${NAME}_STREAMS;
-    all->rows = window * ${NAME}_STREAMS;
+    all.first = (${NAME}_HORIZON - window) * ${NAME}_STREAMS;
+    all.rows = window * ${NAME}_STREAMS;
 % elseif H.cuts.tail then
-    all->rows = steps_of(all->chunk) * ${NAME}_STREAMS;
+    all.rows = steps_of(chunk) * ${NAME}_STREAMS;
 % end
 % if H.cuts.tail then
-    (void)each(all, sum_part);
+    (void)each(&all, sum_part);
 % end
-    (void)each(all, end_part);
+    (void)each(&all, end_part);
     return loss;
 }
 
@@ -264,10 +268,12 @@ static void loss_part(void *all, int part)
     j->sums[part] = loss;
 }
 
-static double loss_parts(job *all)
+/* The losses alone. */
+% write(common.statement("", "static double chunk_loss(" .. chunk_parameters .. ")"))
 {
-    const double loss = each(all, loss_part);
-    for (int part = 0; part < ${NAME}_THREADS; part++) { give_rows(all, part, steps_of(all->chunk)); }
+    job all = {.m = m${common.data_initializers()}${spec.resets and ", .reset = reset" or ""}, .chunk = chunk};
+    const double loss = each(&all, loss_part);
+    for (int part = 0; part < ${NAME}_THREADS; part++) { give_rows(&all, part, steps_of(chunk)); }
     return loss;
 }
 

@@ -74,7 +74,7 @@ end
 
 -- Adds up the loss of the chunk's rows, all at once or in blocks.  rounds: called for all parts of the work, block by block.
 function H.call_heads(name, scale, rounds)
-  local self, window, backward = rounds and "all" or H.self, rounds and "" or H.head_window, scale ~= "" or rounds
+  local self, window, backward = rounds and "&all" or H.self, rounds and "" or H.head_window, scale ~= "" or rounds
   local function targets(rows) return rounds and "" or common.data_arguments("target", rows, parted and "own->" or "") end
   local function block_call(size, to)
     local rows = spelled and "" or string.format(", %s - row < %d ? %s - row : %d", to, size, to, size)
@@ -83,7 +83,7 @@ function H.call_heads(name, scale, rounds)
   if partial then
     local step = spelled and B or block
     local function clear(to)
-      write(rounds and "clear_parts(all, " or "clear_rows(" .. H.own .. ", ", block_mode and "first + " or "", "done, ", to, " - done);\n")
+      write(rounds and "clear_parts(&all, " or "clear_rows(" .. H.own .. ", ", block_mode and "first + " or "", "done, ", to, " - done);\n")
     end
     write("    for (int i = 0; i < STRETCHES; i++) {\n        ptrdiff_t to = 0;\n")
     write("        const ptrdiff_t from = stretch(i, chunk, ", parted and common.NAME .. "_STREAMS, " or "", "rows, &to);\n")
@@ -222,7 +222,7 @@ function H.dispatch(which)
     write("    ", named(0), "(", H.self, data, ", ", which == "forward" and "steps_of(chunk)" or "steps",
       block_mode and string.format(", (%d - steps_of(chunk)) * %d%s", spec.K, B, before) or "", ");\n")
   elseif rest == 0 then
-    if which == "forward" and (parted or spec.carry or spec.h0 == "given") and not block_mode then write("    (void)chunk;\n") end
+    if which == "forward" and not spec.restarts and not block_mode then write("    (void)chunk;\n") end
     write("    ", named(chunk_steps), "(", H.self, data, first, ");\n")
   else
     local last = block_mode and ", " .. (spec.K - rest) * B .. before or ""

@@ -53,7 +53,7 @@ local chunk_rows = {0}
 H.head_rows = {0} -- what the output layer's functions are made for; 0: any number, told when called
 if spelled then chunk_rows = rest > 0 and {chunk_steps * B, rest * B} or {chunk_steps * B} end
 if spelled then H.head_rows = partial and {B} or chunk_rows end
-H.needs_rows = partial or not spelled or spec.reduction == "mean"
+H.needs_rows = partial or not spelled
 H.rows_parameter = spelled and (partial and ", ptrdiff_t row" or "") or ", ptrdiff_t row, ptrdiff_t rows"
 local made = {}
 local function for_rows(name, rows) -- the function's name for a number of rows

@@ -1133,7 +1133,8 @@ static void forward(tiny *m, const tiny_token *x, uint32_t chunk)
     }
 }
 
-double tiny_loss(tiny *m, const tiny_token *x, const tiny_token *y, uint32_t chunk)
+/* The sum of a chunk's losses; the state goes on from its end. */
+static double chunk_loss(tiny *m, const tiny_token *x, const tiny_token *y, uint32_t chunk)
 {
     const ptrdiff_t steps = steps_of(chunk), rows = steps * TINY_BATCH;
     double loss = 0;
@@ -1142,19 +1143,17 @@ double tiny_loss(tiny *m, const tiny_token *x, const tiny_token *y, uint32_t chu
         loss += head_loss(m, y + row, row, rows - row < 2 ? rows - row : 2);
     }
     carry_state(m, steps);
-    const ptrdiff_t labels = count_labels(y, rows);
-    return labels > 0 ? loss * (1.0 / (double)labels) : 0;
+    return loss;
 }
 
-double tiny_gradient(tiny *m, const tiny_token *x, const tiny_token *y, uint32_t chunk)
+/* The same, and its gradient times `scale`. */
+static double chunk_gradient(tiny *m, const tiny_token *x, const tiny_token *y, uint32_t chunk, real scale)
 {
     const ptrdiff_t steps = steps_of(chunk), rows = steps * TINY_BATCH;
-    const ptrdiff_t labels = count_labels(y, rows);
-    const double share = labels > 0 ? 1.0 / (double)labels : 0;
     double loss = 0;
     forward(m, x, chunk);
     for (ptrdiff_t row = 0; row < rows; row += 2) {
-        loss += head(m, y + row, row, rows - row < 2 ? rows - row : 2, (real)share);
+        loss += head(m, y + row, row, rows - row < 2 ? rows - row : 2, scale);
     }
     if (chunk + 1 < TINY_CHUNKS) {
         backward_2(m, x);
@@ -1162,7 +1161,23 @@ double tiny_gradient(tiny *m, const tiny_token *x, const tiny_token *y, uint32_t
         backward_1(m, x);
     }
     carry_state(m, steps);
-    return loss * share;
+    return loss;
+}
+
+double tiny_loss(tiny *m, const tiny_token *x, const tiny_token *y, uint32_t chunk)
+{
+    const ptrdiff_t rows = steps_of(chunk) * TINY_BATCH;
+    const ptrdiff_t labels = count_labels(y, rows);
+    const double share = labels > 0 ? 1.0 / (double)labels : 0;
+    return chunk_loss(m, x, y, chunk) * share;
+}
+
+double tiny_gradient(tiny *m, const tiny_token *x, const tiny_token *y, uint32_t chunk)
+{
+    const ptrdiff_t rows = steps_of(chunk) * TINY_BATCH;
+    const ptrdiff_t labels = count_labels(y, rows);
+    const double share = labels > 0 ? 1.0 / (double)labels : 0;
+    return chunk_gradient(m, x, y, chunk, (real)share) * share;
 }
 
 /* --- the update --------------------------------------------------------------------------------------------------- */
