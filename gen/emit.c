@@ -1,6 +1,7 @@
 /* emit.c: shows the plan to the templates, as a Lua table with the plan's own names, and renders the files.  See emit.h. */
 #include "emit.h"
 
+#include "names.h"
 #include "template.h"
 
 #include <lauxlib.h>
@@ -109,29 +110,6 @@ static void push_action(lua_State *L, const bptt_plan *plan, const bptt_action *
     push_elements(L, action);
 }
 
-/* Whether a matrix is square and some product multiplies it by a state. */
-static bool is_recurrent(const bptt_graph *graph, int p)
-{
-    const bptt_node *matrix = &graph->nodes[graph->params[p].node];
-    bool found = false;
-    for (int n = 0; n < graph->forward && matrix->cols == matrix->rows; n++) {
-        const bptt_node *node = &graph->nodes[n];
-        found = found ||
-                (node->op == BPTT_OP_MATVEC && node->a == graph->params[p].node && graph->nodes[node->b].op == BPTT_OP_STATE);
-    }
-    return found;
-}
-
-static void push_init(lua_State *L, const bptt_plan *plan, int p)
-{
-    const bool own = plan->spec->init_recurrent.kind != BPTT_INIT_SAME && is_recurrent(plan->graph, p);
-    const bptt_init *init = own ? &plan->spec->init_recurrent : &plan->spec->init;
-    const char *word = bptt_spec_word("init", (int)init->kind);
-    set_string(L, "init", word == NULL ? "uniform" : word);
-    set_number(L, "init_scale", init->scale);
-    set_number(L, "first", plan->graph->params[p].first);
-}
-
 static void push_params(lua_State *L, const bptt_plan *plan)
 {
     lua_newtable(L);
@@ -158,7 +136,9 @@ static void push_params(lua_State *L, const bptt_plan *plan)
         set_integer(L, "turned_offset", (int64_t)tensor->turned_offset);
         set_boolean(L, "own", tensor->own);
         set_integer(L, "own_offset", (int64_t)tensor->own_offset);
-        push_init(L, plan, p);
+        set_string(L, "init", bptt_spec_word("init", (int)tensor->init.kind));
+        set_number(L, "init_scale", tensor->init.scale);
+        set_number(L, "first", param->first);
         lua_rawseti(L, -2, p + 1);
     }
     lua_setfield(L, -2, "params");
@@ -293,6 +273,15 @@ static void push_counts(lua_State *L, const bptt_plan *plan)
     set_integer(L, "progress_count", plan->progress_count);
 }
 
+/* reserved(word): whether it cannot be a value's name in C. */
+static int reserved(lua_State *L)
+{
+    size_t length = 0;
+    const char *word = luaL_checklstring(L, 1, &length);
+    lua_pushboolean(L, bptt_is_reserved(word, length));
+    return 1;
+}
+
 /* What is shown. */
 typedef struct view {
     const bptt_plan *plan;
@@ -344,6 +333,8 @@ static int fill(lua_State *L)
         lua_rawseti(L, -2, a + 1);
     }
     lua_setfield(L, -2, "actions");
+    lua_pushcfunction(L, reserved);
+    lua_setfield(L, -2, "reserved");
     return 0;
 }
 

@@ -4,6 +4,7 @@
  */
 #include "fields.h"
 
+#include "names.h"
 #include "suggest.h"
 
 #include <float.h>

@@ -1,4 +1,4 @@
-/* fields.h: the table of a spec's fields, private to spec*.c and fields.c.
+/* fields.h: the table of a spec's fields, private to what reads a spec: spec*.c, fields.c, alphabet.c.
  *
  * A field is one row; a kind is one row of functions that read, write and describe a value.  Parsing, range checks, messages,
  * defaults, help and the canonical text all come from these two tables.  Depends on Lua, lines.h and spec.h.
@@ -87,9 +87,6 @@ void bptt_describe(lua_State *L, int index, char *text, size_t size);
 void bptt_append_quoted(char *text, size_t size, char quote, const char *bytes, size_t length);
 /* Appends to a text, cut at `size`. */
 void bptt_append(char *text, size_t size, const char *format, ...) BPTT_PRINTF(3, 4);
-
-/* Why a text cannot be the prefix of C symbols, or NULL. */
-const char *bptt_name_fault(const char *name, size_t length);
 
 /* The distinct bytes of `file`, which must lie in `folder` or below it, in rising order; returns how many. */
 bptt_status bptt_alphabet_of(const char *folder, const char *file, unsigned char alphabet[256], int *size, bptt_error *error);

@@ -39,6 +39,12 @@ const char *bptt_number_text(double value, char *text, size_t size)
     return text;
 }
 
+int bptt_graph_state_of(const bptt_graph *graph, int node)
+{
+    const bptt_op op = graph->nodes[node].op;
+    return op == BPTT_OP_STATE || op == BPTT_OP_KEEP || op == BPTT_OP_RESTART ? graph->nodes[node].symbol : -1;
+}
+
 const char *bptt_graph_label(const bptt_graph *graph, int node, char *text, size_t size)
 {
     const bptt_node *n = &graph->nodes[node];

@@ -135,6 +135,8 @@ bptt_status bptt_op_backward(bptt_graph *graph, int n, int d, int *adjoint, bptt
 /* Adds a node as it stands.  Returns its index or -1: no memory, or too many. */
 int bptt_graph_add(bptt_graph *graph, const bptt_node *node, bptt_error *error);
 void bptt_graph_free(bptt_graph *graph);
+/* The state whose value before the step a node is, or where a sequence starts h_0; -1: it is none. */
+int bptt_graph_state_of(const bptt_graph *graph, int node);
 /* One line a node, from `first` to the one before `last`: "  7 a = add 5 6   [128]". */
 void bptt_graph_print(const bptt_graph *graph, int first, int last, FILE *out);
 /* Writes a number as messages, comments and dumps show it, whatever the locale.  Returns `text`. */

@@ -215,16 +215,23 @@ static bptt_status check_operands(const lowering *l)
     return BPTT_OK;
 }
 
-/* Two actions on one parameter may want one name. */
+/* Has an action before it the same name? */
+static bool is_repeated(const bptt_plan *plan, int action)
+{
+    const char *name = plan->actions[action].name;
+    bool found = false;
+    for (int a = 0; a < action && name[0] != '\0'; a++) { found = found || strcmp(plan->actions[a].name, name) == 0; }
+    return found;
+}
+
+/* Two actions on one parameter may want one name, and the number that tells them apart may be part of a third one's. */
 static void make_names_unique(bptt_plan *plan)
 {
     for (int a = 0; a < plan->action_count; a++) {
-        int same = 1;
-        for (int b = a + 1; b < plan->action_count; b++) {
-            bptt_action *other = &plan->actions[b];
-            if (plan->actions[a].name[0] == '\0' || strcmp(plan->actions[a].name, other->name) != 0) { continue; }
-            size_t length = strlen(other->name);
-            (void)snprintf(other->name + length, sizeof other->name - length, "_%d", ++same);
+        bptt_action *action = &plan->actions[a];
+        const size_t length = strlen(action->name);
+        for (int number = 2; is_repeated(plan, a); number++) {
+            (void)snprintf(action->name + length, sizeof action->name - length, "_%d", number);
         }
     }
 }

@@ -1,6 +1,7 @@
-/* names.c: which names can be the prefix of symbols in emitted C.  See fields.h.  Depends on nothing else. */
-#include "fields.h"
+/* names.c: words of C and of the emitted files.  See names.h. */
+#include "names.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -87,6 +88,19 @@ static bool is_letter(char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
+/* Such names are types of the C library's. */
+static bool ends_in_t(const char *word, size_t length)
+{
+    return length >= 2 && memcmp(word + length - 2, "_t", 2) == 0;
+}
+
+bool bptt_is_reserved(const char *word, size_t length)
+{
+    const size_t stem = length > 0 && strchr("fl", word[length - 1]) != NULL ? length - 1 : length;
+    return ends_in_t(word, length) || holds(reserved, word, length) || holds(math_names, word, length) ||
+           holds(math_names, word, stem);
+}
+
 const char *bptt_name_fault(const char *name, size_t length)
 {
     if (length == 0 || length > LONGEST) { return "it has more than 40 characters, or none"; }
@@ -97,9 +111,8 @@ const char *bptt_name_fault(const char *name, size_t length)
         }
     }
     if (length >= 4 && strncasecmp(name, "bptt", 4) == 0) { return "names that begin with bptt are taken"; }
-    if (length >= 2 && memcmp(name + length - 2, "_t", 2) == 0) { return "names that end in _t belong to the C library"; }
-    size_t stem = name[length - 1] == 'f' || name[length - 1] == 'l' ? length - 1 : length;
-    bool taken = has_stem(name, length) || holds(reserved, name, length) || holds(math_names, name, length) ||
-                 holds(math_names, name, stem);
-    return taken ? "it is a word of C, C++, their libraries or the emitted file" : NULL;
+    if (ends_in_t(name, length)) { return "names that end in _t belong to the C library"; }
+    return has_stem(name, length) || bptt_is_reserved(name, length)
+               ? "it is a word of C, C++, their libraries or the emitted file"
+               : NULL;
 }

@@ -43,11 +43,27 @@ static int64_t stride_of(const bptt_plan *plan, int64_t cols)
 
 /* --- parameters ---------------------------------------------------------------------------------------------------------------- */
 
+/* Whether a matrix is square and some product multiplies it by a state. */
+static bool is_recurrent(const bptt_graph *graph, int p)
+{
+    const bptt_node *matrix = &graph->nodes[graph->params[p].node];
+    bool found = false;
+    for (int n = 0; n < graph->forward && matrix->cols == matrix->rows; n++) {
+        const bptt_node *node = &graph->nodes[n];
+        const bool reads = node->op == BPTT_OP_MATVEC && node->a == graph->params[p].node;
+        found = found || (reads && bptt_graph_state_of(graph, node->b) >= 0);
+    }
+    return found;
+}
+
 static void place_params(bptt_plan *plan)
 {
+    const bptt_spec *spec = plan->spec;
     for (int p = 0; p < plan->graph->param_count; p++) {
         const bptt_node *node = &plan->graph->nodes[plan->graph->params[p].node];
         bptt_tensor_plan *tensor = &plan->params[p];
+        const bool own = spec->init_recurrent.kind != BPTT_INIT_SAME && is_recurrent(plan->graph, p);
+        tensor->init = own ? spec->init_recurrent : spec->init;
         tensor->rows = node->cols > 0 ? node->cols : 1;
         tensor->cols = node->rows;
         bptt_tensor_plan *leader = &plan->params[tensor->leader];

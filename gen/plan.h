@@ -155,6 +155,7 @@ typedef struct bptt_tensor_plan {
     int64_t rows, cols, stride;
     int64_t width; /* of the leader's matrix, up to its last column that is not padding */
     size_t offset;
+    bptt_init init;
     bool sparse; /* rows of tokens that did not occur have gradient 0, and the optimizer's rule then leaves them unchanged */
     bool turned; /* a second copy, [outputs][inputs], is kept for the backward pass */
     int64_t turned_stride;

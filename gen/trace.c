@@ -281,13 +281,6 @@ static int vector(lua_State *L)
     return pushed;
 }
 
-/* The state that a name stands for before it is assigned to; -1: none. */
-static int state_of(const bptt_graph *graph, int node)
-{
-    const bptt_op op = graph->nodes[node].op;
-    return op == BPTT_OP_STATE || op == BPTT_OP_KEEP || op == BPTT_OP_RESTART ? graph->nodes[node].symbol : -1;
-}
-
 /* What the equations see of state `s`: its value after step t-1, or h_0 where a sequence starts.  The second upvalue says how. */
 static int restarted(lua_State *L, int s)
 {
@@ -323,7 +316,7 @@ static int state(lua_State *L)
 static bool valid_symbol(const char *name)
 {
     size_t length = strspn(name, LETTERS DIGITS "_");
-    return length > 0 && name[length] == '\0' && length < BPTT_SYMBOL_MAX - 6 && strspn(name, DIGITS) == 0;
+    return length > 0 && name[length] == '\0' && length < BPTT_SYMBOL_MAX - 6 && strspn(name, DIGITS "_") == 0;
 }
 
 /* `h = value` where h is a state. */
@@ -331,7 +324,7 @@ static void set_next(lua_State *L, bptt_graph *graph, int s, int value)
 {
     const bptt_node *node = &graph->nodes[value];
     if (graph->states[s].next >= 0) { luaL_error(L, "state '%s' is assigned twice", lua_tostring(L, 2)); }
-    if (bptt_op_kind_of(node->op) == BPTT_KIND_LEAF || state_of(graph, value) >= 0 || node->cols > 0 ||
+    if (bptt_op_kind_of(node->op) == BPTT_KIND_LEAF || bptt_graph_state_of(graph, value) >= 0 || node->cols > 0 ||
         node->rows != graph->nodes[graph->states[s].node].rows) {
         luaL_error(L, "state '%s' takes a computed vector of %d elements", lua_tostring(L, 2),
                    (int)graph->nodes[graph->states[s].node].rows);
@@ -358,7 +351,7 @@ static void name_node(lua_State *L, bptt_node *node, const char *name)
 static void name_value(lua_State *L, bptt_graph *graph, int value, const char *name)
 {
     bptt_node *node = &graph->nodes[value];
-    const int s = state_of(graph, value);
+    const int s = bptt_graph_state_of(graph, value);
     if (s >= 0 && node->op != BPTT_OP_STATE && node->name[0] == '\0') {
         char text[BPTT_SYMBOL_MAX];
         name_node(L, &graph->nodes[graph->states[s].node], name);
@@ -387,10 +380,11 @@ static int assign(lua_State *L)
     const int *old = luaL_testudata(L, -1, NODE);
     if (box != NULL) {
         if (!valid_symbol(name)) {
-            return luaL_error(L, "'%s' cannot name a value: up to %d letters, digits and _ can", name, BPTT_SYMBOL_MAX - 7);
+            return luaL_error(L, "'%s' cannot name a value: a letter and up to %d more letters, digits and _ can", name,
+                              BPTT_SYMBOL_MAX - 8);
         }
-        if (old != NULL && state_of(graph, *old) >= 0) {
-            set_next(L, graph, state_of(graph, *old), *box);
+        if (old != NULL && bptt_graph_state_of(graph, *old) >= 0) {
+            set_next(L, graph, bptt_graph_state_of(graph, *old), *box);
         } else if (!lua_isnil(L, -1)) {
             return luaL_error(L, "'%s' is assigned twice", name);
         }
@@ -653,7 +647,7 @@ static void tell_apart(bptt_graph *graph, int from, int to)
 {
     for (int n = from; n < to; n++) {
         bptt_node *node = &graph->nodes[n];
-        const bool computed = bptt_op_kind_of(node->op) != BPTT_KIND_LEAF && state_of(graph, n) < 0;
+        const bool computed = bptt_op_kind_of(node->op) != BPTT_KIND_LEAF && bptt_graph_state_of(graph, n) < 0;
         bool twice = false;
         for (int other = 0; other < graph->count; other++) {
             twice = twice || ((other < from || other >= to) && strcmp(graph->nodes[other].name, node->name) == 0);

@@ -274,6 +274,20 @@ START_TEST(first_values)
 }
 END_TEST
 
+/* So do those that see h_0 where a sequence starts. */
+START_TEST(first_values_with_restarts)
+{
+    static const char *const ways[] = {"resets = true", "carry = false, h0 = 'learned'"};
+    char text[200];
+    (void)snprintf(text, sizeof text,
+                   "return {name = 'net', hidden = 5, vocab = 5, T = 4, init_recurrent = {identity = 0.5}, %s}", ways[_i]);
+    bptt_unit unit = emitted_text(text);
+    ck_assert_ptr_nonnull(strstr(unit.source, "0x1p-1); /* W_hh: identity, 0.5 */"));
+    ck_assert_ptr_nonnull(strstr(unit.source, "/* W_xh: uniform, "));
+    bptt_unit_free(&unit);
+}
+END_TEST
+
 static void check_private(const char *text)
 {
     char host[256] = "", folder[1024] = "";
@@ -384,6 +398,7 @@ int main(void)
     tcase_add_loop_test(texts, same_bytes_again, 0, RANDOM_SPECS);
     tcase_add_loop_test(texts, full_has_no_loops, 0, 3);
     tcase_add_test(texts, first_values);
+    tcase_add_loop_test(texts, first_values_with_restarts, 0, 2);
     tcase_add_test(texts, nothing_private);
     tcase_add_test(texts, growth_with_time);
     tcase_add_test(texts, comma_locale);

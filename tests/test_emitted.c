@@ -5,6 +5,7 @@
  */
 #include "../gen/compile.h"
 #include "../gen/fields.h"
+#include "../gen/names.h"
 #include "../runtime/backend.h"
 #include "../runtime/backend_private.h"
 #include "../runtime/data.h"
@@ -118,6 +119,11 @@ static const char *const models[] = {
     CELL "hidden = 6, vocab = 9, T = 6, K = 4, truncation = 'block', stride = 3, batch = 2",
     CELL "hidden = 6, vocab = 9, T = 6, K = 4, truncation = 'uniform', batch = 2, unroll = 'none'",
     "hidden = 2, vocab = 70000, T = 3, K = 2, batch = 2, activation = 'sigmoid', optimizer = 'momentum', clip = {value = 5}",
+    "hidden = 8, vocab = 40, T = 4, optimizer = 'sgd', clip = {value = 1}, unroll = 'time'",
+    /* the second product with W wants the name of the one with W_2 */
+    "hidden = 5, inputs = 3, outputs = 2, T = 4, batch = 2, unroll = 'time', cell = function() "
+    "W_2, W, b, h = matrix(hidden, input), matrix(hidden, hidden), vector(hidden), state(hidden) "
+    "a = W_2 * x + W * h + b c = tanh(a) h = tanh(W * c) end",
 };
 enum { MODELS = sizeof models / sizeof models[0] };
 
@@ -438,8 +444,6 @@ START_TEST(test_names_are_taken)
 }
 END_TEST
 
-/* --- warnings ------------------------------------------------------------------------------------------------------------------- */
-
 static const char *const c_compilers[] = {"gcc", "clang"};
 
 /* A C compiler of the table; NULL where one that need not be there is not. */
@@ -449,6 +453,77 @@ static char *c_compiler(int i)
     ck_assert(compiler != NULL || i > 0);
     return compiler;
 }
+
+/* A spec whose cell has eight names of the text's own: two matrices, a vector, a state, a matrix, two values and the first state. */
+static void compile_names(char *compiler, const char *fields, char *const *names)
+{
+    static const char *const places = "ABCDEFGH";
+    static const char cell[] =
+        "cell = function() H, D = state(hidden), state(hidden) "
+        "A, B, C, E = matrix(hidden, input), matrix(hidden, hidden), vector(hidden), matrix(hidden, hidden) "
+        "F = A * x + B * H + C + D G = sigmoid(F) D = tanh(E * G) H = tanh(F) * G + D end, ";
+    char text[1500] = "", *to = text;
+    for (const char *c = cell; *c != '\0'; c++) {
+        const char *place = strchr(places, *c);
+        to += snprintf(to, sizeof text - (size_t)(to - text), "%.*s", place != NULL ? 40 : 1,
+                       place != NULL ? names[place - places] : c);
+    }
+    (void)snprintf(to, sizeof text - (size_t)(to - text), "%s", fields);
+    emit("net", text);
+    COMPILE(compiler, STRICT " -fsyntax-only", in_folder("net.c"));
+}
+
+/* Adds the words of a text to `words`, each once, unless the equations of a cell have another use for them. */
+static size_t collect_words(const char *text, char (*words)[64], size_t count, size_t room)
+{
+    static const char used[] = " x hidden input net NET and end for if in true while break do else return goto tanh exp log sqrt "
+                               "max min abs sigmoid softmax cross_entropy state W_hy b_y o ";
+    char spaced[66];
+    size_t length = 0;
+    const char *const end = text + strlen(text);
+    for (const char *c = next_word(text, end, &length); c != NULL; c = next_word(c + length, end, &length)) {
+        (void)snprintf(spaced, sizeof spaced, " %.*s ", (int)length, c);
+        bool known = length > 21 || *c == '_' || strstr(used, spaced) != NULL || strncasecmp(c, "net_", 4) == 0;
+        for (size_t i = 0; i < count && !known; i++) { known = strlen(words[i]) == length && memcmp(words[i], c, length) == 0; }
+        if (known) { continue; }
+        ck_assert_uint_lt(count, room);
+        (void)snprintf(words[count++], sizeof *words, "%.*s", (int)length, c);
+    }
+    return count;
+}
+
+START_TEST(test_values_may_have_any_name)
+{
+    static const char *const ways[] = {
+        "hidden = 5, vocab = 7, T = 5, K = 3, batch = 2, truncation = 'block', stride = 2, dropout = 0.25, unroll = 'none'",
+        "hidden = 5, vocab = 7, T = 5, K = 3, batch = 3, threads = 2, resets = true, h0 = 'learned', unroll = 'time', loss_at = "
+        "{2}",
+        "hidden = 3, vocab = 4, T = 3, unroll = 'full'",
+        "hidden = 5, inputs = 2, outputs = 3, T = 5, K = 3, truncation = 'uniform', carry = false, unroll = 'none'",
+    };
+    static const char of_c[] =
+        "asm typeof unix linux typedef unsigned const inline restrict bptt bptt_add NAN carry_state window";
+    enum { ROOM = 1000, NAMES = 8 };
+    static char words[ROOM][64];
+    bptt_unit unit = unit_of("net", ways[_i]);
+    const char *own = strstr(unit.source, "/* --- the steps of the network");
+    ck_assert_ptr_nonnull(own);
+    char *copy = bare_text(own, "net");
+    size_t count = collect_words(of_c, words, collect_words(copy, words, 0, ROOM), ROOM);
+    ck_assert_uint_gt(count, 100);
+    for (; count % NAMES != 0; count++) { (void)snprintf(words[count], sizeof *words, "more%zu", count % NAMES); }
+    char *compiler = c_compiler(0);
+    for (size_t i = 0; i < count; i += NAMES) {
+        char *names[NAMES];
+        for (size_t n = 0; n < NAMES; n++) { names[n] = words[i + (n + (size_t)_i * 2) % NAMES]; }
+        compile_names(compiler, ways[_i], names);
+    }
+    free(copy);
+    bptt_unit_free(&unit);
+}
+END_TEST
+
+/* --- warnings ------------------------------------------------------------------------------------------------------------------- */
 
 static void compile_model(char *compiler, const char *flags)
 {
@@ -990,6 +1065,12 @@ int main(void)
     tcase_add_test(tcase, test_example_refuses);
     tcase_add_test(tcase, test_example_reads_numbers);
     suite_add_tcase(suite, tcase);
+    TCase *names = tcase_create("names");
+    tcase_set_timeout(names, 300);
+    tcase_add_unchecked_fixture(names, open_all, remove_all);
+    tcase_add_checked_fixture(names, fresh_folder, NULL);
+    tcase_add_loop_test(names, test_values_may_have_any_name, 0, 4);
+    suite_add_tcase(suite, names);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     const int failed = srunner_ntests_failed(runner);

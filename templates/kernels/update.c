@@ -28,7 +28,7 @@ ${signature(k)}
 ${signature(k)}
 {
     const bits sign = bits_of(splat((real)-0.0));
-    for (ptrdiff_t r = 0; r < rows; r++, param += cols, grad += cols${rule == "sgd" and "" or ", moment1 += cols"}) {
+    for (ptrdiff_t r = 0; r < rows; r++, param += cols, grad += cols${rule:find("^sgd") and "" or ", moment1 += cols"}) {
         bits any = bits_of(load(grad));
         for (ptrdiff_t j = LANES; j < cols; j += LANES) { any |= bits_of(load(grad + j)); }
         if (sum_lanes(from_bits(any & ~sign)) == (real)0) { continue; }

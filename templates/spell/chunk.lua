@@ -120,9 +120,13 @@ end
 function H.carried()
   local list, first = {}, block_mode and 0 or H.state_offset(states[1])
   for _, s in ipairs(states) do list[#list + 1] = {slots[s].name, spec.batch, slots[s].cols, slots[s].stride, H.state_offset(s) - first} end
+  local seen = {}
   for _, slot in ipairs(slots) do
     if slot.carried then
-      list[#list + 1] = {"window." .. slot.variable, spec.K * spec.batch, slot.cols, slot.stride, parted and slot.carried_offset or slot.offset}
+      local name = slot.name
+      while seen[name] do name = name .. "_" end
+      seen[name] = true
+      list[#list + 1] = {"window." .. name, spec.K * spec.batch, slot.cols, slot.stride, parted and slot.carried_offset or slot.offset}
     end
   end
   return list, first

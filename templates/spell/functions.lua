@@ -12,29 +12,27 @@ local block_mode, uniform = spec.truncation == "block", spec.truncation == "unif
 -- A number for a comment.
 function H.decimal(x) return (string.format("%.9g", x):gsub(",", ".")) end
 
--- What the emitted functions call something else, and the words of C.  A value or parameter of such a name, or of another's, gets a tail.
+-- A value, parameter or function of a name that is reserved, or another's, gets a tail: so what functions with values in them call their own.
 local taken = {}
-for word in ([[auto break case char const continue default do double else enum extern float for goto if inline int long register
-  restrict return short signed sizeof static struct switch typedef union unsigned void volatile while m x v y d t row rows steps loss scale
-  first probabilities outputs real zeros own forward head head_loss backward squares uniform cross_entropy softmax job all begin each part skip
-  streams j other first_stream give_rows from to vec bits mask size_t ptrdiff_t memset memcpy NULL SIMD LANES KERNEL
-  lag oldest window stay past move_window back_window past_rows memmove CHAIN_RUN ROUND VECTOR_BYTES]]):gmatch("%S+") do
+for word in ([[t i row rows steps loss scale first past lag own other from to probabilities outputs masks restart]]):gmatch("%S+") do
   taken[word] = true
 end
-for _, action in ipairs(actions) do taken[action.name] = true end
-if spec.restarts then taken.restart, taken.reset, taken.starts = true, true, true end
-local function claim(word) -- words in capitals are macros', those with the stem bptt kernels'
-  if word:find("^%u[%u%d_]+$") or word:find("^bptt") then word = word .. "_" end
-  while taken[word] do word = word .. "_" end
+local function claim(word)
+  while taken[word] or reserved(word) do word = word .. "_" end
   taken[word] = true
   return word
 end
+-- The same for a name of the spec: words in capitals are macros', those with the stem bptt kernels'.
+local function claim_foreign(word) return claim((word:find("^%u[%u%d_]+$") or word:find("^bptt")) and word .. "_" or word) end
+for _, action in ipairs(actions) do
+  if action.name ~= "" then action.name = claim(action.name) end
+end
 for _, p in ipairs(params) do
-  p.variable = claim(p.name)
+  p.variable = claim_foreign(p.name)
   p.turned_variable = claim(p.variable .. "_turned")
   p.gradient_variable = claim("g_" .. p.variable)
 end
-for _, slot in ipairs(slots) do slot.variable = claim(slot.name) end
+for _, slot in ipairs(slots) do slot.variable = claim_foreign(slot.name) end
 
 -- The parameter that a state starts from, by the state's slot, where that is learned.
 H.h0 = {}
