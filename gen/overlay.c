@@ -109,8 +109,10 @@ static bool can_overlay(const bptt_plan *plan, const side_by_side *gates, const 
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
         const bptt_ref *const refs[3] = {&action->out, &action->in, &action->adjoint}; /* of all members, it may be */
+        const bool waits =
+            plan->threads > 1 && action->region == BPTT_REGION_TAIL && bptt_sums_over_rows(action); /* for all parts */
         for (int i = 0; i < 3; i++) {
-            if (has(gates, refs[i]) && a >= first.action) { return false; }
+            if (has(gates, refs[i]) && (a >= first.action || waits)) { return false; }
             if (has(adjoints, refs[i]) && (a <= last.action || refs[i]->shift != 0)) { return false; }
         }
         for (int e = 0; e < action->element_count; e++) {

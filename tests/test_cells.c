@@ -646,6 +646,7 @@ START_TEST(inputs_outputs_and_losses)
     for (int reduction = BPTT_MEAN; reduction <= BPTT_SUM; reduction++) {
         spec.reduction = (bptt_reduction)reduction;
         check_cell(PARAMS "h = tanh(W * x + U * h + b)\n", &spec, 1e-8);
+        check_cell(PARAMS "h = sigmoid(W * x + U * h + b)\n", &spec, 1e-8); /* whose padding is not 0 */
     }
 }
 END_TEST
