@@ -633,6 +633,10 @@ static bptt_status check_names(const bptt_graph *graph, bool output, bptt_error 
 /* Every state needs its next value. */
 static bptt_status check_states(const bptt_graph *graph, bptt_error *error)
 {
+    if (graph->state_count == 0) {
+        return bptt_fail(error, BPTT_FAILED, "%s: the cell has no state; expected h = state(hidden), and an equation for h",
+                         graph->source);
+    }
     for (int s = 0; s < graph->state_count; s++) {
         const bptt_node *node = &graph->nodes[graph->states[s].node];
         if (graph->states[s].next >= 0) { continue; }
@@ -710,8 +714,7 @@ static bptt_status find_output(lua_State *L, surroundings *s, int first_state, b
     const int named = node_named(L, "output"), state = first_state < graph->state_count ? graph->states[first_state].next : -1;
     s->in = named >= 0 ? named : state;
     if (s->in >= 0 && graph->nodes[s->in].cols == 0) { return BPTT_OK; }
-    return bptt_fail(error, BPTT_FAILED,
-                     "%s: what goes on to the output layer is the vector 'output', or else the first state; there is neither",
+    return bptt_fail(error, BPTT_FAILED, "%s: 'output' is a matrix; expected a vector, which goes on to the output layer",
                      graph->source);
 }
 

@@ -1,5 +1,5 @@
 # diagnose.gp: the pictures of `bptt diagnose --plot`.  diagnose_plot.c writes the figures into a folder of its own, sets the
-# variables (folder, name, H, T, K, N, weights, memory, rows, heat_least, heat_most, norm_least ... lag_most, ratio_most, peak, grows) and loads this.
+# variables (folder, name, H, T, K, N, weights, memory, rows, heat_labels, heat_least, heat_most, norm_least ... lag_most, ratio_most, peak, grows) and loads this.
 #
 #   states.dat   t, |dL/dh_t|            lags.dat     lag, mean |dL_s/dh_{s-lag}|      heat.dat   a row of lags for each loss step s
 #   jacobian.dat n, norm, least, most    cuts.dat     K, cosine, norm ratio, worst cosine
@@ -86,7 +86,8 @@ do for [kind in "svg png"] {
     set ylabel "step s of the loss"
     set cblabel "|dL_s/dh_{s-lag}|" offset 1.5
     set xrange [-0.5:T - 0.5]
-    set yrange [T * (0.5 / rows):T + T * (0.5 / rows)]
+    set yrange [0.5:rows + 0.5]
+    eval heat_labels
     set format x "%g"
     set logscale cb
     set format cb decades
@@ -99,9 +100,10 @@ do for [kind in "svg png"] {
     set bmargin at screen 0.075
     set key bottom right maxrows auto opaque reverse Left box lc rgb "#d0d0d0"
     set arrow 1 from memory, graph 0 to memory, graph 1 nohead front lc rgb "#00a0a0" lw 2.5 dt 2
-    plot folder."/heat.dat" matrix using 1:(($2 + 1) * T / rows):($3 > 0 && $3 < heat_least ? heat_least : $3) with image notitle, \
+    plot folder."/heat.dat" matrix using 1:(rows > 1 ? $2 + 1 : 0.75 + 0.5 * $2):($3 > 0 && $3 < heat_least ? heat_least : $3) with image notitle, \
          NaN with lines lc rgb "#00a0a0" lw 2.5 dt 2 title sprintf("effective memory, %d steps", memory)
     unset arrow 1
+    set ytics autofreq
     unset logscale cb
     unset lmargin
     unset rmargin

@@ -86,7 +86,7 @@ typedef struct bptt_diagnosis {
 typedef struct bptt_diagnose_task {
     size_t sequences, steps, horizon; /* N, T, K */
     size_t stride;                    /* blocks of so many steps, from whose end K counts (uniform: 1); 0: chunks of K */
-    bool carry;                       /* the state goes on from sequence to sequence; else each starts at zero */
+    bool carry;                       /* the state goes on from sequence to sequence; else each starts from h_0 */
     bool mean;                        /* L is the mean over the labels; else the sum */
     uint64_t seed;                    /* of the power iteration's first vectors */
     const uint32_t *x, *y;

@@ -88,14 +88,20 @@ static void advise_units(bptt_diagnosis *d)
     }
 }
 
+/* Gates keep the state as far as their bias says, where the spec can say it. */
 static void advise_vanishing(bptt_diagnosis *d, const bptt_spec *spec)
 {
-    if (has_gates(d)) {
-        advise(d, "a larger bias of the gate that keeps the state (forget gate: 1 or more)");
-    } else {
-        advise(d, "a cell with gates (GRU, LSTM) or with a path past the nonlinearity (h = h + ...)");
-        advise(d, "recurrent weights that start orthogonal or as the identity, or larger: now %s of scale %.3g",
-               spec->init.kind == BPTT_INIT_UNIFORM ? "uniform" : "normal", spec->init.scale);
+    const bptt_init *now = spec->init_recurrent.kind != BPTT_INIT_SAME ? &spec->init_recurrent : &spec->init;
+    const bool gates = has_gates(d), keeps = now->kind == BPTT_INIT_ORTHOGONAL || now->kind == BPTT_INIT_IDENTITY;
+    if (gates && spec->equations != NULL) {
+        advise(d, "a larger bias of the gate that keeps the state");
+    } else if (gates && spec->cell == BPTT_CELL_LSTM) {
+        advise(d, "a larger forget_bias (now %.3g)", spec->forget_bias);
+    }
+    if (!gates) { advise(d, "a cell with gates (GRU, LSTM) or with a path past the nonlinearity (h = h + ...)"); }
+    if (!gates || spec->cell == BPTT_CELL_GRU) {
+        advise(d, "recurrent weights that start %slarger: now %s of scale %.3g",
+               keeps ? "" : "orthogonal or as the identity, or ", bptt_spec_word("init", (int)now->kind), now->scale);
     }
 }
 

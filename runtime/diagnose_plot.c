@@ -85,16 +85,31 @@ static bool write_list(const char *folder, const char *name, const double *value
     return close_file(file);
 }
 
-/* What has vanished altogether is as dark as the scale goes. */
+/* What has vanished altogether is as dark as the scale goes.  One row is written twice: gnuplot takes no image of less. */
 static bool write_heat(const char *folder, const bptt_diagnosis *d)
 {
     FILE *file = open_in(folder, "heat.dat");
     if (file == NULL) { return false; }
-    for (size_t i = 0; i < d->rows * d->steps; i++) {
-        put_real(file, d->heat[i] >= 0 ? fmax(d->heat[i], 1e-300) : (double)NAN, true);
+    const size_t rows = d->rows == 1 ? 2 : d->rows;
+    for (size_t i = 0; i < rows * d->steps; i++) {
+        const double heat = d->heat[i % (d->rows * d->steps)];
+        put_real(file, heat >= 0 ? fmax(heat, 1e-300) : (double)NAN, true);
         if ((i + 1) % d->steps == 0) { (void)fputc('\n', file); }
     }
     return close_file(file);
+}
+
+/* Rows of the heat map lie side by side, whatever steps they are of: labels tell. */
+static void put_heat_labels(FILE *file, const bptt_diagnosis *d)
+{
+    enum { MOST_LABELS = 10 };
+    size_t every = 1;
+    for (int i = 0; d->rows / every > MOST_LABELS; i++) { every = i % 3 == 1 ? every / 2 * 5 : every * 2; } /* 1, 2, 5, 10, ... */
+    (void)fputs("heat_labels = 'set ytics (", file);
+    for (size_t r = every; r <= d->rows; r += every) {
+        (void)fprintf(file, "%s\"%zu\" %zu", r > every ? ", " : "", d->loss_steps[r - 1] + 1, r);
+    }
+    (void)fputs(")'\n", file);
 }
 
 static bool write_jacobians(const char *folder, const bptt_diagnosis *d)
@@ -175,6 +190,7 @@ static bool write_script(const char *folder, const bptt_diagnosis *d, const bptt
     put_range(file, "norm", d->state_norms, d->steps);
     put_range(file, "lag", d->lags, d->steps);
     put_range(file, "heat", d->heat, d->rows * d->steps);
+    put_heat_labels(file, d);
     put_jacobian_range(file, d);
     put_ratio_range(file, d);
     (void)fputs(bptt_embedded("runtime/diagnose.gp"), file);

@@ -21,7 +21,10 @@ static void print_head(const bptt_diagnosis *d, const bptt_diagnosis_source *sou
     const bptt_spec *spec = source->spec;
     printf("%s  H %lld  T %zu  K %zu\n", spec->name, (long long)spec->hidden, d->steps, d->horizon);
     printf("data        %s, its first %zu sequence%s of T steps as one stream, %s; figures are means over them\n", source->data,
-           d->sequences, d->sequences == 1 ? "" : "s", spec->carry ? "the state carried on" : "each from a zero state");
+           d->sequences, d->sequences == 1 ? "" : "s",
+           spec->carry                   ? "the state carried on"
+           : spec->h0 == BPTT_H0_LEARNED ? "each from the learned h_0"
+                                         : "each from a zero state");
     if (source->weights != NULL) {
         printf("weights     %s\n", source->weights);
     } else {

@@ -61,7 +61,7 @@ static inline int ${name}_load(${name} *m)
         if (values == NULL || (to->twin != NULL && twin == NULL)) { return -1; }
         for (size_t row = 0; row < rows; row++) {
             for (size_t col = 0; col < cols; col++) {
-                const size_t i = (first + col) * rows + row;
+                const size_t i = to->table != 0 ? row * cols + col : (first + col) * rows + row;
                 const int second = twin != NULL && (twin[i] < 0 || twin[i] > 0); /* -0 + 0 would not be -0 */
                 m->param[to->offset + row * to->stride + col] = second ? values[i] + twin[i] : values[i];
             }

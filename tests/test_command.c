@@ -1419,12 +1419,33 @@ START_TEST(test_diagnose_plot)
 }
 END_TEST
 
+/* The heat map has a row for each step with a loss, labelled; of one row gnuplot makes no image. */
+START_TEST(test_diagnose_plot_of_some_losses)
+{
+    put_gnuplot(
+        "#!/bin/sh\nhere=$PWD\ncd \"$(dirname \"$2\")\" || exit 1\n"
+        "for f in heat.svg heat.png curves.svg curves.png; do { grep '^heat_labels' script.gp; wc -l < heat.dat; } > $f; done\n");
+    static const struct {
+        const char *steps, *labels;
+    } cases[] = {{"last", "heat_labels = 'set ytics (\"12\" 1)'\n2\n"},
+                 {"{3,11}", "heat_labels = 'set ytics (\"3\" 1, \"11\" 2)'\n2\n"},
+                 {"all", "heat_labels = 'set ytics (\"2\" 2, \"4\" 4, \"6\" 6, \"8\" 8, \"10\" 10, \"12\" 12)'\n12\n"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        OK("diagnose net.lua --data text --set T=12 --set K=12 --set loss_at=%s --plot pic", cases[i].steps);
+        size_t length = 0;
+        char *text = read_bytes("pic-heat.svg", &length);
+        ck_assert_str_eq(text, cases[i].labels);
+        free(text);
+    }
+}
+END_TEST
+
 /* The real one, where it is: the script is one that it accepts, also of figures that are not there. */
 START_TEST(test_diagnose_gnuplot)
 {
     if (system("command -v gnuplot > out 2>&1") != 0) { return; }
     static const char *const cases[] = {"", "--set T=1 --set K=1", "--set activation=relu --set init={uniform=40} --set T=600",
-                                        "--set init={uniform=0}"};
+                                        "--set init={uniform=0}", "--set loss_at=last"};
     OK("diagnose net.lua --data text --plot pic %s", cases[_i]);
     size_t length = 0;
     char *picture = read_bytes("pic-heat.png", &length);
@@ -1645,7 +1666,8 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_diagnose_weights);
     tcase_add_test(usual, test_diagnose_refused);
     tcase_add_test(usual, test_diagnose_plot);
-    tcase_add_loop_test(usual, test_diagnose_gnuplot, 0, 4);
+    tcase_add_test(usual, test_diagnose_plot_of_some_losses);
+    tcase_add_loop_test(usual, test_diagnose_gnuplot, 0, 5);
     tcase_add_test(usual, test_gradient_warning);
     tcase_add_test(usual, test_log_clipped);
     tcase_add_test(usual, test_reals);
