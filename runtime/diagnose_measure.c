@@ -232,8 +232,8 @@ static void compare_truncations(measure *m)
     bptt_diagnosis *d = m->d;
     const bptt_interpreter *it = m->it;
     const int params = it->graph->param_count;
-    size_t chunks = 0; /* up to a stride of K steps blocks are chunks */
-    while (chunks < d->truncation_count && (d->stride == 0 || d->truncations[chunks].K <= d->stride)) { chunks++; }
+    size_t chunks = 0; /* blocks have no less than their stride */
+    while (chunks < d->truncation_count && (d->stride == 0 || d->truncations[chunks].K < d->stride)) { chunks++; }
     if (chunks < d->truncation_count) { follow_blocks(m); }
     for (size_t k = 0; k < d->truncation_count; k++) {
         if (k < chunks) {

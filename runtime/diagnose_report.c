@@ -106,7 +106,7 @@ static void print_mode(const bptt_diagnosis *d, const bptt_spec *spec)
 {
     switch (spec->truncation) {
     case BPTT_TRUNCATION_BLOCK:
-        printf("blocks of %zu steps, K steps back from the end of each; up to K = %zu, chunks of K steps", d->stride, d->stride);
+        printf("blocks of %zu steps, K steps back from the end of each; below K = %zu, chunks of K steps", d->stride, d->stride);
         break;
     case BPTT_TRUNCATION_UNIFORM:
         printf("uniform, K steps back from each loss");

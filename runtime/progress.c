@@ -46,10 +46,11 @@ static void format_line(const bptt_progress_values *values, char *text, size_t s
     if (values->rate > 0.0) { (void)snprintf(rate, sizeof rate, "  rate %.3g", values->rate); }
     format_left(values->seconds_left, left, sizeof left);
     bool many = values->tokens_per_second >= 1e5;
-    char bits[32] = "";
+    char bits[32] = "", loss[32] = "none"; /* of steps in which nothing counted */
+    if (isfinite(values->loss)) { (void)snprintf(loss, sizeof loss, "%.4g", values->loss); }
     if (isfinite(values->bits)) { (void)snprintf(bits, sizeof bits, "  %.4g bits/char", values->bits); }
-    (void)snprintf(text, size, "step %" PRIu64 "  %.0f%s tokens/s  loss %.4g%s  grad %.3g%s%s", values->step,
-                   many ? values->tokens_per_second / 1e3 : values->tokens_per_second, many ? "k" : "", values->loss, bits,
+    (void)snprintf(text, size, "step %" PRIu64 "  %.0f%s tokens/s  loss %s%s  grad %.3g%s%s", values->step,
+                   many ? values->tokens_per_second / 1e3 : values->tokens_per_second, many ? "k" : "", loss, bits,
                    values->grad_norm, left, rate);
 }
 

@@ -446,7 +446,12 @@ static void report_text(const run *r, const bptt_evaluation *held_out)
         const bool text = bptt_spec_labels(&r->spec);
         char bits[64] = " per number";
         if (text) { (void)snprintf(bits, sizeof bits, " nats, %.5g bits per character", bptt_bits(recent_loss(r))); }
-        printf("training    loss %.5g%s (mean of the last %" PRIu64 " steps)\n", recent_loss(r), bits, recent_steps(r));
+        if (isnan(recent_loss(r))) {
+            printf("training    nothing to learn from in the last %" PRIu64 " steps: no %s where the spec has a loss\n",
+                   recent_steps(r), text ? "label" : "target");
+        } else {
+            printf("training    loss %.5g%s (mean of the last %" PRIu64 " steps)\n", recent_loss(r), bits, recent_steps(r));
+        }
     }
     if (held_out != NULL && !held_out->text) {
         printf("held out    loss %.5g per number (%" PRIu64 " numbers)\n", held_out->loss, held_out->tokens);

@@ -1317,7 +1317,7 @@ START_TEST(test_diagnose)
     /* the truncation report is of the spec's mode, whatever the steps of its chunks */
     const char *const modes[] = {"chunk", "block", "uniform"};
     const char *const headings[] = {"(chunks of K steps)",
-                                    "(blocks of 3 steps, K steps back from the end of each; up to K = 3, chunks of K steps)",
+                                    "(blocks of 3 steps, K steps back from the end of each; below K = 3, chunks of K steps)",
                                     "(uniform, K steps back from each loss)"};
     double norms[3], full[3];
     for (int m = 0; m < 3; m++) {
@@ -1416,6 +1416,16 @@ START_TEST(test_diagnose_plot)
     ck_assert_int_eq(setenv("PATH", "/nowhere", 1), 0);
     ck_assert_int_eq(bptt("diagnose net.lua --data text --plot pic"), 1);
     said("bptt: --plot needs gnuplot, which is not in PATH; Debian and Ubuntu: apt-get install gnuplot-nox\n");
+}
+END_TEST
+
+START_TEST(test_nothing_to_learn_from)
+{
+    write_text("reals.lua", "return {name = 'reals', hidden = 4, inputs = 2, outputs = 1, T = 4}");
+    write_text("none.csv", "0.5,0.2,nan\n0.5,0.2,nan\n0.5,0.2,nan\n0.5,0.2,nan\n0.5,0.2,nan\n");
+    OK("train reals.lua --data none.csv --epochs 1");
+    printed_part("training    nothing to learn from in the last 2 steps: no target where the spec has a loss\n");
+    said_part("loss none  grad 0");
 }
 END_TEST
 
@@ -1667,6 +1677,7 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_diagnose_refused);
     tcase_add_test(usual, test_diagnose_plot);
     tcase_add_test(usual, test_diagnose_plot_of_some_losses);
+    tcase_add_test(usual, test_nothing_to_learn_from);
     tcase_add_loop_test(usual, test_diagnose_gnuplot, 0, 5);
     tcase_add_test(usual, test_gradient_warning);
     tcase_add_test(usual, test_log_clipped);
