@@ -1624,6 +1624,27 @@ START_TEST(test_check_own_cell)
     ck_assert_double_eq(printed_number("failed"), 0);
     OK("check own.lua");
     printed_part("dp: cc against the graph, interpreted in double");
+    OK("check own.lua --set dropout=0.5 --json");
+    cJSON *json = printed_json();
+    ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(json, "not_compared")), 1);
+    cJSON_Delete(json);
+}
+END_TEST
+
+/* Where state and biases start at 0, both sides of a kink would meet in the first step. */
+START_TEST(test_check_at_kinks)
+{
+    static const char *const equations[] = {"max(U * h + b, V * h + c)", "relu(U * h + b) + V * h + c",
+                                            "abs(U * h + b) * (V * h + c)"};
+    char text[400];
+    (void)snprintf(text, sizeof text,
+                   "return { name = 'own', hidden = 8, vocab = 9, T = 6, batch = 2, cell = function()\n"
+                   "    W, U, V = matrix(hidden, input), matrix(hidden, hidden), matrix(hidden, hidden)\n"
+                   "    b, c, h = vector(hidden), vector(hidden), state(hidden)\n"
+                   "    h = tanh(W * x + %s)\nend }\n",
+                   equations[_i]);
+    write_text("own.lua", text);
+    OK("check own.lua");
 }
 END_TEST
 
@@ -1676,6 +1697,7 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_diagnose_weights);
     tcase_add_test(usual, test_diagnose_refused);
     tcase_add_test(usual, test_diagnose_plot);
+    tcase_add_loop_test(usual, test_check_at_kinks, 0, 3);
     tcase_add_test(usual, test_diagnose_plot_of_some_losses);
     tcase_add_test(usual, test_nothing_to_learn_from);
     tcase_add_loop_test(usual, test_diagnose_gnuplot, 0, 5);
