@@ -46,6 +46,7 @@ typedef struct layout {
     piece *pieces;
     size_t slot_count, piece_count;
     bptt_tensor progress;
+    double most_updates;
 } layout;
 
 /* The file's tensor that a piece is a part of, without its data. */
@@ -135,6 +136,8 @@ static bptt_status add_training(layout *all, const bptt_model *model, bptt_error
 {
     static const char *const prefixes[2] = {"moment1.", "moment2."};
     const uint32_t count = model->progress_count;
+    all->most_updates =
+        0x1p52 / ((double)model->chunks * (1 + (double)model->accumulate)); /* the masks of dropout are numbered so */
     all->progress = (bptt_tensor){.name = "progress", .rank = 1, .rows = 1, .cols = count, .stride = count, .parts = 1};
     const piece progress = {.tensor = &all->progress, .base = model->progress, .real_size = sizeof(double), .finite = true};
     bptt_status status = add_piece(all, "", progress, NULL, error);
@@ -222,6 +225,21 @@ static double found_value(const layout *all, const piece *at, size_t row, size_t
     return twin != 0 ? value + twin : value;
 }
 
+/* Emitted code takes counts for integers, and powers for what they are. */
+static bool is_progress(const layout *all, size_t i, double value)
+{
+    switch (i) {
+    case BPTT_POWER1:
+    case BPTT_POWER2:
+    case BPTT_REDUCTION:
+        return value >= 0 && value <= 1;
+    case BPTT_BEST:
+        return true;
+    default:
+        return value >= 0 && value <= (i == BPTT_UPDATES ? all->most_updates : 0x1p53) && value == floor(value);
+    }
+}
+
 /* The numbers in the model, or, when `memory` is NULL, what they would become from the file. */
 static bptt_status check_values(const layout *all, const piece *at, const void *memory, bptt_error *error)
 {
@@ -234,6 +252,10 @@ static bptt_status check_values(const layout *all, const piece *at, const void *
         if (isnan(value) || (at->finite && isinf(value))) {
             return bptt_fail(error, BPTT_FAILED, "%s: tensor '%.100s': element %zu is %s", all->path,
                              all->slots[at->slot[0]].name, file_index(at, row, col), isnan(value) ? "not a number" : "infinite");
+        }
+        if (at->tensor == &all->progress && !is_progress(all, i, value)) {
+            return bptt_fail(error, BPTT_FAILED, "%s: tensor 'progress': element %zu is %g, which no training comes to",
+                             all->path, i, value);
         }
     }
     return BPTT_OK;

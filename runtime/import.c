@@ -11,14 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct import {
+typedef struct intake {
     const bptt_options *options;
     bptt_spec spec, single; /* single: the same with one thread, so that it opens on any machine */
     bptt_program program;   /* of single */
     void *memory;
     bptt_st_file needed; /* the model's tensors, as it was initialised */
     bptt_st_file file;
-} import;
+} intake;
 
 /* ---- names ---- */
 
@@ -87,7 +87,7 @@ static bptt_status apply_map(bptt_st_file *file, const bptt_override *map, bptt_
                      (int)length, map->key, (int)length, map->key);
 }
 
-static bptt_status apply_maps(import *i, bptt_error *error)
+static bptt_status apply_maps(intake *i, bptt_error *error)
 {
     bptt_status status = BPTT_OK;
     for (size_t m = 0; status == BPTT_OK && m < i->options->map_count; m++) {
@@ -99,7 +99,7 @@ static bptt_status apply_maps(import *i, bptt_error *error)
 /* ---- modules under other names ---- */
 
 /* Whether the file's module has all tensors of a needed one; `shapes`: of the same shapes, and no others. */
-static bool fits(const import *i, const char *module, size_t length, const char *given, size_t given_length, bool shapes)
+static bool fits(const intake *i, const char *module, size_t length, const char *given, size_t given_length, bool shapes)
 {
     for (size_t n = 0; n < i->needed.count; n++) {
         const bptt_st_tensor *needed = &i->needed.tensors[n];
@@ -118,7 +118,7 @@ static bool fits(const import *i, const char *module, size_t length, const char 
 }
 
 /* Modules of the file that could be the needed one: their number, and the names of the last two. */
-static size_t find_candidates(const import *i, const char *module, size_t length, bool shapes, const char *candidates[2])
+static size_t find_candidates(const intake *i, const char *module, size_t length, bool shapes, const char *candidates[2])
 {
     size_t count = 0;
     for (size_t t = 0; t < i->file.count; t++) {
@@ -142,7 +142,7 @@ static void print_name(const char *name)
 }
 
 /* Finds which module of the file is the one that begins `module`, and names its tensors so. */
-static bptt_status place_module(import *i, const char *module, size_t length, bptt_error *error)
+static bptt_status place_module(intake *i, const char *module, size_t length, bptt_error *error)
 {
     const char *candidates[2] = {NULL, NULL};
     size_t count = find_candidates(i, module, length, true, candidates);
@@ -174,8 +174,17 @@ static bptt_status place_module(import *i, const char *module, size_t length, bp
     return status;
 }
 
+/* Modules are sought pair by pair, which a stranger's file must not turn into hours. */
+static bptt_status check_count(const bptt_st_file *file, bptt_error *error)
+{
+    enum { MOST_TENSORS = 1 << 14 };
+    if (file->count <= MOST_TENSORS) { return BPTT_OK; }
+    return bptt_fail(error, BPTT_FAILED, "%s: has %zu tensors; expected at most %d, those of the network among them", file->path,
+                     file->count, MOST_TENSORS);
+}
+
 /* Every module of the model is in the file, with no tensor that the model has not: a second layer, say. */
-static bptt_status place_modules(import *i, bptt_error *error)
+static bptt_status place_modules(intake *i, bptt_error *error)
 {
     bptt_status status = BPTT_OK;
     for (size_t n = 0; status == BPTT_OK && n < i->needed.count; n++) {
@@ -196,7 +205,7 @@ static bptt_status place_modules(import *i, bptt_error *error)
 
 /* ---- the command ---- */
 
-static bptt_status open_model(import *i, bptt_error *error)
+static bptt_status open_model(intake *i, bptt_error *error)
 {
     static const bptt_override one_thread = {"threads", 7, "1"};
     bptt_status status = bptt_options_spec(i->options, &i->spec, error);
@@ -211,7 +220,7 @@ static bptt_status open_model(import *i, bptt_error *error)
     return bptt_weights_pack(i->options->operand, model, i->memory, model->param, 0, &i->needed, error);
 }
 
-static void free_all(import *i)
+static void free_all(intake *i)
 {
     bptt_st_free(&i->file);
     bptt_st_free(&i->needed);
@@ -224,9 +233,10 @@ static void free_all(import *i)
 bptt_status bptt_command_import(const bptt_options *options, bptt_error *error)
 {
     static const bptt_cursor start = {.step = 0};
-import i = {.options = options };
+    intake i = {.options = options};
     bptt_status status = open_model(&i, error);
     if (status == BPTT_OK) { status = bptt_weights_read(options->operand, &i.file, error); }
+    if (status == BPTT_OK) { status = check_count(&i.file, error); }
     if (status == BPTT_OK) { status = apply_maps(&i, error); }
     if (status == BPTT_OK) { status = place_modules(&i, error); }
     if (status == BPTT_OK) { status = bptt_weights_take(&i.file, i.program.model, i.memory, error); }

@@ -386,6 +386,15 @@ START_TEST(test_not_finite)
     memory[1] = (double)NAN;
     ck_assert_int_eq(bptt_checkpoint_save(path, &spec, &model, memory, &cursor, &error), BPTT_FAILED);
     assert_says(&error, "'progress': element 1 is not a number");
+    static const double forged[][2] = {{0, 1e300}, {0, -1}, {0, 0.5}, {1, 1.5}, {2, -0.5}};
+    for (size_t i = 0; i < sizeof forged / sizeof *forged; i++) {
+        const size_t element = (size_t)forged[i][0];
+        double now[3] = {7, 0.5, 0.25};
+        now[element] = forged[i][1];
+        memcpy(memory, now, sizeof now);
+        ck_assert_int_eq(bptt_checkpoint_save(path, &spec, &model, memory, &cursor, &error), BPTT_FAILED);
+        assert_says(&error, "which no training comes to");
+    }
     assert_file_is(path, bytes, length);
     ck_assert_int_eq(scratch_files(1), 1);
     free(bytes);
@@ -553,14 +562,14 @@ START_TEST(test_parts_in_the_file)
     static const float weights[] = {28, 32, 36, 29, 33, 37, 0, 4, 8, 1, 5, 9}, ih[] = {12, 13, 24, 25, 16, 17},
                        hh[] = {0, 0, 0, 0, 20, 21};
     bptt_st_file file;
-    float numbers[40];
+    float numbers[48] = {0}; /* the last of them the progress */
     open_model(4);
     for (size_t i = 0; i < 40; i++) { numbers[i] = (float)i; }
     model.tensors = parts;
     model.tensor_count = 6;
     model.moment_count = 1;
     model.param = model.moment[0] = model.state = 0;
-    model.progress = 8;
+    model.progress = 40 * sizeof *numbers;
     bptt_status status = bptt_checkpoint_save(scratch("ck"), &spec, &model, numbers, &cursor, &error);
     ck_assert_msg(status == BPTT_OK, "%s", error.text);
     ck_assert_int_eq(bptt_st_read(scratch("ck"), &file, &error), BPTT_OK);

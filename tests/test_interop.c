@@ -233,6 +233,23 @@ static void put_state_dict(const char *const names[MOST], int npz)
                  : bptt_st_write(scratch("w"), made, count, NULL, NULL, 0, &error));
 }
 
+START_TEST(test_too_many_tensors)
+{
+    enum { COUNT = (1 << 14) + 1 };
+    static bptt_st_tensor made[COUNT];
+    static char names[COUNT][24];
+    static float number;
+    for (size_t i = 0; i < COUNT; i++) {
+        (void)snprintf(names[i], sizeof names[i], "m%zu.weight_ih_l0", i);
+        made[i] = (bptt_st_tensor){names[i], BPTT_ST_F32, 1, {1}, sizeof number, &number};
+    }
+    put_spec(scratch("net.lua"), 0);
+    check_ok(bptt_st_write(scratch("w"), made, COUNT, NULL, NULL, 0, &error));
+    refused("import @w --spec @net.lua -o @ck", "has 16385 tensors; expected at most 16384");
+    (void)scratch_files(1);
+}
+END_TEST
+
 START_TEST(test_modules)
 {
     const char *names[MOST] = {"encoder.gru.weight_ih_l0",
@@ -420,6 +437,7 @@ int main(void)
     tcase_set_timeout(all, 300);
     tcase_add_loop_test(all, test_export_is_exact, 0, CASES);
     tcase_add_loop_test(all, test_import_of_an_export, 0, CASES);
+    tcase_add_test(all, test_too_many_tensors);
     tcase_add_loop_test(all, test_modules, 0, 2);
     tcase_add_loop_test(all, test_maps, 0, 2);
     tcase_add_test(all, test_refusals);
