@@ -38,6 +38,7 @@ static const char reserved[] =
     "stddef stdint string math stdio stdlib SEEK_SET SEEK_CUR SEEK_END param grad moment1 moment2 turned work progress m x v y d "
     "rows outputs real vec bits mask zeros head head_loss forward uniform tensors "
     "carried model self carry_state steps_of count_labels count_targets clear_rows stretch loss_steps STRETCHES read_row "
+    "has_loss counted is_npy "
     "token_of COLUMNS ROW_BYTES "
     "STEPS BATCH VOCAB SIMD LANES KERNEL VECTOR_BYTES ROUND LARGEST CHAIN_RUN TOKEN_BYTES bits_of from_bits exp_of tanh_of "
     "sigmoid_of "

@@ -77,8 +77,11 @@ function common.at(t, shift, size)
   return string.format("(%s %s %d) * %d", t, shift < 0 and "-" or "+", math.abs(shift), size)
 end
 
+-- "w + j", "w + 12" where "w + 8" gets 4 more.
 function common.plus(pointer, offset)
   if offset == "0" then return pointer end
+  local base, before = pointer:match("^(.*) %+ (%d+)$")
+  if base and offset:find("^%d+$") then return base .. " + " .. math.tointeger(before) + math.tointeger(offset) end
   return pointer .. " + " .. offset
 end
 
@@ -118,7 +121,9 @@ end
 function common.statement(indent, text)
   if #indent + #text <= 120 or text:find("\n") then return indent .. text .. "\n" end
   indent, text = indent .. text:match("^ *"), text:match("^ *(.*)$") -- a block's lines are indented
-  return fill(indent, text, "[,;]", indent .. "    ") .. "\n"
+  local function tied(part) return (part:gsub(" ", "\1")) end
+  local whole = text:gsub("%b()", function(part) return "(" .. part:sub(2, -2):gsub("%b()", tied) .. ")" end) -- a call within stays whole
+  return (fill(indent, whole, "[,;]", indent .. "    "):gsub("\1", " ")) .. "\n"
 end
 
 function common.comment(indent, text) return common.fill(indent .. "/* ", text .. " */", indent .. " * ") .. "\n" end

@@ -26,7 +26,7 @@
 % end
 #include <stdio.h>
 #include <stdlib.h>
-% if alphabet ~= "" then
+% if alphabet ~= "" or not text then
 #include <string.h>
 % end
 
@@ -48,6 +48,8 @@ static ${read.type} ${read.name}[(size_t)STEPS * BATCH${read.width > 1 and " * "
 % if spec.resets then
 static uint8_t reset[(size_t)STEPS * BATCH]; /* not 0: a document starts */
 % end
+
+static long counted; /* ${spec.labels and "labels" or "targets"} of the sequence that its loss is ${spec.reduction == "mean" and "the mean" or "the sum"} of */
 
 static void give_up(const char *why)
 {
@@ -109,6 +111,19 @@ static void read_row(FILE *in, long at)
 }
 % end
 
+% if spec.loss_steps then
+/* Whether the network has a loss at a step of a sequence, from 0. */
+static int has_loss(long t)
+{
+% local conditions = {}
+% for _, stretch in ipairs(spec.loss_steps) do
+%   local from, to = stretch[1], stretch[2]
+%   conditions[#conditions + 1] = to == from + 1 and "t == " .. from or string.format("(t >= %d && t < %d)", from, to)
+% end
+    ${include("common.lua").wrap("return ", conditions, " || ", "        ")};
+}
+
+% end
 % if threads > 1 then
 /* --- ${threads} threads, this one among them, for the parts of the work --------------------------------------------------- */
 
@@ -188,6 +203,7 @@ static void start_threads(void)
  * a sequence leaves is where the next one goes on.  Past the end of a stream there is no label${text and "" or " or target"}. */
 static void read_sequence(FILE *in, long length, long position)
 {
+    counted = 0;
     for (long b = 0; b < BATCH; b++) {
         if (fseek(in, (b * length + position) * ${text and "TOKEN_BYTES" or "ROW_BYTES"}, SEEK_SET) != 0) { give_up("cannot seek in the file"); }
 % if not text then
@@ -195,7 +211,19 @@ static void read_sequence(FILE *in, long length, long position)
         /* a document starts; you may know of more */
         for (long t = 0; t < STEPS; t++) { reset[t * BATCH + b] = position + t == 0; }
 %   end
-        for (long t = 0; t < STEPS; t++) { read_row(position + t < length ? in : NULL, t * BATCH + b); }
+        for (long t = 0; t < STEPS; t++) {
+            const long at = t * BATCH + b;
+            read_row(position + t < length ? in : NULL, at);
+% local has = spec.loss_steps and "if (has_loss(t)) { " or ""
+% local done = spec.loss_steps and " }" or ""
+% if spec.labels then
+            ${has}counted += y[at] < ${NAME}_VOCAB;${done}
+% elseif spec.targets == 1 then
+            ${has}counted += !isnan(d[at]);${done}
+% else
+            for (long i = 0; i < ${spec.targets}; i++) { ${has}counted += !isnan(d[at * ${spec.targets} + i]);${done} }
+% end
+        }
 % else
         ${name}_token token = read_token(in);
 % if spec.resets then
@@ -216,6 +244,11 @@ static void read_sequence(FILE *in, long length, long position)
             x[t * BATCH + b] = inside ? token : 0;
             token = inside ? read_token(in) : VOCAB;
             y[t * BATCH + b] = token;
+% if spec.loss_steps then
+            if (has_loss(t)) { counted += token < VOCAB; }
+% else
+            counted += token < VOCAB;
+% end
         }
 % end
     }
@@ -224,21 +257,36 @@ static void read_sequence(FILE *in, long length, long position)
 /* Once over the file, `length` labels a stream.  Returns the mean loss. */
 static double train_epoch(FILE *in, long length)
 {
-    double sum = 0;
+    double sum = 0, all = 0;
     ${name}_reset(&model);
     for (long position = 0; position < length; position += STEPS) {
         read_sequence(in, length, position);
         const double loss = ${name}_train(&model${include("common.lua").data_arguments()}${include("common.lua").reset_argument()});
         if (!isfinite(loss)) { give_up("training diverged: lower the rate"); }
 % if spec.reduction == "mean" then
-        sum += loss * (double)(length - position < STEPS ? length - position : STEPS) * BATCH;
+        sum += loss * (double)counted;
 % else
         sum += loss;
 % end
+        all += (double)counted;
     }
-    return sum / ((double)length * BATCH);
+    if (!(all > 0)) { give_up("the file has no ${spec.labels and "label" or "target"} where the network has a loss"); }
+    return sum / all;
 }
 
+% if not text then
+/* Whether it begins as numpy's files do: their numbers alone are what its tofile writes.  Leaves the file at its end. */
+static int is_npy(FILE *in)
+{
+    static const unsigned char magic[] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
+    unsigned char begin[sizeof magic];
+    if (fseek(in, 0, SEEK_SET) != 0) { give_up("cannot seek in the file"); }
+    const int found = fread(begin, 1, sizeof begin, in) == sizeof begin && memcmp(begin, magic, sizeof begin) == 0;
+    if (fseek(in, 0, SEEK_END) != 0) { give_up("cannot seek in the file"); }
+    return found;
+}
+
+% end
 int main(int count, char **arguments)
 {
     const long epochs = count > 2 ? strtol(arguments[2], NULL, 10) : 1;
@@ -248,6 +296,9 @@ int main(int count, char **arguments)
 % if text then
     const long length = (ftell(in) / TOKEN_BYTES - 1) / BATCH; /* the last token of the file is a label only */
 % else
+    if (ftell(in) % ROW_BYTES != 0 || is_npy(in)) {
+        give_up("the file must hold nothing but rows of ${columns} ${real_size == 8 and "double" or "float"}s");
+    }
     const long length = ftell(in) / ROW_BYTES / BATCH;
 % end
     if (length < 1) { give_up("the file is too short for ${spec.batch} streams"); }
@@ -256,7 +307,7 @@ int main(int count, char **arguments)
     start_threads();
 % end
     for (long epoch = 1; epoch <= epochs; epoch++) {
-% local unit = text and "nats a token" or "a step"
+% local unit = text and "nats a token" or spec.labels and "nats a label" or "a number"
 % if spec.schedule.kind == "plateau" then
         const double loss = train_epoch(in, length);
         printf("epoch %ld: loss %.4f ${unit}, rate %g\n", epoch, loss, ${name}_rate(&model));

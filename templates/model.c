@@ -408,9 +408,11 @@ double ${name}_update(${name} *m)
 % if common.scheduled then
     const double rate = ${name}_rate(m);
 % end
-    m->progress[0] += 1;
-    m->progress[1] *= ${hex(o.beta1 or 0)}; /* beta1 ${H.decimal(o.beta1 or 0)} */
-    m->progress[2] *= ${hex(o.beta2 or 0)}; /* beta2 ${H.decimal(o.beta2 or 0)} */
+    m->progress[BPTT_UPDATES] += 1;
+% if o.beta1 then
+    m->progress[BPTT_POWER1] *= ${hex(o.beta1)}; /* beta1 ${H.decimal(o.beta1)} */
+    m->progress[BPTT_POWER2] *= ${hex(o.beta2)}; /* beta2 ${H.decimal(o.beta2)} */
+% end
 % if spec.clip == "norm" then
     const double scale = ${averages and "share * (" or ""}norm > ${hex(spec.limit)} ? ${hex(spec.limit)} / norm : 1${averages and ")" or ""}; /* clip by norm ${H.decimal(spec.limit)} */
 % else
@@ -514,7 +516,9 @@ void ${name}_reset(${name} *m)
     real *const ${slots[s].variable} = ${plus("m->" .. H.between, tostring(H.state_offset(s)))};
 %   local h0 = H.h0[s]
 %   if h0 then
-    for (ptrdiff_t b = 0; b < ${spec.batch}; b++) { memcpy(${plus(slots[s].variable, "b * " .. slots[s].stride)}, ${plus("m->param", tostring(h0.offset))}, ${slots[s].cols * real_size}); }
+    for (ptrdiff_t row = 0; row < ${spec.batch}; row++) {
+        memcpy(${plus(slots[s].variable, "row * " .. slots[s].stride)}, ${plus("m->param", tostring(h0.offset))}, ${slots[s].cols * real_size});
+    }
 %   else
     memset(${slots[s].variable}, 0, ${spec.batch * slots[s].stride * real_size});
 %   end
@@ -527,8 +531,8 @@ void ${name}_start(${name} *m, const real *h0)
     ${name}_reset(m);
 %   local from = 0
 %   for _, s in ipairs(states) do
-    for (ptrdiff_t b = 0; b < ${spec.batch}; b++) {
-        memcpy(${plus("m->" .. H.between, tostring(H.state_offset(s)))} + b * ${slots[s].stride}, ${plus("h0", tostring(from))} + b * ${slots[s].cols}, ${slots[s].cols * real_size}); /* ${slots[s].name} */
+    for (ptrdiff_t row = 0; row < ${spec.batch}; row++) {
+        memcpy(${plus("m->" .. H.between, tostring(H.state_offset(s)))} + row * ${slots[s].stride}, ${plus("h0", tostring(from))} + row * ${slots[s].cols}, ${slots[s].cols * real_size}); /* ${slots[s].name} */
     }
 %     from = from + spec.batch * slots[s].cols
 %   end
@@ -623,8 +627,8 @@ void ${name}_init(${name} *m, uint64_t seed)
 % if not draws then
     (void)seed;
 % end
-    m->progress[1] = 1;
-    m->progress[2] = 1;
+    m->progress[BPTT_POWER1] = 1;
+    m->progress[BPTT_POWER2] = 1;
 % if s.kind == "plateau" then
     m->progress[BPTT_BEST] = ${hex(0x1.fffffffffffffp1023)}; /* more than any loss */
     m->progress[BPTT_REDUCTION] = 1;

@@ -1040,6 +1040,35 @@ START_TEST(test_example_reads_numbers)
 }
 END_TEST
 
+/* The mean is over what counts: a sequence that ends before its loss adds nothing.  A header is no row. */
+START_TEST(test_example_counts)
+{
+    enum { ROWS = 6, COLUMNS = 2 };
+    static const unsigned char header[128] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1};
+    unsigned char bytes[sizeof header + ROWS * COLUMNS * sizeof(float)];
+    float rows[ROWS][COLUMNS];
+    double losses[2] = {0};
+    for (int t = 0; t < ROWS; t++) { rows[t][0] = 0.1F * (float)t, rows[t][1] = 1.0F + (float)t; }
+    emit("net", "hidden = 3, inputs = 1, outputs = 1, T = 4, loss_at = 'last', optimizer = {'sgd', rate = 1e-20}");
+    COMPILE(find("gcc"), STRICT " -O1", "-o", in_folder("net"), in_folder("net_main.c"), in_folder("net.c"), "-lm");
+    for (int i = 0; i < 2; i++) {
+        scratch_put(in_folder("rows"), (const char *)rows, (size_t)(i == 0 ? 4 : ROWS) * sizeof rows[0]);
+        ck_assert_int_eq(RUN(in_folder("net"), in_folder("rows")), 0);
+        ck_assert_int_eq(sscanf(output, "epoch 1: loss %lf a number", &losses[i]), 1);
+    }
+    ck_assert_double_gt(losses[0], 1);
+    ck_assert_double_eq(losses[0], losses[1]);
+    scratch_put(in_folder("rows"), (const char *)rows, 3 * sizeof rows[0]);
+    assert_refuses("rows", NULL, "no target where the network has a loss");
+    memcpy(bytes, header, sizeof header);
+    memcpy(bytes + sizeof header, rows, sizeof rows);
+    scratch_put(in_folder("rows"), (const char *)bytes, sizeof bytes);
+    assert_refuses("rows", NULL, "nothing but rows of 2 floats");
+    scratch_put(in_folder("rows"), (const char *)rows, sizeof rows - 1);
+    assert_refuses("rows", NULL, "nothing but rows of 2 floats");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("emitted");
@@ -1064,6 +1093,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_example_learns, 0, 6);
     tcase_add_test(tcase, test_example_refuses);
     tcase_add_test(tcase, test_example_reads_numbers);
+    tcase_add_test(tcase, test_example_counts);
     suite_add_tcase(suite, tcase);
     TCase *names = tcase_create("names");
     tcase_set_timeout(names, 300);

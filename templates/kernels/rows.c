@@ -8,7 +8,7 @@ ${signature(k)}
     }
 }
 % elseif k.what == "gather_bias" then
-/* As bptt_gather, plus a bias. */
+/* Row x[r] of the table and a bias to row r of c: a matrix times a one-hot vector, plus the bias. */
 ${signature(k)}
 {
     for (ptrdiff_t r = 0; r < rows; r++) {
@@ -17,7 +17,7 @@ ${signature(k)}
     }
 }
 % elseif k.what == "gather_add" then
-/* As bptt_gather, added to c. */
+/* Row x[r] of the table is added to row r of c: a matrix times a one-hot vector. */
 ${signature(k)}
 {
     for (ptrdiff_t r = 0; r < rows; r++) {
@@ -35,7 +35,7 @@ ${signature(k)}
     }
 }
 % elseif k.what == "scatter_sum" then
-/* As bptt_scatter, and all rows are added to sum: the gradient of a gather's bias. */
+/* Row r of d is added to row x[r] of the table, and to sum: the gradients of a gather and of its bias. */
 ${signature(k)}
 {
     for (ptrdiff_t r = 0; r < rows; r++) {
@@ -107,8 +107,8 @@ ${signature(k)}
 }
 % elseif k.what == "transpose" then
 #if LANES > 1
-/* The same for rows and columns up to LANES, which are columns and rows of out up to its padding: half of the rows zipped
- * with the other half, log2(LANES) times. */
+/* out[j][i] = a[i][j] for rows i and columns j up to LANES, and 0 in the padding of out: half of the rows zipped with the
+ * other half, log2(LANES) times. */
 KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols)
 {
     vec r[LANES], z[LANES];

@@ -63,9 +63,10 @@ KERNEL vec if_less(vec a, vec b, vec yes, vec no)
 %   for i = 0, n - 1 do list[#list + 1] = number(i) end
 %   return table.concat(list, ", ")
 % end
-% for n = 2, lanes do
+% local least = math.max(2, math.min(16 // real_size, lanes)) -- a vector has 16 bytes or more
+% for n = least, lanes do
 % if n & n - 1 == 0 then
-#${n == 2 and "if" or "elif"} LANES == ${n}
+#${n == least and "if" or "elif"} LANES == ${n}
 KERNEL vec lane_numbers(void)
 {
     return (vec){${numbers(n, function(i) return i end)}};

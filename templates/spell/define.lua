@@ -88,8 +88,8 @@ local function panel(action, rows, vectors, j, indent, down)
   if action.packed then pack_panel(action, vectors * lanes, j, line) end
   if action.cut then
     local rest = params[action.param].rows % tile.rows
-    line("ptrdiff_t i = from;")
-    line(string.format("for (; i + %d <= to; i += %d) {", tile.rows, tile.rows))
+    if rest > 0 then line("ptrdiff_t i = from;") end
+    line(string.format(rest > 0 and "for (; i + %d <= to; i += %d) {" or "for (ptrdiff_t i = from; i < to; i += %d) {", tile.rows, tile.rows))
     line("    " .. tile_call(action, tile.rows, vectors, "i", j))
     line("}")
     if rest > 0 then line("if (i < to) { " .. tile_call(action, rest, vectors, "i", j) .. " }") end
@@ -145,7 +145,8 @@ local function tiled_body(action, rows, down)
   local width = tile.vectors * lanes
   local vectors = (action.cols + lanes - 1) // lanes
   local whole = vectors // tile.vectors * width
-  local scoped = action.cut or action.kind == "product" and not in_time(action) -- a panel declares names of its own
+  local rest = action.cut and params[action.param].rows % tile.rows > 0
+  local scoped = rest or action.kind == "product" and not in_time(action) -- a panel declares names of its own
   local indent = open_stretches(action)
   local function most()
     if whole > width then

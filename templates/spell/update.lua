@@ -12,8 +12,8 @@ local o = spec.optimizer
 local function number(name) return {hex(o[name] or 0), name .. " " .. H.decimal(o[name] or 0)} end
 local rate = {common.scheduled and "rate" or hex(o.rate), "rate " .. H.decimal(o.rate) .. (common.scheduled and ", scheduled" or "")}
 local function complement(name) return {hex(1 - (o[name] or 0)), "1 - " .. name} end
-local adam = {{"(" .. rate[1] .. " / (1 - m->progress[1]))", rate[2]}, number("epsilon"), {hex(o.beta1 or 0), "beta1"}, complement("beta1"),
-  {hex(o.beta2 or 0), "beta2"}, complement("beta2"), {"(1 - m->progress[2])", "1 - beta2^n"}}
+local adam = {{"(" .. rate[1] .. " / (1 - m->progress[BPTT_POWER1]))", rate[2]}, number("epsilon"), {hex(o.beta1 or 0), "beta1"}, complement("beta1"),
+  {hex(o.beta2 or 0), "beta2"}, complement("beta2"), {"(1 - m->progress[BPTT_POWER2])", "1 - beta2^n"}}
 local constants = { -- in the order of templates/kernels/update.c
   sgd = {rate},
   momentum = {rate, number("momentum")},

@@ -597,7 +597,7 @@ KERNEL void bptt_tanh_adjoint(real *out, const real *in, const real *with, ptrdi
     }
 }
 
-/* As bptt_gather, plus a bias. */
+/* Row x[r] of the table and a bias to row r of c: a matrix times a one-hot vector, plus the bias. */
 KERNEL void bptt_gather_bias(real *c, ptrdiff_t ldc, const real *table, ptrdiff_t ldt, const real *bias,
     const uint32_t *x, ptrdiff_t rows, ptrdiff_t cols)
 {
@@ -607,7 +607,7 @@ KERNEL void bptt_gather_bias(real *c, ptrdiff_t ldc, const real *table, ptrdiff_
     }
 }
 
-/* As bptt_scatter, and all rows are added to sum: the gradient of a gather's bias. */
+/* Row r of d is added to row x[r] of the table, and to sum: the gradients of a gather and of its bias. */
 KERNEL void bptt_scatter_sum(real *table, ptrdiff_t ldt, real *sum, const real *d, ptrdiff_t ldd, const uint32_t *x,
     ptrdiff_t rows, ptrdiff_t cols)
 {
@@ -662,8 +662,8 @@ KERNEL void bptt_column_sum(real *sum, const real *d, ptrdiff_t ldd, ptrdiff_t r
 }
 
 #if LANES > 1
-/* The same for rows and columns up to LANES, which are columns and rows of out up to its padding: half of the rows zipped
- * with the other half, log2(LANES) times. */
+/* out[j][i] = a[i][j] for rows i and columns j up to LANES, and 0 in the padding of out: half of the rows zipped with the
+ * other half, log2(LANES) times. */
 KERNEL void transpose_square(real *out, ptrdiff_t ldo, const real *a, ptrdiff_t lda, ptrdiff_t rows, ptrdiff_t cols)
 {
     vec r[LANES], z[LANES];
@@ -1186,9 +1186,7 @@ double tiny_update(tiny *m)
 {
     const double norm = sqrt(bptt_sum_squares(m->grad, 21));
     if (!(norm <= 0x1.fffffep+127)) { return norm; } /* infinite or not a number */
-    m->progress[0] += 1;
-    m->progress[1] *= 0x0p+0; /* beta1 0 */
-    m->progress[2] *= 0x0p+0; /* beta2 0 */
+    m->progress[BPTT_UPDATES] += 1;
     const double scale = norm > 0x1.4p+2 ? 0x1.4p+2 / norm : 1; /* clip by norm 5 */
     const real with[] = {
         (real)scale,
@@ -1272,8 +1270,8 @@ static void uniform_weights(real *w, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t s
 void tiny_init(tiny *m, uint64_t seed)
 {
     memset(m, 0, sizeof *m);
-    m->progress[1] = 1;
-    m->progress[2] = 1;
+    m->progress[BPTT_POWER1] = 1;
+    m->progress[BPTT_POWER2] = 1;
     uniform_weights(m->param, 3, 2, 2, 0x1.6a09e667f3bccp-1, &seed); /* W_xh: uniform, 0.707106781 */
     uniform_weights(m->param + 6, 2, 2, 2, 0x1.6a09e667f3bccp-1, &seed); /* W_hh: uniform, 0.707106781 */
     uniform_weights(m->param + 12, 2, 3, 3, 0x1.6a09e667f3bccp-1, &seed); /* W_hy: uniform, 0.707106781 */
