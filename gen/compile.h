@@ -1,6 +1,6 @@
 /* compile.h: the compiler as one call: spec -> graph -> adjoint -> plan -> C text.
  *
- * What runtime/ may include of the generator, beside spec.h.  Depends on every stage; decides nothing itself.
+ * Depends on every stage; decides nothing itself.
  */
 #ifndef BPTT_COMPILE_H
 #define BPTT_COMPILE_H
@@ -20,7 +20,7 @@ typedef struct bptt_work {
     double calls, flop, bytes;
 } bptt_work;
 
-enum { BPTT_MAX_WORKS = 1028 };
+enum { BPTT_MAX_WORKS = 772 };
 
 /* Exact counts of one chunk of K steps x B streams.  A multiply-add is two FLOP; one element of tanh, exp, ... counts as one. */
 typedef struct bptt_counts {

@@ -1,4 +1,4 @@
-/* emit.c: shows the plan to the templates, as a Lua table with the plan's own names, and renders the files.  See emit.h. */
+/* emit.c: shows the plan to the templates, as a Lua table, and renders the files.  See emit.h. */
 #include "emit.h"
 
 #include "names.h"

@@ -42,7 +42,7 @@ int bptt_tcc_mprotect(void *address, size_t length, int protection)
 {
 #ifdef TCC_RELOCATE_AUTO
     (void)address, (void)length, (void)protection;
-    return 0; /* our pages: seal_pages does it */
+    return 0; /* our pages: link_code does it */
 #else
     return mprotect(address, length, protection);
 #endif

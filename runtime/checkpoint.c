@@ -1,8 +1,8 @@
 /* checkpoint.c: a model's numbers to and from a safetensors file.  See checkpoint.h.
  *
  * Depends on safetensors.h, npz.h and xxHash; names and shapes come from the model's tensor table alone.  A load checks everything
- * first and writes everything then, and the writing cannot fail.  Refuses infinities and what is not a number in both
- * directions, so that no file is written that could not be read again.
+ * first and writes everything then, and the writing cannot fail.  Refuses what is not a number, infinite parameters and counters that
+ * no training comes to, in both directions, so that no file is written that could not be read again.
  */
 #include "checkpoint.h"
 #include "../gen/compile.h"

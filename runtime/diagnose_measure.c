@@ -124,7 +124,7 @@ static bptt_status make_room(measure *m, bptt_error *error)
     d->heat = calloc(rows * T, sizeof(double));
     d->lags = calloc(T, sizeof(double));
     double **const vectors[] = {&m->start, &m->carry, &m->total, &m->full, &m->cut, &m->sum, &m->sum_at_horizon};
-    m->arrived = calloc(m->task->stride > 0 ? d->truncation_count : 1, T * S * sizeof(double));
+    m->arrived = m->task->stride > 0 ? calloc(d->truncation_count, T * S * sizeof(double)) : calloc(1, 1); /* of blocks alone */
     bool good = m->arrived != NULL && d->activities != NULL && d->state_norms != NULL && d->loss_steps != NULL &&
                 d->heat != NULL && d->lags != NULL;
     for (size_t v = 0; v < sizeof vectors / sizeof *vectors; v++) {

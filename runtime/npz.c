@@ -92,7 +92,7 @@ static bptt_status find_directory(archive *from, bptt_error *error)
     return BPTT_OK;
 }
 
-/* Control characters could do harm in messages; '.npy' ends the name of an array. */
+/* '.npy' ends the name of an array. */
 static bptt_status check_name(const archive *from, const entry *at, bptt_error *error)
 {
     const size_t tail = sizeof ending - 1;
@@ -405,7 +405,7 @@ static void put_fields(FILE *to, uint32_t crc, size_t size, size_t name_length)
     put(to, 0, 2);
 }
 
-/* An entry to `to` and its line to `lines`. */
+/* An entry to `to` and its line to `lines`.  Half of what offsets can say: some readers take them for signed. */
 static bptt_status put_entry(const char *path, const bptt_st_tensor *tensor, FILE *to, FILE *lines, bptt_error *error)
 {
     char head[256];

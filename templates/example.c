@@ -301,7 +301,7 @@ int main(int count, char **arguments)
     }
     const long length = ftell(in) / ROW_BYTES / BATCH;
 % end
-    if (length < 1) { give_up("the file is too short for ${spec.batch} streams"); }
+    if (length < 1) { give_up("the file is too short${spec.batch > 1 and " for " .. spec.batch .. " streams" or ""}"); }
     ${name}_init(&model, ${NAME}_SEED);
 % if threads > 1 then
     start_threads();
