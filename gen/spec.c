@@ -417,7 +417,9 @@ static bptt_status check_data(bptt_reader *r)
         blame(r, vocab);
         return bptt_reader_fail(r, NULL, "vocab with inputs and outputs, which are reals: nothing is a token; expected no vocab");
     }
-    if (spec->tie && (spec->embedding != spec->hidden || !bptt_spec_labels(spec))) {
+    const bool same =
+        spec->embedding == spec->hidden || (spec->equations != NULL && spec->embedding > 0); /* then trace.c knows */
+    if (spec->tie && (!same || !bptt_spec_labels(spec))) {
         blame(r, tie);
         return bptt_reader_fail(r, NULL, "tie = true with embedding = %lld, hidden = %lld: one matrix for both needs %s",
                                 (long long)spec->embedding, (long long)spec->hidden,

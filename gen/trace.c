@@ -748,7 +748,11 @@ static bptt_status run_cells(bptt_sandbox *sandbox, surroundings *s, const char 
         if (status != BPTT_OK) { return status; }
     }
     s->layer = OUTPUT_LAYER;
-    return BPTT_OK;
+    const int size = (int)s->graph->nodes[s->in].rows;
+    if (!s->spec->tie || size == s->spec->embedding) { return BPTT_OK; }
+    return bptt_fail(error, BPTT_FAILED,
+                     "%s: tie = true with embedding = %d, and %d elements that go on from the cell: expected as many",
+                     s->graph->source, (int)s->spec->embedding, size);
 }
 
 bptt_status bptt_trace_text(const bptt_spec *spec, const char *cell, const char *source, bptt_graph *graph, bptt_error *error)

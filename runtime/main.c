@@ -29,7 +29,8 @@ static void complain(const bptt_options *options, bptt_status status, const bptt
     } else if (name == NULL) {
         (void)fprintf(stderr, "bptt: %s; see 'bptt help'\n", error->text);
     } else {
-        (void)fprintf(stderr, "bptt %s: %s; see 'bptt help %s'\n", name, error->text, name);
+        const bool field = strncmp(error->text, "--set ", 6) == 0 && strncmp(error->text, "--set takes", 11) != 0;
+        (void)fprintf(stderr, "bptt %s: %s; see 'bptt help %s'\n", name, error->text, field ? "spec" : name);
     }
 }
 

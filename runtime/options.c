@@ -27,13 +27,18 @@ static const bptt_command commands[COMMANDS] = {
          "Makefile that is there is kept.  With --dump nothing is written.\n",
          bptt_command_gen},
     [TRAIN] =
-        {"train", "[SPEC]", "train on a file of tokens",
+        {"train", "[SPEC]", "train on a file of tokens or reals",
          "A step is one update, with the chunks that it follows: one, unless the spec's update and accumulate say otherwise.\n"
          "--steps and --epochs are totals over all runs, --seconds is for this run; without any of them training ends after one\n"
          "epoch.  With --resume, SPEC may be left out; it is in the checkpoint.\n"
          "\n"
          "Ctrl-C (or SIGTERM) finishes the chunk, saves, says how to go on, and ends with status 130; a second one ends at\n"
          "once.  A loss or gradient that is not finite ends training with status 1 and leaves the last good checkpoint.\n"
+         "\n"
+         "Reals (a spec with inputs or outputs; --reals) are a row for each step: the token where the spec reads one, the\n"
+         "inputs, then the label or the targets.  Without columns of targets they are the first Q inputs of the next row: a\n"
+         "forecast.  A target that is nan counts for nothing.  A .npy of three dimensions is sequences, steps, columns; a file\n"
+         "without sequences is read as one stream.\n"
          "\n"
          "The log has the columns step,epoch,tokens,seconds,loss,bits,grad_norm,clipped_norm,rate (the gradient's norm before "
          "and\n"

@@ -120,6 +120,12 @@ static const char *not_finite(const bptt_model *model, const void *memory, size_
 static bptt_status fail_not_finite(const bptt_trainer *trainer, uint64_t step, const char *what, const char *tensor,
                                    bptt_error *error)
 {
+    if (trainer->cursor.step == 0) {
+        return bptt_fail(error, BPTT_FAILED,
+                         "step %" PRIu64 ": %s%s is not finite before any update: look at the cell's equations "
+                         "(a division by 0, sqrt at 0, log of 0?) and at the data",
+                         step, what, tensor);
+    }
     return bptt_fail(error, BPTT_FAILED, "step %" PRIu64 ": %s%s is not finite; lower the %s rate (now %g)%s", step, what, tensor,
                      bptt_spec_word("optimizer", (int)trainer->spec->optimizer.kind), bptt_trainer_rate(trainer),
                      trainer->spec->clip.kind == BPTT_CLIP_NORM ? "" : " or clip the gradient (clip={norm=5})");

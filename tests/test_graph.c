@@ -409,39 +409,42 @@ START_TEST(values_are_told_apart)
 }
 END_TEST
 
+static const char *const own_cells[][3] = {
+    {"\nos.exit(0)", "net.lua:5: nothing is called 'os' here"},
+    {"local a = 1\nwhile true do a = a end", "net.lua:5: limit of 10000000 instructions exceeded (an endless loop?)"},
+    {"h = state(hidden)\ns = ('x'):rep(1 << 30)", "net.lua:5: memory limit of 64 MiB exceeded"},
+    {"s = string.rep('x', 10)", "net.lua:4: nothing is called 'string' here"},
+    {"print(1)", "net.lua:4: nothing is called 'print' here"},
+    {"h = state(hidden)\n\nh = h * q", "net.lua:6: nothing is called 'q' here"},
+    {"h = state(hidden)\nh = 1", "net.lua:4: state 'h' gets no next value"},
+    {"W = matrix(hidden, input)\nv = W * x", "net.lua: the cell has no state; expected h = state(hidden), and an equation for h"},
+    {"W = matrix(hidden, input)\noutput = W",
+     "net.lua: the cell has no state; expected h = state(hidden), and an equation for h"},
+    {"h = state(hidden)\nh = tanh(h)\n local W = matrix(hidden, hidden)\nv = W * h",
+     "net.lua:6: no equation gives this parameter a name"},
+    {"h = state(hidden)\nh = tanh(h)\nV = matrix(2, 2, 'v')\nW = matrix(2, 2, 'v')",
+     "net.lua:7: 'W' is called in files what 'V' is"},
+    {"h = state(hidden)\noutput = matrix(hidden, hidden)\nh = tanh(output * h)",
+     "net.lua: 'output' is a matrix; expected a vector, which goes on to the output layer"},
+    {"h = state(hidden)\noutput = concat(h, h)\nh = tanh(h)",
+     "net.lua: tie = true with embedding = 2, and 8 elements that go on from the cell: expected as many",
+     "embedding = 2, tie = true,"},
+    {"h = state(hidden)\nW_hy = matrix(hidden, input)\nh = tanh(W_hy * x)",
+     "net.lua:5: parameter 'W_hy' has the name of one of the output layer; expected another name"},
+    {"h, b_y = state(hidden), vector(hidden)\nh = tanh(h + b_y)",
+     "net.lua:4: parameter 'b_y' has the name of one of the output layer; expected another name"},
+    {"h = state(hidden)\nE = matrix(hidden, input)\nh = tanh(E * x)",
+     "net.lua:5: parameter 'E' has the name of the embedding's table; expected another name", "embedding = 2,"},
+    {"h = state(hidden)\nh_0 = vector(hidden)\nh = tanh(h + h_0)",
+     "net.lua:5: parameter 'h_0' has the name of a learned h_0; expected another name", "h0 = 'learned', carry = false,"},
+};
+
 START_TEST(refused_own_cell)
 {
-    static const char *const texts[][3] = {
-        {"\nos.exit(0)", "net.lua:5: nothing is called 'os' here"},
-        {"local a = 1\nwhile true do a = a end", "net.lua:5: limit of 10000000 instructions exceeded (an endless loop?)"},
-        {"h = state(hidden)\ns = ('x'):rep(1 << 30)", "net.lua:5: memory limit of 64 MiB exceeded"},
-        {"s = string.rep('x', 10)", "net.lua:4: nothing is called 'string' here"},
-        {"print(1)", "net.lua:4: nothing is called 'print' here"},
-        {"h = state(hidden)\n\nh = h * q", "net.lua:6: nothing is called 'q' here"},
-        {"h = state(hidden)\nh = 1", "net.lua:4: state 'h' gets no next value"},
-        {"W = matrix(hidden, input)\nv = W * x",
-         "net.lua: the cell has no state; expected h = state(hidden), and an equation for h"},
-        {"W = matrix(hidden, input)\noutput = W",
-         "net.lua: the cell has no state; expected h = state(hidden), and an equation for h"},
-        {"h = state(hidden)\nh = tanh(h)\n local W = matrix(hidden, hidden)\nv = W * h",
-         "net.lua:6: no equation gives this parameter a name"},
-        {"h = state(hidden)\nh = tanh(h)\nV = matrix(2, 2, 'v')\nW = matrix(2, 2, 'v')",
-         "net.lua:7: 'W' is called in files what 'V' is"},
-        {"h = state(hidden)\noutput = matrix(hidden, hidden)\nh = tanh(output * h)",
-         "net.lua: 'output' is a matrix; expected a vector, which goes on to the output layer"},
-        {"h = state(hidden)\nW_hy = matrix(hidden, input)\nh = tanh(W_hy * x)",
-         "net.lua:5: parameter 'W_hy' has the name of one of the output layer; expected another name"},
-        {"h, b_y = state(hidden), vector(hidden)\nh = tanh(h + b_y)",
-         "net.lua:4: parameter 'b_y' has the name of one of the output layer; expected another name"},
-        {"h = state(hidden)\nE = matrix(hidden, input)\nh = tanh(E * x)",
-         "net.lua:5: parameter 'E' has the name of the embedding's table; expected another name", "embedding = 2,"},
-        {"h = state(hidden)\nh_0 = vector(hidden)\nh = tanh(h + h_0)",
-         "net.lua:5: parameter 'h_0' has the name of a learned h_0; expected another name", "h0 = 'learned', carry = false,"},
-    };
     bptt_graph graph;
-    ck_assert_int_eq(trace_spec(texts[_i][2] == NULL ? "" : texts[_i][2], texts[_i][0], &graph), BPTT_FAILED);
-    const size_t length = strlen(texts[_i][1]);
-    ck_assert_msg(strncmp(error.text, texts[_i][1], length) == 0, "\"%s\", expected \"%s\"", error.text, texts[_i][1]);
+    ck_assert_int_eq(trace_spec(own_cells[_i][2] == NULL ? "" : own_cells[_i][2], own_cells[_i][0], &graph), BPTT_FAILED);
+    const size_t length = strlen(own_cells[_i][1]);
+    ck_assert_msg(strncmp(error.text, own_cells[_i][1], length) == 0, "\"%s\", expected \"%s\"", error.text, own_cells[_i][1]);
     ck_assert_ptr_null(graph.nodes);
 }
 END_TEST
@@ -460,7 +463,7 @@ int main(void)
     tcase_add_test(texts, own_cell);
     tcase_add_test(texts, concat_of_many);
     tcase_add_test(texts, values_are_told_apart);
-    tcase_add_loop_test(errors, refused_own_cell, 0, 15);
+    tcase_add_loop_test(errors, refused_own_cell, 0, sizeof own_cells / sizeof *own_cells);
     tcase_add_loop_test(errors, refused_cell, 0, (int)(sizeof refused / sizeof refused[0]));
     suite_add_tcase(suite, texts);
     suite_add_tcase(suite, adjoints);
