@@ -33,7 +33,7 @@ typedef struct bptt_evaluation {
 
 double bptt_bits(double loss); /* nats to bits */
 
-/* Exact loss over all count - 1 predictions in order, as one stream from a zero state, which is carried from sequence to sequence
+/* Exact loss over all count - 1 predictions in order, as one stream from h_0, the state being carried from sequence to sequence
  * as the spec says.  `what` names the data in messages.  A loss that is not finite is an error. */
 bptt_status bptt_evaluate(bptt_companion *companion, const bptt_data *data, const char *what, bptt_evaluation *evaluation,
                           bptt_error *error);

@@ -53,7 +53,7 @@ static const bptt_command commands[COMMANDS] = {
          "held_out (null, or an object as of bptt eval), checkpoint, stopped (\"limit\" or \"signal\").\n",
          bptt_command_train},
     [EVAL] = {"eval", "CKPT", "loss of a checkpoint on a file",
-              "The file is read as one stream from a zero state; every token but the first is predicted once.\n"
+              "The file is read as one stream from h_0 (zero, unless it is learned); every token but the first is predicted once.\n"
               "\n"
               "--json prints one object: tokens, loss (nats per token), bits_per_character, perplexity.\n",
               bptt_command_eval},
@@ -70,7 +70,7 @@ static const bptt_command commands[COMMANDS] = {
                  bptt_command_inspect},
     [GRAD] =
         {"grad", "SPEC", "loss and gradients of the first chunk",
-         "Starts from a zero state and the given weights, runs the first chunk of the file forward and backward, prints the\n"
+         "Starts from h_0 and the given weights, runs the first chunk of the file forward and backward, prints the\n"
          "loss and writes the unclipped gradients under the names and shapes of the weight file.\n",
          bptt_command_grad},
     [CHECK] = {"check", "SPEC", "compare the generated gradients with independent ones",
