@@ -52,11 +52,12 @@ static const bptt_command commands[COMMANDS] = {
          "tokens_per_second, loss, bits_per_character, loss_steps (training loss: mean per token of that many last steps),\n"
          "held_out (null, or an object as of bptt eval), checkpoint, stopped (\"limit\" or \"signal\").\n",
          bptt_command_train},
-    [EVAL] = {"eval", "CKPT", "loss of a checkpoint on a file",
-              "The file is read as one stream from h_0 (zero, unless it is learned); every token but the first is predicted once.\n"
-              "\n"
-              "--json prints one object: tokens, loss (nats per token), bits_per_character, perplexity.\n",
-              bptt_command_eval},
+    [EVAL] =
+        {"eval", "CKPT", "loss of a checkpoint on a file",
+         "The file is read as one stream from h_0 (zero, unless it is learned); every token but the first is predicted once.\n"
+         "\n"
+         "--json prints one object: tokens, loss (nats per token), bits_per_character, perplexity.\n",
+         bptt_command_eval},
     [SAMPLE] =
         {"sample", "CKPT", "let a checkpoint write",
          "Prints the prime, then N symbols drawn one after the other.  Without --prime the state starts from a newline when\n"
@@ -68,11 +69,10 @@ static const bptt_command commands[COMMANDS] = {
                  "flop_backward, flop_update, bytes_moved, text_bytes, tensors (name, file, part of parts there, shape); of a\n"
                  "checkpoint also step, epoch, position, file_tensors (name, dtype, shape).\n",
                  bptt_command_inspect},
-    [GRAD] =
-        {"grad", "SPEC", "loss and gradients of the first chunk",
-         "Starts from h_0 and the given weights, runs the first chunk of the file forward and backward, prints the\n"
-         "loss and writes the unclipped gradients under the names and shapes of the weight file.\n",
-         bptt_command_grad},
+    [GRAD] = {"grad", "SPEC", "loss and gradients of the first chunk",
+              "Starts from h_0 and the given weights, runs the first chunk of the file forward and backward, prints the\n"
+              "loss and writes the unclipped gradients under the names and shapes of the weight file.\n",
+              bptt_command_grad},
     [CHECK] = {"check", "SPEC", "compare the generated gradients with independent ones",
                "Prints a table; the status is 1 when a row does not match.\n", bptt_command_check},
     [DIAGNOSE] =
