@@ -1429,6 +1429,19 @@ START_TEST(test_nothing_to_learn_from)
 }
 END_TEST
 
+/* The slope of sqrt where h is 0 is infinite, and the gradient then not a number: that matches nothing. */
+START_TEST(test_check_not_a_number)
+{
+    write_text("own.lua", "return { name = 'own', hidden = 3, vocab = 4, T = 2, cell = function()\n"
+                          "    W, U, h = matrix(hidden, input), matrix(hidden, hidden), state(hidden)\n"
+                          "    h = tanh(W * x + sqrt(abs(U * h)))\nend }\n");
+    ck_assert_int_eq(bptt("check own.lua"), 1);
+    printed_part("dU: tcc f64 against differences");
+    printed_part("MISMATCH");
+    said_part(" comparisons do not match\n");
+}
+END_TEST
+
 /* The heat map has a row for each step with a loss, labelled; of one row gnuplot makes no image. */
 START_TEST(test_diagnose_plot_of_some_losses)
 {
@@ -1698,6 +1711,7 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_diagnose_refused);
     tcase_add_test(usual, test_diagnose_plot);
     tcase_add_loop_test(usual, test_check_at_kinks, 0, 3);
+    tcase_add_test(usual, test_check_not_a_number);
     tcase_add_test(usual, test_diagnose_plot_of_some_losses);
     tcase_add_test(usual, test_nothing_to_learn_from);
     tcase_add_loop_test(usual, test_diagnose_gnuplot, 0, 5);
