@@ -223,6 +223,15 @@ end
 
 local function place_key(ref) return ref.param and "param " .. ref.param or ref.slot .. "/" .. ref.shift end
 
+-- What a chain calls a place.
+local function parameter_name(ref)
+  if ref.param then return params[ref.param].variable end
+  local slot = slots[ref.slot]
+  local step = slot.kind == "state" and ref.shift - 1 or ref.shift -- row 0 of a state is what the first step starts from
+  if step ~= 0 and step ~= -1 then error(slot.name .. ": a chain reaches " .. step .. " steps ahead") end
+  return step == 0 and slot.variable or slot.before
+end
+
 -- The places outside that a chain reads and writes, in order of first use, each once; by key, too.
 local chain_places = H.once(function(action)
   local places = {}
@@ -230,7 +239,7 @@ local chain_places = H.once(function(action)
     if not ref or ref.temp then return end
     local key = place_key(ref)
     if not places[key] then
-      places[key] = {ref = ref, variable = "v" .. #places, written = false}
+      places[key] = {ref = ref, variable = parameter_name(ref), written = false}
       places[#places + 1] = places[key]
     end
     places[key].written = places[key].written or written

@@ -14,7 +14,7 @@ function H.decimal(x) return (string.format("%.9g", x):gsub(",", ".")) end
 
 -- A value, parameter or function of a name that is reserved, or another's, gets a tail: so what functions with values in them call their own.
 local taken = {}
-for word in ([[t i row rows steps loss scale first past lag own other from to probabilities outputs masks restart]]):gmatch("%S+") do
+for word in ([[t i n row rows steps loss scale first past lag own other from to probabilities outputs masks restart]]):gmatch("%S+") do
   taken[word] = true
 end
 local function claim(word)
@@ -26,13 +26,17 @@ end
 local function claim_foreign(word) return claim((word:find("^%u[%u%d_]+$") or word:find("^bptt")) and word .. "_" or word) end
 for _, action in ipairs(actions) do
   if action.name ~= "" then action.name = claim(action.name) end
+  for i = 1, action.temps do taken["t" .. i] = true end
 end
 for _, p in ipairs(params) do
   p.variable = claim_foreign(p.name)
   p.turned_variable = claim(p.variable .. "_turned")
   p.gradient_variable = claim("g_" .. p.variable)
 end
-for _, slot in ipairs(slots) do slot.variable = claim_foreign(slot.name) end
+for _, slot in ipairs(slots) do
+  slot.variable = claim_foreign(slot.name)
+  slot.before = claim(slot.variable .. "_before") -- of the step before
+end
 
 -- The parameter that a state starts from, by the state's slot, where that is learned.
 H.h0 = {}
