@@ -127,12 +127,9 @@ static bool run_chunk(const bptt_plan *plan, padding *p)
 /* Puts a CLEAR behind action `a` for what its element `e` stores. */
 static bptt_status insert_clear(bptt_plan *plan, int a, int e, bptt_error *error)
 {
-    if (plan->action_count == BPTT_MAX_ACTIONS) {
-        return bptt_fail(error, BPTT_FAILED, "%s: more than %d actions in a step", plan->graph->source, BPTT_MAX_ACTIONS);
-    }
-    bptt_action *chain = &plan->actions[a], *clear = chain + 1;
-    memmove(clear + 1, clear, (size_t)(plan->action_count - a - 1) * sizeof *clear);
-    *clear = (bptt_action){.kind = BPTT_CLEAR, .region = chain->region, .level = chain->level, .param = -1, .bias = -1};
+    const bptt_action *chain = &plan->actions[a];
+    bptt_action *clear = bptt_insert_action(plan, a + 1, BPTT_CLEAR, chain->region, chain->level, error);
+    if (clear == NULL) { return BPTT_FAILED; }
     clear->forward = chain->forward;
     clear->begins = chain->begins;
     clear->later = chain->later;
@@ -140,7 +137,6 @@ static bptt_status insert_clear(bptt_plan *plan, int a, int e, bptt_error *error
     clear->out = chain->elements[e].out;
     clear->cols = chain->cols;
     (void)snprintf(clear->note, sizeof clear->note, "padding of %s = 0", plan->slots[clear->out.index].name);
-    plan->action_count++;
     return BPTT_OK;
 }
 

@@ -8,11 +8,6 @@
 
 #include <string.h>
 
-static bool is_in(const bptt_ref *ref, int slot)
-{
-    return ref->kind == BPTT_REF_SLOT && ref->index == slot;
-}
-
 /* Does one chain write what the other one touches? */
 static bool disturbs(const bptt_plan *plan, const bptt_action *writer, const bptt_action *other)
 {
@@ -43,8 +38,7 @@ static void join_chains(bptt_plan *plan)
         chain->flop += next->flop;
         const size_t used = strlen(chain->note);
         (void)snprintf(chain->note + used, sizeof chain->note - used, ", %s", next->note);
-        memmove(next, next + 1, (size_t)(plan->action_count - a - 3) * sizeof *next);
-        plan->action_count--;
+        bptt_remove_action(plan, a + 2);
     }
 }
 
@@ -54,11 +48,6 @@ static void join_chains(bptt_plan *plan)
 typedef struct spot {
     int action, element; /* action -1: none */
 } spot;
-
-static bool touches(const bptt_element *element, int slot)
-{
-    return is_in(&element->out, slot) || is_in(&element->a, slot) || is_in(&element->b, slot);
-}
 
 static bool stands_alone(const bptt_plan *plan, int slot)
 {
@@ -74,13 +63,15 @@ static bool is_of_step(const bptt_plan *plan, int slot, int skip, int hand, spot
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a], *by = &plan->actions[hand];
         if (a == skip || a == hand) { continue; }
-        if (is_in(&action->out, slot) || is_in(&action->in, slot) || is_in(&action->adjoint, slot)) { return false; }
+        if (bptt_is_slot(&action->out, slot) || bptt_is_slot(&action->in, slot) || bptt_is_slot(&action->adjoint, slot)) {
+            return false;
+        }
         for (int e = 0; e < action->element_count; e++) {
             const bptt_element *element = &action->elements[e];
-            if (!touches(element, slot)) { continue; }
-            const bool own = (!is_in(&element->out, slot) || element->out.shift == 0) &&
-                             (!is_in(&element->a, slot) || element->a.shift == 0) &&
-                             (!is_in(&element->b, slot) || element->b.shift == 0);
+            if (!bptt_has_slot(element, slot)) { continue; }
+            const bool own = (!bptt_is_slot(&element->out, slot) || element->out.shift == 0) &&
+                             (!bptt_is_slot(&element->a, slot) || element->a.shift == 0) &&
+                             (!bptt_is_slot(&element->b, slot) || element->b.shift == 0);
             if (!own || action->into_previous || !same_rows(action, by)) { return false; }
             *last = (spot){a, e};
             ++*count;
@@ -94,7 +85,7 @@ static int find_zero(const bptt_plan *plan, int slot)
 {
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
-        if (action->kind == BPTT_ZERO && action->region == BPTT_REGION_HEAD && is_in(&action->out, slot)) { return a; }
+        if (action->kind == BPTT_ZERO && action->region == BPTT_REGION_HEAD && bptt_is_slot(&action->out, slot)) { return a; }
     }
     return -1;
 }
@@ -110,7 +101,7 @@ static spot made_in_place(const bptt_plan *plan, int hand, int *zero)
         action->element_count != 1) {
         return none;
     }
-    if (sum->op != BPTT_OP_ADD || sum->b.kind != BPTT_REF_SLOT || sum->b.shift != 0 || is_in(&sum->b, sum->out.index)) {
+    if (sum->op != BPTT_OP_ADD || sum->b.kind != BPTT_REF_SLOT || sum->b.shift != 0 || bptt_is_slot(&sum->b, sum->out.index)) {
         return none;
     }
     const int carry = sum->out.index, value = sum->b.index;
@@ -122,7 +113,8 @@ static spot made_in_place(const bptt_plan *plan, int hand, int *zero)
         return none;
     }
     const bool in_time = last.action < made.action || (last.action == made.action && last.element <= made.element);
-    return count == 1 && in_time && made.action < hand && is_in(&plan->actions[made.action].elements[made.element].out, value)
+    return count == 1 && in_time && made.action < hand &&
+                   bptt_is_slot(&plan->actions[made.action].elements[made.element].out, value)
                ? made
                : none;
 }
@@ -156,8 +148,7 @@ static void leave_carries(bptt_plan *plan)
         begin.region = chain->region;
         begin.level = chain->level;
         begin.begins = true;
-        memmove(plan->actions + hand, plan->actions + hand + 1, (size_t)(plan->action_count - hand - 1) * sizeof begin);
-        plan->action_count--;
+        bptt_remove_action(plan, hand);
         int first = zero; /* to the beginning of its new phase */
         for (; plan->actions[first + 1].region != begin.region || plan->actions[first + 1].level != begin.level; first++) {
             plan->actions[first] = plan->actions[first + 1];
@@ -180,11 +171,10 @@ static bool in_chain_only(const bptt_plan *plan, int chain, int slot, int shift)
         const bptt_action *action = &plan->actions[a];
         const bptt_ref refs[3] = {action->out, action->in, action->adjoint};
         for (int i = 0; i < 3; i++) {
-            if (is_in(&refs[i], slot)) { return false; }
+            if (bptt_is_slot(&refs[i], slot)) { return false; }
         }
         for (int e = 0; e < action->element_count && a != chain; e++) {
-            const bptt_element *element = &action->elements[e];
-            if (is_in(&element->out, slot) || is_in(&element->a, slot) || is_in(&element->b, slot)) { return false; }
+            if (bptt_has_slot(&action->elements[e], slot)) { return false; }
         }
     }
     return shift == 0;
@@ -192,7 +182,7 @@ static bool in_chain_only(const bptt_plan *plan, int chain, int slot, int shift)
 
 static void make_temp(bptt_action *action, bptt_ref *ref, int slot, int temp)
 {
-    if (is_in(ref, slot)) { *ref = (bptt_ref){BPTT_REF_TEMP, temp, 0}; }
+    if (bptt_is_slot(ref, slot)) { *ref = (bptt_ref){BPTT_REF_TEMP, temp, 0}; }
     if (action->temp_count <= temp) { action->temp_count = temp + 1; }
 }
 
@@ -219,8 +209,7 @@ static void sum_scattered(bptt_plan *plan)
             scatter->flop += sum.flop;
             const size_t used = strlen(scatter->note);
             (void)snprintf(scatter->note + used, sizeof scatter->note - used, ", %s", sum.note);
-            memmove(plan->actions + a, plan->actions + a + 1, (size_t)(plan->action_count - a - 1) * sizeof sum);
-            plan->action_count--;
+            bptt_remove_action(plan, a);
         }
     }
 }

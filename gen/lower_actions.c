@@ -10,15 +10,9 @@
 
 static bptt_action *add_action(lowering *l, bptt_action_kind kind, int phase, int n)
 {
-    bptt_plan *plan = l->plan;
-    if (plan->action_count == BPTT_MAX_ACTIONS) {
-        bptt_fail(l->error, BPTT_FAILED, "%s: more than %d actions in a step", l->graph->source, BPTT_MAX_ACTIONS);
-        return NULL;
-    }
-    bptt_action *action = &plan->actions[plan->action_count++];
-    *action = (bptt_action){.kind = kind, .forward = bptt_is_forward(l, n), .param = -1, .bias = -1};
-    action->region = bptt_phase_region(plan, phase);
-    action->level = bptt_phase_level(plan, phase);
+    bptt_action *action = bptt_insert_action(l->plan, l->plan->action_count, kind, bptt_phase_region(l->plan, phase),
+                                             bptt_phase_level(l->plan, phase), l->error);
+    if (action != NULL) { action->forward = bptt_is_forward(l, n); }
     return action;
 }
 

@@ -26,11 +26,6 @@ static bool before(moment a, moment b)
     return a.action != b.action ? a.action < b.action : a.element < b.element;
 }
 
-static bool is_slot(const bptt_ref *ref, int slot)
-{
-    return ref->kind == BPTT_REF_SLOT && ref->index == slot;
-}
-
 /* The members of a host by their columns; none: it is no host, or has too many. */
 static side_by_side members_of(const bptt_plan *plan, int host)
 {
@@ -50,9 +45,9 @@ static side_by_side members_of(const bptt_plan *plan, int host)
 static bool has(const side_by_side *list, const bptt_ref *ref)
 {
     for (int i = 0; i < list->count; i++) {
-        if (is_slot(ref, list->slots[i])) { return true; }
+        if (bptt_is_slot(ref, list->slots[i])) { return true; }
     }
-    return is_slot(ref, list->host);
+    return bptt_is_slot(ref, list->host);
 }
 
 /* The last element that writes the slot, where it is one of a chain of BACK that works on its own step; else action -1. */
@@ -61,20 +56,15 @@ static moment finished(const bptt_plan *plan, int slot)
     moment last = {-1, 0};
     for (int a = 0; a < plan->action_count; a++) {
         const bptt_action *action = &plan->actions[a];
-        if (is_slot(&action->out, slot)) { return (moment){-1, 0}; }
+        if (bptt_is_slot(&action->out, slot)) { return (moment){-1, 0}; }
         for (int e = 0; e < action->element_count; e++) {
-            if (!is_slot(&action->elements[e].out, slot)) { continue; }
+            if (!bptt_is_slot(&action->elements[e].out, slot)) { continue; }
             const bool own = action->kind == BPTT_CHAIN && action->region == BPTT_REGION_BACK && !action->into_previous;
             if (!own || action->cols != plan->slots[slot].cols) { return (moment){-1, 0}; }
             last = (moment){a, e};
         }
     }
     return last;
-}
-
-static bool touches(const bptt_element *element, int slot)
-{
-    return is_slot(&element->out, slot) || is_slot(&element->a, slot) || is_slot(&element->b, slot);
 }
 
 /* May the element at `now` touch these places, if `adjoint` is to lie where `gate` is from the moment `done` on? */
@@ -84,7 +74,7 @@ static bool agrees(const bptt_plan *plan, moment now, moment done, int gate, int
     const bptt_element *element = &action->elements[now.element];
     const bptt_ref *const refs[3] = {&element->out, &element->a, &element->b};
     for (int i = 0; i < 3; i++) {
-        const bool of_gate = is_slot(refs[i], gate), of_adjoint = is_slot(refs[i], adjoint);
+        const bool of_gate = bptt_is_slot(refs[i], gate), of_adjoint = bptt_is_slot(refs[i], adjoint);
         if ((of_gate || of_adjoint) && refs[i]->shift != 0) { return false; }
         if (of_gate && (before(done, now) || (i == 0 && action->region == BPTT_REGION_BACK))) { return false; }
         const bool same_time = action->region == last->region && action->level == last->level;
@@ -116,7 +106,9 @@ static bool can_overlay(const bptt_plan *plan, const side_by_side *gates, const 
             if (has(adjoints, refs[i]) && (a <= last.action || refs[i]->shift != 0)) { return false; }
         }
         for (int e = 0; e < action->element_count; e++) {
-            if (touches(&action->elements[e], gates->host) || touches(&action->elements[e], adjoints->host)) { return false; }
+            if (bptt_has_slot(&action->elements[e], gates->host) || bptt_has_slot(&action->elements[e], adjoints->host)) {
+                return false;
+            }
             for (int i = 0; i < gates->count; i++) {
                 if (!agrees(plan, (moment){a, e}, done[i], gates->slots[i], adjoints->slots[i])) { return false; }
             }
@@ -127,7 +119,7 @@ static bool can_overlay(const bptt_plan *plan, const side_by_side *gates, const 
 
 static void move_ref(bptt_ref *ref, int from, int to)
 {
-    if (is_slot(ref, from)) { ref->index = to; }
+    if (bptt_is_slot(ref, from)) { ref->index = to; }
 }
 
 /* A slot for what lay in the adjoint's before it was finished. */

@@ -112,6 +112,34 @@ static bool meets(const bptt_plan *plan, const bptt_ref *ref, int slot)
     return ref->kind == BPTT_REF_SLOT && (at == slot || plan->slots[at].host == slot || plan->slots[slot].host == at);
 }
 
+bool bptt_is_slot(const bptt_ref *ref, int slot)
+{
+    return ref->kind == BPTT_REF_SLOT && ref->index == slot;
+}
+
+bool bptt_has_slot(const bptt_element *element, int slot)
+{
+    return bptt_is_slot(&element->out, slot) || bptt_is_slot(&element->a, slot) || bptt_is_slot(&element->b, slot);
+}
+
+bptt_action *bptt_insert_action(bptt_plan *plan, int at, bptt_action_kind kind, bptt_region region, int level, bptt_error *error)
+{
+    if (plan->action_count == BPTT_MAX_ACTIONS) {
+        (void)bptt_fail(error, BPTT_FAILED, "%s: more than %d actions in a step", plan->graph->source, BPTT_MAX_ACTIONS);
+        return NULL;
+    }
+    bptt_action *action = &plan->actions[at];
+    memmove(action + 1, action, (size_t)(plan->action_count++ - at) * sizeof *action);
+    *action = (bptt_action){.kind = kind, .region = region, .level = level, .param = -1, .bias = -1};
+    return action;
+}
+
+void bptt_remove_action(bptt_plan *plan, int at)
+{
+    bptt_action *action = &plan->actions[at];
+    memmove(action, action + 1, (size_t)(--plan->action_count - at) * sizeof *action);
+}
+
 bool bptt_writes(const bptt_plan *plan, const bptt_action *action, int slot)
 {
     if (meets(plan, &action->out, slot) || (action->kind == BPTT_LOSS && meets(plan, &action->in, slot))) { return true; }

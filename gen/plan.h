@@ -233,6 +233,12 @@ int64_t bptt_call_rows(const bptt_plan *plan, const bptt_action *action);
 int64_t bptt_padded(const bptt_plan *plan, int64_t cols);
 /* Do other slots lie in columns of it? */
 bool bptt_is_host(const bptt_plan *plan, int slot);
+/* Is it a place in that very slot; is one of an element's? */
+bool bptt_is_slot(const bptt_ref *ref, int slot);
+bool bptt_has_slot(const bptt_element *element, int slot);
+/* Puts an action of a phase at index `at`; NULL: there are too many.  Takes one away. */
+bptt_action *bptt_insert_action(bptt_plan *plan, int at, bptt_action_kind kind, bptt_region region, int level, bptt_error *error);
+void bptt_remove_action(bptt_plan *plan, int at);
 /* Does the action write columns of a slot, or of one that shares columns with it; does it write or read some? */
 bool bptt_writes(const bptt_plan *plan, const bptt_action *action, int slot);
 bool bptt_touches(const bptt_plan *plan, const bptt_action *action, int slot);

@@ -86,23 +86,10 @@ static bptt_status keep_inputs(bptt_plan *plan, bptt_error *error)
     return plan->token_slot < 0 || plan->start_slot < 0 ? BPTT_FAILED : BPTT_OK;
 }
 
-/* Makes room for an action at `at`, in the phase of the one that stands there. */
-static bptt_action *insert(bptt_plan *plan, int at, bptt_action_kind kind, bptt_error *error)
-{
-    if (plan->action_count == BPTT_MAX_ACTIONS) {
-        (void)bptt_fail(error, BPTT_FAILED, "%s: more than %d actions in a step", plan->graph->source, BPTT_MAX_ACTIONS);
-        return NULL;
-    }
-    bptt_action *action = &plan->actions[at];
-    const bptt_action next = *action;
-    memmove(action + 1, action, (size_t)(plan->action_count++ - at) * sizeof *action);
-    *action = (bptt_action){.kind = kind, .region = next.region, .level = next.level, .param = -1, .bias = -1};
-    return action;
-}
-
 static bptt_status insert_zero(bptt_plan *plan, int at, int slot, bool later, const char *note, bptt_error *error)
 {
-    bptt_action *zero = insert(plan, at, BPTT_ZERO, error);
+    const bptt_action *there = &plan->actions[at]; /* of the same phase */
+    bptt_action *zero = bptt_insert_action(plan, at, BPTT_ZERO, there->region, there->level, error);
     if (zero == NULL) { return BPTT_FAILED; }
     zero->out = (bptt_ref){BPTT_REF_SLOT, slot, 0};
     zero->cols = plan->slots[slot].cols;
@@ -114,7 +101,8 @@ static bptt_status insert_zero(bptt_plan *plan, int at, int slot, bool later, co
 /* to += from */
 static bptt_status insert_sum(bptt_plan *plan, int at, int to, int from, int64_t cols, bool later, bptt_error *error)
 {
-    bptt_action *sum = insert(plan, at, BPTT_CHAIN, error);
+    const bptt_action *there = &plan->actions[at]; /* of the same phase */
+    bptt_action *sum = bptt_insert_action(plan, at, BPTT_CHAIN, there->region, there->level, error);
     if (sum == NULL) { return BPTT_FAILED; }
     const bptt_ref a = {BPTT_REF_SLOT, to, 0}, b = {BPTT_REF_SLOT, from, 0};
     sum->elements[0] = (bptt_element){BPTT_OP_ADD, a, a, b, 0};
@@ -197,8 +185,8 @@ static bptt_status end_lags(bptt_plan *plan, bptt_error *error)
         action.adjoint.index = sum;
         action.region = BPTT_REGION_SUM;
         action.level = 0;
-        memmove(plan->actions + a, plan->actions + a + 1, (size_t)(plan->action_count - a - 1) * sizeof action);
-        plan->actions[plan->action_count - 1] = action;
+        bptt_remove_action(plan, a);
+        plan->actions[plan->action_count++] = action;
         waiting++;
         a--;
     }
