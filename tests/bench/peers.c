@@ -18,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ROUNDS = 7, CHECK_STEPS = 20 };
+enum { ROUNDS = 15, CHECK_STEPS = 20 };
 
 /* Relative, of the loss after CHECK_STEPS steps. */
 static const double TOLERANCE = 1e-5;
@@ -107,7 +107,8 @@ static bptt_status time_all(peer_match *m, double seconds, bptt_error *error)
 {
     double rounds[PEER_MOST][ROUNDS] = {{0}};
     for (int round = 0; round < ROUNDS; round++) {
-        for (int i = 0; i < PEER_MOST; i++) {
+        for (int turn = 0; turn < PEER_MOST; turn++) {
+            const int i = (round + turn) % PEER_MOST; /* nobody always follows the same one */
             if (m->peers[i] == NULL) { continue; }
             const double wanted = seconds / ROUNDS / m->seconds[i];
             const long steps = wanted < 1 ? 1 : (long)wanted;
