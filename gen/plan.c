@@ -105,13 +105,6 @@ bool bptt_is_host(const bptt_plan *plan, int slot)
     return found;
 }
 
-/* Has what lies there columns in common with a slot?  Members of one host have none. */
-static bool meets(const bptt_plan *plan, const bptt_ref *ref, int slot)
-{
-    const int at = ref->index;
-    return ref->kind == BPTT_REF_SLOT && (at == slot || plan->slots[at].host == slot || plan->slots[slot].host == at);
-}
-
 bool bptt_is_slot(const bptt_ref *ref, int slot)
 {
     return ref->kind == BPTT_REF_SLOT && ref->index == slot;
@@ -138,6 +131,13 @@ void bptt_remove_action(bptt_plan *plan, int at)
 {
     bptt_action *action = &plan->actions[at];
     memmove(action, action + 1, (size_t)(--plan->action_count - at) * sizeof *action);
+}
+
+/* Has what lies there columns in common with a slot?  Members of one host have none. */
+static bool meets(const bptt_plan *plan, const bptt_ref *ref, int slot)
+{
+    const int at = ref->index;
+    return ref->kind == BPTT_REF_SLOT && (at == slot || plan->slots[at].host == slot || plan->slots[slot].host == at);
 }
 
 bool bptt_writes(const bptt_plan *plan, const bptt_action *action, int slot)
