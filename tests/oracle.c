@@ -137,12 +137,13 @@ static double row_loss(size_t V, const double *o, size_t y)
     return max + log(sum);
 }
 
-/* softmax(o)[v] = 1 / sum_u exp(o_u - o_v) */
-static double probability(size_t V, const double *o, size_t v)
+/* p[v] = exp(o_v) / sum_u exp(o_u), both times exp(-largest); p may be o. */
+static void softmax(size_t V, const double *o, double *p)
 {
-    double sum = 0;
-    for (size_t u = 0; u < V; u++) { sum += exp(o[u] - o[v]); }
-    return 1 / sum;
+    double largest = o[0], sum = 0;
+    for (size_t v = 1; v < V; v++) { largest = fmax(largest, o[v]); }
+    for (size_t v = 0; v < V; v++) { sum += p[v] = exp(o[v] - largest); }
+    for (size_t v = 0; v < V; v++) { p[v] /= sum; }
 }
 
 /* What one label's loss counts for in the chunk whose labels are y[count]. */
@@ -212,7 +213,7 @@ void oracle_predict(const oracle_net *net, const uint32_t *x, double *h, double 
     for (size_t b = 0; b < net->batch; b++) {
         step(net, net->params, x[b], h + b * H, after, o);
         memcpy(h + b * H, after, H * sizeof *h);
-        for (size_t v = 0; v < V; v++) { probabilities[b * V + v] = probability(V, o, v); }
+        softmax(V, o, probabilities + b * V);
     }
     free(after);
     free(o);
@@ -223,10 +224,8 @@ void oracle_predict(const oracle_net *net, const uint32_t *x, double *h, double 
 /* dO of one row: (p - onehot(y)) * weight, zero without a label.  o[V] is overwritten. */
 static void logits_gradient(size_t V, double *o, uint32_t y, double weight)
 {
-    double *p = oracle_doubles(V);
-    for (size_t v = 0; v < V && y < V; v++) { p[v] = (probability(V, o, v) - (v == y ? 1 : 0)) * weight; }
-    memcpy(o, p, V * sizeof *o);
-    free(p);
+    softmax(V, o, o);
+    for (size_t v = 0; v < V; v++) { o[v] = y < V ? (o[v] - (v == y ? 1 : 0)) * weight : 0; }
 }
 
 /* Adds one weight step's share: dA of that step, the token and the state that went in. */

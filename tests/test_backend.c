@@ -312,7 +312,9 @@ START_TEST(test_memory)
         unsigned char *memory = bptt_memory_new(&model);
         ck_assert_ptr_nonnull(memory);
         ck_assert_uint_eq((uintptr_t)memory % 64, 0);
-        for (size_t j = 0; j < sizes[i]; j++) { ck_assert_uint_eq(memory[j], 0); }
+        unsigned char any = 0; /* one assertion for all: each writes to a file */
+        for (size_t j = 0; j < sizes[i]; j++) { any |= memory[j]; }
+        ck_assert_uint_eq(any, 0);
         free(memory);
     }
     bptt_model huge = {.bytes = SIZE_MAX};
