@@ -32,7 +32,8 @@ LDFLAGS = $(SANITIZE)
 LDLIBS = $(call pkg,--libs $(modules)) -lm -ldl -pthread
 
 # Everything runs on the baseline CPU, but for the kernels: each library is compiled for the CPUs that will be given it.
-KERNEL_FLAGS = -std=c99 -O3 -ffp-contract=fast -fno-math-errno -Wall -Wextra -Wconversion -pedantic -Werror $(SANITIZE)
+KERNEL_OPTIMIZE = -O3
+KERNEL_FLAGS = -std=c99 $(KERNEL_OPTIMIZE) -ffp-contract=fast -fno-math-errno -Wall -Wextra -Wconversion -pedantic -Werror $(SANITIZE)
 ifeq ($(shell uname -m),x86_64)
 KERNEL_FLAGS_8 = -mavx2 -mfma
 KERNEL_FLAGS_16 = -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512
@@ -162,7 +163,7 @@ run-tests: tests
 	    if $(UNDER) {} > $$log 2>&1; then cat $$log && mv $$log $$log.passed; else cat $$log; echo "FAILED: {}"; fi'
 	@passed=$$(find $B/logs -name '*.passed' | wc -l); \
 	echo "suites: $$passed passed, $$(($(words $(RUN)) - passed)) failed"; [ $$passed = $(words $(RUN)) ]
-longest = $(filter %/test_emitted %/test_cells,$(RUN))
+longest = $(foreach s,programs emitted cells backend proof,$(filter %/test_$s,$(RUN)))
 RUN = $(filter-out $(LEFT_OUT:%=$B/tests/test_%),$(suites)) tests/readme.sh
 
 # tanh, exp and sigmoid of every float: minutes
@@ -185,12 +186,12 @@ counts counts-check:
 	@$(MAKE) --no-print-directory -s $(JOBS) $B/tests/count
 	@CC="$(CC)" tests/counts.sh $(if $(filter counts,$@),write,check) $(abspath $B/tests/count)
 
-sanitized = B=$B/asan OPTIMIZE="-O1 -g" SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+sanitized = B=$B/asan OPTIMIZE="-O1 -g" KERNEL_OPTIMIZE=-O1 SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 
 # suites that run long and judge the code that libtcc or another compiler makes, which these sanitizers do not see, stay out
 asan:
 	@$(MAKE) --no-print-directory -s $(JOBS) $(sanitized) tests
-	@$(MAKE) --no-print-directory -s $(sanitized) LEFT_OUT="emitted truncation tasks" run-tests
+	@$(MAKE) --no-print-directory -s $(sanitized) LEFT_OUT="emitted programs truncation tasks" run-tests
 
 # valgrind knows no AVX-512, which code compiled for this machine may use, so the suites that run such code stay out
 valgrind: tests
