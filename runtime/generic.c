@@ -54,6 +54,11 @@ static size_t chunk_steps(const struct generic *net, uint32_t chunk)
     return rest < horizon ? rest : horizon;
 }
 
+/* How an update changes the gradient on its way to the rule; the gradient itself stays as it is. */
+struct cut {
+    double scale, limit, decay; /* average and clip by norm; clip by value, infinite: none; weight decay */
+};
+
 /* Whether the gradient of a chunk is the first since the last update; counts it, and its labels, when gradients are added up. */
 static bool begin_gradient(const struct generic *net, double *progress, uint32_t chunk, size_t labels)
 {

@@ -340,22 +340,16 @@ static void F(predict)(const bptt_model *self, void *memory, const bptt_rows *ro
     (void)F(step_loss)(net, NULL, 0, outputs);
 }
 
-/* Clips g[n], whose 2-norm is `norm`, in place. */
-static void F(clip)(const bptt_clip *clip, double norm, size_t n, real *g)
+/* What an update takes in place of the element g of the gradient; p is its parameter. */
+static inline real F(cut_one)(const struct cut *cut, real g, real p)
 {
-    const real limit = (real)clip->limit;
-    if (clip->kind == BPTT_CLIP_NORM && norm > clip->limit) {
-        const real scale = (real)(clip->limit / norm);
-        for (size_t i = 0; i < n; i++) { g[i] *= scale; }
-    }
-    if (clip->kind == BPTT_CLIP_VALUE) {
-        for (size_t i = 0; i < n; i++) { g[i] = g[i] > limit ? limit : g[i] < -limit ? -limit : g[i]; }
-    }
+    const real scaled = (real)cut->scale * g, most = (real)cut->limit;
+    return (scaled > most ? most : scaled < -most ? -most : scaled) + (real)cut->decay * p;
 }
 
 /* The rules of spec.h for n parameters; m and s are the first and second moment block of those that have them. */
-static void F(apply)(const bptt_optimizer *rule, double now, const double *progress, size_t n, real *restrict p,
-                     const real *restrict g, real *restrict m, real *restrict s)
+static void F(apply)(const bptt_optimizer *rule, double now, const double *progress, const struct cut *cut, size_t n,
+                     real *restrict p, const real *restrict g, real *restrict m, real *restrict s)
 {
     const real rate = (real)now, epsilon = (real)rule->epsilon, momentum = (real)rule->momentum;
     const real decay = (real)rule->decay, rest = (real)(1 - rule->decay), keep = (real)(1 - now * rule->weight_decay);
@@ -363,31 +357,35 @@ static void F(apply)(const bptt_optimizer *rule, double now, const double *progr
     const real beta2 = (real)rule->beta2, rest2 = (real)(1 - rule->beta2), bias2 = (real)(1 - progress[2]);
     switch (rule->kind) {
     case BPTT_SGD:
-        for (size_t i = 0; i < n; i++) { p[i] -= rate * g[i]; }
+        for (size_t i = 0; i < n; i++) { p[i] -= rate * F(cut_one)(cut, g[i], p[i]); }
         break;
     case BPTT_MOMENTUM:
         for (size_t i = 0; i < n; i++) {
-            m[i] = momentum * m[i] + g[i];
-            p[i] -= rate * (rule->nesterov != 0 ? g[i] + momentum * m[i] : m[i]);
+            const real d = F(cut_one)(cut, g[i], p[i]);
+            m[i] = momentum * m[i] + d;
+            p[i] -= rate * (rule->nesterov != 0 ? d + momentum * m[i] : m[i]);
         }
         break;
     case BPTT_ADAGRAD:
         for (size_t i = 0; i < n; i++) {
-            m[i] += g[i] * g[i];
-            p[i] -= rate * g[i] / (sqrt(m[i]) + epsilon);
+            const real d = F(cut_one)(cut, g[i], p[i]);
+            m[i] += d * d;
+            p[i] -= rate * d / (sqrt(m[i]) + epsilon);
         }
         break;
     case BPTT_RMSPROP:
         for (size_t i = 0; i < n; i++) {
-            m[i] = decay * m[i] + rest * (g[i] * g[i]);
-            p[i] -= rate * g[i] / (sqrt(m[i]) + epsilon);
+            const real d = F(cut_one)(cut, g[i], p[i]);
+            m[i] = decay * m[i] + rest * (d * d);
+            p[i] -= rate * d / (sqrt(m[i]) + epsilon);
         }
         break;
     case BPTT_ADAM:
     case BPTT_ADAMW:
         for (size_t i = 0; i < n; i++) {
-            m[i] = beta1 * m[i] + rest1 * g[i];
-            s[i] = beta2 * s[i] + rest2 * (g[i] * g[i]);
+            const real d = F(cut_one)(cut, g[i], p[i]);
+            m[i] = beta1 * m[i] + rest1 * d;
+            s[i] = beta2 * s[i] + rest2 * (d * d);
             const real step = rate * (m[i] / bias1) / (sqrt(s[i] / bias2) + epsilon);
             p[i] = (rule->kind == BPTT_ADAMW ? keep * p[i] : p[i]) - step;
         }
@@ -398,7 +396,7 @@ static void F(apply)(const bptt_optimizer *rule, double now, const double *progr
 static double F(update)(const bptt_model *self, void *memory)
 {
     const struct generic *net = generic_of(self);
-    real *g = F(at)(memory, self->grad);
+    const real *g = F(at)(memory, self->grad);
     double sum = 0;
     for (size_t i = 0; i < self->block; i++) { sum += (double)g[i] * (double)g[i]; }
     double *progress = progress_of(self, memory);
@@ -406,18 +404,18 @@ static double F(update)(const bptt_model *self, void *memory)
     const double share = !averages ? 1 : progress[BPTT_LABELS] > 0 ? 1 / progress[BPTT_LABELS] : 0, norm = share * sqrt(sum);
     if (!isfinite(norm)) { return norm; }
 
-    for (size_t i = 0; i < self->block && averages; i++) { g[i] *= (real)share; }
     progress[BPTT_LABELS] = progress[BPTT_PENDING] = 0;
     const double now = rate(self, memory);
     progress[0] += 1;
     progress[1] *= net->optimizer.beta1;
     progress[2] *= net->optimizer.beta2;
-    F(clip)(&net->clip, norm, self->block, g);
-    if (net->optimizer.kind != BPTT_ADAMW && net->optimizer.weight_decay > 0) {
-        F(axpy)(self->block, (real)net->optimizer.weight_decay, F(at)(memory, self->param), g);
-    }
+    const bptt_clip *clip = &net->clip;
+    const bptt_optimizer *rule = &net->optimizer;
+    const struct cut cut = {.scale = clip->kind == BPTT_CLIP_NORM && norm > clip->limit ? share * (clip->limit / norm) : share,
+                            .limit = clip->kind == BPTT_CLIP_VALUE ? clip->limit : HUGE_VAL,
+                            .decay = rule->kind == BPTT_ADAMW ? 0 : rule->weight_decay};
     F(apply)
-    (&net->optimizer, now, progress, self->block, F(at)(memory, self->param), g, F(at)(memory, self->moment[0]),
+    (rule, now, progress, &cut, self->block, F(at)(memory, self->param), g, F(at)(memory, self->moment[0]),
      F(at)(memory, self->moment[1]));
     return norm;
 }

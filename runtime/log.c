@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -28,7 +29,7 @@ static bool is_ours(const char *path)
 
 bptt_status bptt_log_open(bptt_log *log, const char *path, bool append, uint64_t every, bptt_error *error)
 {
-    *log = (bptt_log){.path = path, .every = every};
+    *log = (bptt_log){.path = path, .every = every, .measured = true};
     if (path == NULL) { return BPTT_OK; }
     struct stat info;
     if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && !is_ours(path)) {
@@ -42,15 +43,24 @@ bptt_status bptt_log_open(bptt_log *log, const char *path, bool append, uint64_t
     return BPTT_OK;
 }
 
+/* By value, the norm after clipping takes as long as the update: only a line that is written asks for it. */
+static void measure(bptt_log *log)
+{
+    if (!log->measured) { log->clipped_norm = bptt_trainer_clipped(log->trainer, log->grad_norm); }
+    log->measured = true;
+}
+
 /* The open line, when there is one. */
 static bptt_status write_line(bptt_log *log, bptt_error *error)
 {
     if (log->labels == 0) { return BPTT_OK; }
+    measure(log);
     double loss = log->loss_sum / (double)log->labels;
-    char bits[32] = "";
+    char bits[32] = "", clipped[32] = "";
     if (log->text) { (void)snprintf(bits, sizeof bits, "%.9g", bptt_bits(loss)); }
-    int written = fprintf(log->file, "%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.6f,%.9g,%s,%.9g,%.9g,%.9g\n", log->step, log->epoch,
-                          log->tokens, log->seconds, loss, bits, log->grad_norm, log->clipped_norm, log->rate);
+    if (!isnan(log->clipped_norm)) { (void)snprintf(clipped, sizeof clipped, "%.9g", log->clipped_norm); }
+    int written = fprintf(log->file, "%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.6f,%.9g,%s,%.9g,%s,%.9g\n", log->step, log->epoch,
+                          log->tokens, log->seconds, loss, bits, log->grad_norm, clipped, log->rate);
     log->labels = 0;
     log->loss_sum = 0.0;
     return written < 0 ? fail(log, error) : BPTT_OK;
@@ -68,7 +78,9 @@ bptt_status bptt_log_chunk(bptt_log *log, const bptt_trainer *trainer, const bpt
     log->grad_norm = chunk->grad_norm;
     log->text = bptt_spec_labels(trainer->spec);
     log->rate = chunk->rate;
-    log->clipped_norm = bptt_trainer_clipped(trainer, chunk->grad_norm);
+    log->trainer = trainer;
+    if (chunk->updated) { log->measured = false; }
+    if (trainer->program->model->accumulate > 0) { measure(log); } /* the next gradient may come before the line's end */
     if (!chunk->updated || log->step % log->every != 0) { return BPTT_OK; }
     if (write_line(log, error) != BPTT_OK) { return BPTT_FAILED; }
     if (seconds < log->flush_next) { return BPTT_OK; }

@@ -15,8 +15,10 @@ typedef struct bptt_log {
     bool text;                                   /* the loss is of labels, so there are bits */
     double loss_sum;                             /* the same */
     uint64_t step, epoch, tokens;                /* of the last step */
-    double clipped_norm;                         /* the same, after clipping */
     double seconds, grad_norm, rate, flush_next; /* the same; time of the next flush */
+    const bptt_trainer *trainer;                 /* borrowed; asked for the clipped norm when a line needs it */
+    double clipped_norm;
+    bool measured; /* clipped_norm is the last update's */
 } bptt_log;
 
 /* `path` NULL: no log, and all else does nothing.  `append` keeps what is there and writes a header to an empty file alone. */

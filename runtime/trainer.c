@@ -133,16 +133,31 @@ static bptt_status fail_not_finite(const bptt_trainer *trainer, uint64_t step, c
 
 /* ---- step and save ---- */
 
+/* One of what the model counts. */
+static double progress_now(const bptt_trainer *trainer, int which)
+{
+    double progress[BPTT_PROGRESS] = {0};
+    const bptt_model *model = trainer->program->model;
+    memcpy(progress, (const char *)trainer->memory + model->progress, model->progress_count * sizeof(double));
+    return progress[which];
+}
+
 /* Whether an update follows the chunk that was just learned from.  The end of an epoch ends a sequence, too. */
 static bool is_due(const bptt_trainer *trainer)
 {
     const bptt_model *model = trainer->program->model;
     const bptt_feed *feed = &trainer->feed;
-    double progress[BPTT_PROGRESS];
     if (model->accumulate == 0) { return true; }
-    memcpy(progress, (const char *)trainer->memory + model->progress, model->progress_count * sizeof(double));
     const bool ends = model->whole_sequence == 0 || feed->next == 0 || bptt_feed_done(feed);
-    return ends && progress[BPTT_PENDING] >= model->accumulate;
+    return ends && progress_now(trainer, BPTT_PENDING) >= model->accumulate;
+}
+
+/* What the coming update multiplies the gradient by: sums become a mean, where gradients are added up. */
+static double share_of(const bptt_trainer *trainer)
+{
+    if (trainer->program->model->accumulate == 0 || trainer->spec->reduction != BPTT_MEAN) { return 1; }
+    const double labels = progress_now(trainer, BPTT_LABELS);
+    return labels > 0 ? 1 / labels : 0;
 }
 
 /* Gradient of the next chunk, and update. */
@@ -153,6 +168,7 @@ static bptt_status learn(bptt_trainer *trainer, bptt_step *step, bptt_error *err
     uint64_t number = trainer->cursor.step + 1;
     (void)bptt_feed_next(feed);
     step->labels = feed->labels;
+    trainer->share = (double)NAN;
     double loss = model->gradient(model, trainer->memory, &feed->rows, feed->chunk);
     if (!isfinite(loss)) { return fail_not_finite(trainer, number, "the loss", "", error); }
     step->loss_sum = bptt_loss_sum(trainer->spec, loss, step->labels);
@@ -160,6 +176,7 @@ static bptt_status learn(bptt_trainer *trainer, bptt_step *step, bptt_error *err
     step->grad_norm = trainer->norm;
     if (!is_due(trainer)) { return BPTT_OK; }
     step->updated = true;
+    trainer->share = share_of(trainer);
     step->grad_norm = trainer->norm = model->update(model, trainer->memory);
     if (isfinite(step->grad_norm)) { return BPTT_OK; }
     const char *tensor = not_finite(model, trainer->memory, model->grad);
@@ -191,6 +208,7 @@ bptt_status bptt_trainer_chunk(bptt_trainer *trainer, bptt_step *step, bptt_erro
     return BPTT_OK;
 }
 
+/* An update leaves the gradient as it was: not clipped, and a sum where gradients are added up. */
 double bptt_trainer_clipped(const bptt_trainer *trainer, double norm)
 {
     const bptt_clip *clip = &trainer->spec->clip;
@@ -199,10 +217,13 @@ double bptt_trainer_clipped(const bptt_trainer *trainer, double norm)
     double sum = 0;
     for (uint32_t t = 0; t < model->tensor_count; t++) {
         const bptt_tensor *tensor = &model->tensors[t];
-        for (size_t i = 0; i < (size_t)tensor->rows * tensor->cols; i++) {
-            const size_t at = tensor->offset + i / tensor->cols * tensor->stride + i % tensor->cols;
-            const double cut = fmin(fabs(real_at(model, trainer->memory, model->grad, at)), clip->limit);
-            sum += cut * cut;
+        for (size_t row = 0; row < tensor->rows; row++) {
+            for (size_t col = 0; col < tensor->cols; col++) {
+                const size_t at = tensor->offset + row * tensor->stride + col;
+                const double g = trainer->share * real_at(model, trainer->memory, model->grad, at);
+                const double cut = fmin(fabs(g), clip->limit);
+                sum += cut * cut;
+            }
         }
     }
     return sqrt(sum);

@@ -17,8 +17,9 @@ typedef struct bptt_trainer {
     bptt_cursor cursor;             /* where training stands after the last good step */
     void *state;                    /* copy of the carried state at that point */
     double progress[BPTT_PROGRESS]; /* and of what else training counts */
-    double norm;                    /* of the last update's gradient, 0: none yet */
-    bool lost;                      /* gradients that were added up since the last update, with one that is not finite */
+    double norm, share; /* of the last update: the gradient's norm, 0: none yet; what it was multiplied by to be a mean, not a
+                            * number once another gradient has begun */
+    bool lost;          /* gradients that were added up since the last update, with one that is not finite */
 } bptt_trainer;
 
 /* What one chunk gave, or the chunks of a step together. */
@@ -39,7 +40,8 @@ bptt_status bptt_trainer_resume(bptt_trainer *trainer, const char *path, bptt_er
  * gradient is not finite: the message names the step, the tensor and a remedy, and the trainer stands where it stood before the
  * chunk, but for gradients that were added up since the last update, which are lost: it can then not be saved. */
 bptt_status bptt_trainer_chunk(bptt_trainer *trainer, bptt_step *step, bptt_error *error);
-/* The gradient's norm after clipping, when it was `norm` before: what the last step's update was made from. */
+/* The gradient's norm after clipping, when it was `norm` before: what the last step's update was made from.  Where the
+ * spec clips by value, this looks at every element, and is not a number once the next chunk has a gradient of its own. */
 double bptt_trainer_clipped(const bptt_trainer *trainer, double norm);
 /* Fails in the same way when the model is not worth saving: a parameter, a moment or the loss of the next chunk is not finite.
  * Changes nothing. */
