@@ -241,10 +241,7 @@ static bptt_status measure_suite(const bptt_options *options, unsigned chosen, c
         if ((chosen >> row & 1u) == 0) { continue; }
         bptt_bench *b = &benches[*count];
         status = bptt_suite_spec(row, options->overrides, options->override_count, &b->spec, error);
-        if (status == BPTT_OK && options->tuned) {
-            status = bptt_tuning_load(&b->spec, error);
-            if (status != BPTT_OK) { bptt_spec_free(&b->spec); }
-        }
+        if (status == BPTT_OK && options->tuned) { status = bptt_tuning_load(&b->spec, error); }
         if (status != BPTT_OK) { break; }
         names[(*count)++] = bptt_suite_words[row];
         if (*count == 1) {

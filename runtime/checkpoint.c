@@ -597,6 +597,16 @@ static bptt_status parse_spec(const bptt_st_file *file, bptt_spec *spec, bptt_er
     return status;
 }
 
+bool bptt_checkpoint_like(const char *path)
+{
+    bptt_st_file file;
+    bptt_error ignored;
+    if (bptt_st_read(path, &file, &ignored) != BPTT_OK) { return false; }
+    const bool like = is_checkpoint(&file);
+    bptt_st_free(&file);
+    return like;
+}
+
 bptt_status bptt_checkpoint_spec(const char *path, bptt_spec *spec, bptt_error *error)
 {
     bptt_st_file file;

@@ -23,6 +23,8 @@ typedef struct bptt_cursor {
 /* Saves parameters, moments, state, progress, the spec's text and the cursor. */
 bptt_status bptt_checkpoint_save(const char *path, const bptt_spec *spec, const bptt_model *model, const void *memory,
                                  const bptt_cursor *cursor, bptt_error *error);
+/* Whether the file is a safetensors file that says it is a checkpoint. */
+bool bptt_checkpoint_like(const char *path);
 /* Reads the spec that a checkpoint holds (digest checked). */
 bptt_status bptt_checkpoint_spec(const char *path, bptt_spec *spec, bptt_error *error);
 /* Loads everything into `memory` (already init-ed) and calls refresh.  `spec` must describe the same network and training rule

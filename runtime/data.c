@@ -156,6 +156,10 @@ static bptt_status load_reals(const char *path, const bptt_spec *spec, const bpt
                               bptt_error *error)
 {
     bptt_reals reals;
+    if (options->token_bytes > 1 || options->unknown != BPTT_UNKNOWN_ERROR) {
+        return bptt_fail(error, BPTT_USAGE,
+                         "%s: --tokens and --unknown are for specs that read a text; this one reads rows of numbers", path);
+    }
     bptt_status status = bptt_reals_load(path, options->reals, columns_of(spec), &reals, error);
     if (status != BPTT_OK) { return status; }
     *data = (bptt_data){.reals = reals.values, .count = reals.count, .columns = reals.columns, .length = reals.length};

@@ -173,7 +173,7 @@ bptt_status bptt_command_diagnose(const bptt_options *options, bptt_error *error
 {
     const bool stored = bptt_st_like(options->operand);
     if (stored && options->override_count > 0) {
-        return bptt_fail(error, BPTT_USAGE, "--set changes a spec, and %s is a checkpoint", options->operand);
+        return bptt_fail(error, BPTT_USAGE, "--set and --seed change a spec, and %s is a checkpoint", options->operand);
     }
     bptt_spec spec;
     bptt_status status = options->plot != NULL ? bptt_diagnosis_plot_check(options->plot, error) : BPTT_OK;

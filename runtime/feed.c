@@ -102,8 +102,9 @@ static size_t count_labels(const bptt_feed *feed, size_t steps)
 static bool is_separator(const bptt_feed *feed, size_t row)
 {
     const bptt_data *data = feed->data;
+    if (!bptt_spec_tokens(feed->spec)) { return false; }
     const int64_t token = data->tokens != NULL ? (int64_t)data->tokens[row] : (int64_t)data->reals[row * data->columns];
-    return bptt_spec_tokens(feed->spec) && token + 1 == feed->spec->separator;
+    return token + 1 == feed->spec->separator;
 }
 
 /* Flags the next `steps` steps that start a document. */

@@ -18,9 +18,9 @@ typedef struct bptt_file_part {
     size_t length;
 } bptt_file_part;
 
-/* Writes a temporary file beside `path`, syncs it, renames it and syncs the folder.  A link is followed and stays a link; a
- * file's permissions stay.  On failure `path` is as it was and the temporary file is gone; only when the folder's own sync fails
- * are the new bytes in place already (the message says so). */
+/* Writes a temporary file beside `path`, syncs it, renames it and syncs the folder.  A link to a file is followed and stays a link,
+ * one that leads nowhere is replaced; a file's permissions stay.  On failure `path` is as it was and the temporary file is gone;
+ * only when the folder's own sync fails are the new bytes in place already (the message says so). */
 bptt_status bptt_file_write(const char *path, const void *bytes, size_t length, bptt_error *error);
 /* The same for a file made of several parts, in their order. */
 bptt_status bptt_file_write_parts(const char *path, const bptt_file_part *parts, size_t count, bptt_error *error);

@@ -210,7 +210,7 @@ bptt_status bptt_command_inspect(const bptt_options *options, bptt_error *error)
 {
     inspection i = {.checkpoint = is_checkpoint(options->operand)};
     if (i.checkpoint && options->override_count > 0) {
-        return bptt_fail(error, BPTT_USAGE, "--set changes a spec, and %s is a checkpoint", options->operand);
+        return bptt_fail(error, BPTT_USAGE, "--set and --seed change a spec, and %s is a checkpoint", options->operand);
     }
     bptt_status status =
         i.checkpoint ? bptt_checkpoint_spec(options->operand, &i.spec, error) : bptt_options_spec(options, &i.spec, error);

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static bptt_status fail(const bptt_log *log, bptt_error *error)
 {
@@ -27,6 +28,19 @@ static bool is_ours(const char *path)
     return ours;
 }
 
+/* A run that was killed may have left half a line, which the next one would go on with: cut off. */
+static bptt_status cut_half_line(bptt_log *log, bptt_error *error)
+{
+    long end = 0;
+    for (long at = 0; at >= 0; at++) {
+        const int c = fgetc(log->file);
+        if (c == '\n') { end = at + 1; }
+        if (c == EOF) { break; }
+    }
+    const bool read = ferror(log->file) == 0;
+    return read && ftruncate(fileno(log->file), end) == 0 ? BPTT_OK : fail(log, error);
+}
+
 bptt_status bptt_log_open(bptt_log *log, const char *path, bool append, uint64_t every, bptt_error *error)
 {
     *log = (bptt_log){.path = path, .every = every, .measured = true};
@@ -35,8 +49,9 @@ bptt_status bptt_log_open(bptt_log *log, const char *path, bool append, uint64_t
     if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && !is_ours(path)) {
         return bptt_fail(error, BPTT_FAILED, "%s: is there and is no log: not overwritten", path);
     }
-    log->file = fopen(path, append ? "ae" : "we");
+    log->file = fopen(path, append ? "a+e" : "we");
     if (log->file == NULL) { return fail(log, error); }
+    if (append && stat(path, &info) == 0 && S_ISREG(info.st_mode) && cut_half_line(log, error) != BPTT_OK) { return BPTT_FAILED; }
     /* Opened for appending, the position is that of the end only after a seek. */
     bool empty = fseek(log->file, 0, SEEK_END) != 0 || ftell(log->file) <= 0;
     if (empty && fputs(header, log->file) < 0) { return fail(log, error); }

@@ -21,7 +21,8 @@ typedef struct bptt_log {
     bool measured; /* clipped_norm is the last update's */
 } bptt_log;
 
-/* `path` NULL: no log, and all else does nothing.  `append` keeps what is there and writes a header to an empty file alone. */
+/* `path` NULL: no log, and all else does nothing.  `append` keeps the lines that are there and writes a header to
+ * an empty file alone. */
 bptt_status bptt_log_open(bptt_log *log, const char *path, bool append, uint64_t every, bptt_error *error);
 /* Counts a chunk; writes a line, the mean since the last one, when it ends a step whose number is a multiple of `every`.  `seconds`:
  * since training started. */

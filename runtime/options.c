@@ -54,7 +54,8 @@ static const bptt_command commands[COMMANDS] = {
          bptt_command_train},
     [EVAL] =
         {"eval", "CKPT", "loss of a checkpoint on a file",
-         "The file is read as one stream from h_0 (zero, unless it is learned); every token but the first is predicted once.\n"
+         "The file is read as one stream from h_0 (zero, unless it is learned); every token but the first is predicted once,\n"
+         "where the spec has a loss.\n"
          "\n"
          "--json prints one object: tokens, loss (nats per token), bits_per_character, perplexity.\n",
          bptt_command_eval},
@@ -162,7 +163,7 @@ typedef struct option {
 } option;
 
 static const char *const token_words[] = {"u8", "u16", "u32", NULL};
-static const char *const real_words[] = {"auto", "csv", "npy", "f32", NULL};
+const char *const bptt_reals_words[] = {"auto", "csv", "npy", "f32", NULL};
 
 /* The last entries of a row are named; `.group = 0` is a row that has none to name. */
 static const option options_table[] = {
@@ -198,8 +199,8 @@ static const option options_table[] = {
     {"--checkpoint-every", "S", REAL, C(TRAIN), FIELD(checkpoint_every), "seconds from save to save, 0: at the end alone",
      .maximum = 1e9, .fallback = "60"},
     {"--log", "CSV", TEXT, C(TRAIN), FIELD(log), "log to write", .group = 0},
-    {"--log-every", "N", WHOLE, C(TRAIN), FIELD(log_every), "a line of the log every N steps, their mean", .minimum = 1,
-     .maximum = MOST, .fallback = "1"},
+    {"--log-every", "N", WHOLE, C(TRAIN), FIELD(log_every),
+     "a line of the log every N steps: their mean loss, the last norms and rate", .minimum = 1, .maximum = MOST, .fallback = "1"},
     {"--prime", "TEXT", TEXT, C(SAMPLE), FIELD(prime), "text to begin with", .group = 0},
     {"--count", "N", WHOLE, C(SAMPLE), FIELD(count), "symbols to draw", .brief = "-n", .maximum = MOST, .fallback = "300"},
     {"--temperature", "X", REAL, C(SAMPLE), FIELD(temperature), "0: always the likeliest", .maximum = 1e6, .fallback = "1"},
@@ -214,10 +215,10 @@ static const option options_table[] = {
     {"--rows", "NAMES", TEXT, C(BENCH), FIELD(rows), "rows of the suite, with commas", .words = bptt_suite_words},
     {"--tuned", NULL, FLAG, C(GEN) | C(TRAIN) | C(BENCH), FIELD(tuned), "with the tiles that bptt tune measured", .group = 0},
     {"--backend", "WORD", WORD, C(TRAIN), FIELD(backend), "what runs the model", .words = bptt_backend_words, .fallback = "auto"},
-    {"--backend", "WORD", WORD, WITH_MODEL & ~C(TRAIN), FIELD(backend), "what runs the model", .words = bptt_backend_words,
-     .fallback = "tcc"},
+    {"--backend", "WORD", WORD, WITH_MODEL & ~C(TRAIN), FIELD(backend), "what runs the model (auto: tcc)",
+     .words = bptt_backend_words, .fallback = "tcc"},
     {"--tokens", "WORD", WORD, WITH_DATA, FIELD(tokens), "how a file holds a token", .words = token_words, .fallback = "u8"},
-    {"--reals", "WORD", WORD, WITH_DATA, FIELD(reals), "how a file holds reals", .words = real_words, .fallback = "auto"},
+    {"--reals", "WORD", WORD, WITH_DATA, FIELD(reals), "how a file holds reals", .words = bptt_reals_words, .fallback = "auto"},
     {"--unknown", "RULE", UNKNOWN, WITH_MODEL | C(DIAGNOSE), 0,
      "a byte that is not in the alphabet: error, skip, or map=C to read it as C", .fallback = "error"},
     {"--seed", "N", SEED, C(GEN) | C(TRAIN) | C(INSPECT) | C(DIAGNOSE), 0, "short for --set seed=N", .group = 0},
@@ -403,7 +404,6 @@ static bptt_status parse_option(char **argv, int argc, int *i, bptt_options *opt
     return read_value(o, value, options, error);
 }
 
-/* What must be there, and what excludes each other. */
 static bool same_file(const char *a, const char *b)
 {
     struct stat first, second;
@@ -412,10 +412,9 @@ static bool same_file(const char *a, const char *b)
     return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
 }
 
-/* What is written must be none of what is read.  (A checkpoint may be resumed in place.) */
-static bptt_status check_files(const bptt_options *options, bptt_error *error)
+bptt_status bptt_options_files(const bptt_options *options, const char *out, bptt_error *error)
 {
-    const char *const outputs[] = {options->out, options->log};
+    const char *const outputs[] = {out, options->log};
     const char *const inputs[] = {options->operand, options->data, options->valid, options->weights, options->spec};
     const size_t count = sizeof inputs / sizeof *inputs;
     for (size_t o = 0; o < 2; o++) {
@@ -426,12 +425,13 @@ static bptt_status check_files(const bptt_options *options, bptt_error *error)
             }
         }
     }
-    if (same_file(options->log, options->out) || same_file(options->log, options->resume)) {
+    if (same_file(options->log, out) || same_file(options->log, options->resume)) {
         return bptt_fail(error, BPTT_USAGE, "--log %s: the checkpoint is written there", options->log);
     }
     return BPTT_OK;
 }
 
+/* What must be there, and what excludes each other. */
 static bptt_status check_given(const bptt_options *options, const bool *given, bptt_error *error)
 {
     const char *operand = options->command->operand;
@@ -479,7 +479,7 @@ static bptt_status parse_words(int argc, char **argv, bptt_options *options, bpt
         if (status != BPTT_OK) { return status; }
     }
     bptt_status status = check_given(options, given, error);
-    return status == BPTT_OK ? check_files(options, error) : status;
+    return status == BPTT_OK ? bptt_options_files(options, options->out, error) : status;
 }
 
 bptt_status bptt_options_parse(int argc, char **argv, bptt_options *options, bptt_error *error)
@@ -494,7 +494,12 @@ bptt_status bptt_options_parse(int argc, char **argv, bptt_options *options, bpt
         return bptt_fail(error, BPTT_FAILED, "no memory for the command line");
     }
     bptt_status status = defaults(options, error);
-    return status != BPTT_OK ? status : parse_words(argc, argv, options, error);
+    if (status == BPTT_OK) { status = parse_words(argc, argv, options, error); }
+    /* Training alone lasts long enough to wait for the compiler that auto starts beside tcc. */
+    if (options->command->run != bptt_command_train && options->backend == BPTT_BACKEND_AUTO) {
+        options->backend = BPTT_BACKEND_TCC;
+    }
+    return status;
 }
 
 void bptt_options_free(bptt_options *options)

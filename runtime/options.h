@@ -57,6 +57,8 @@ struct bptt_command {
     bptt_run *run;
 };
 
+extern const char *const bptt_reals_words[]; /* of --reals, by bptt_reals_format */
+
 bptt_run bptt_command_gen, bptt_command_train, bptt_command_eval, bptt_command_sample, bptt_command_inspect, bptt_command_grad,
     bptt_command_check, bptt_command_diagnose, bptt_command_bench, bptt_command_tune, bptt_command_export, bptt_command_import,
     bptt_command_help, bptt_command_version;
@@ -66,6 +68,8 @@ bptt_run bptt_command_gen, bptt_command_train, bptt_command_eval, bptt_command_s
 bptt_status bptt_options_parse(int argc, char **argv, bptt_options *options, bptt_error *error);
 void bptt_options_free(bptt_options *options);
 
+/* Refuses to write what is read: --log, and `out`, which is --out or what stands in for it.  (A checkpoint may be resumed in place.) */
+bptt_status bptt_options_files(const bptt_options *options, const char *out, bptt_error *error);
 /* What data.h wants to know. */
 bptt_data_options bptt_options_data(const bptt_options *options);
 /* The operand (or --spec) as a spec: loads it with the overrides, and with its tuning for --tuned. */

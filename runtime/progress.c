@@ -87,7 +87,6 @@ void bptt_progress_show(bptt_progress *progress, const bptt_progress_values *val
 
 void bptt_progress_note(bptt_progress *progress, const char *text)
 {
-    if (!progress->on) { return; }
     (void)fprintf(stderr, "%sbptt: %s\n", progress->drawn > 0 ? "\n" : "", text);
     progress->drawn = 0;
 }

@@ -149,7 +149,7 @@ static bptt_status read_numbers(const char *text, int64_t vocab, bptt_data *data
         unsigned long long number = strtoull(c, NULL, 10);
         bool ended = c[digits] == ' ' || c[digits] == '\0';
         if (digits == 0 || !ended || errno != 0 || number >= (unsigned long long)vocab) {
-            return bptt_fail(error, BPTT_FAILED, "--prime: byte %td is not a token id from 0 to %lld", c - text,
+            return bptt_fail(error, BPTT_USAGE, "--prime: byte %td is not a token id from 0 to %lld", c - text,
                              (long long)vocab - 1);
         }
         data->tokens[data->count++] = (uint32_t)number;
@@ -163,7 +163,9 @@ static bptt_status read_prime(const bptt_options *options, const bptt_spec *spec
 {
     if (spec->vocab > BYTE_TOKENS) { return read_numbers(options->prime, spec->vocab, prime, error); }
     bptt_data_options rules = {.token_bytes = 1, .unknown = options->unknown, .map = options->map};
-    return bptt_data_encode((const unsigned char *)options->prime, strlen(options->prime), "--prime", spec, &rules, prime, error);
+    bptt_status status =
+        bptt_data_encode((const unsigned char *)options->prime, strlen(options->prime), "--prime", spec, &rules, prime, error);
+    return status == BPTT_OK ? status : BPTT_USAGE; /* the command line holds it */
 }
 
 /* Where text starts when nothing is given: after a newline, when there is one. */

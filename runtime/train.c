@@ -64,14 +64,17 @@ static bool ignored(int number)
     return sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
 }
 
-/* SA_RESETHAND: a second signal ends the process at once. */
+/* SA_RESETHAND: a second signal ends the process at once.  What the caller had ignored stays so, as nohup and a shell's & want it.
+ * A reader of the progress who goes away ends no training. */
 static void watch_signals(bool on)
 {
+    static const int stops[] = {SIGINT, SIGTERM, SIGHUP};
     struct sigaction action = {.sa_handler = on ? note_signal : SIG_DFL, .sa_flags = (int)SA_RESETHAND};
     (void)sigemptyset(&action.sa_mask);
-    (void)sigaction(SIGINT, &action, NULL);
-    (void)sigaction(SIGTERM, &action, NULL);
-    if (!ignored(SIGHUP)) { (void)sigaction(SIGHUP, &action, NULL); } /* nohup means what it says */
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
+        if (!ignored(stops[i])) { (void)sigaction(stops[i], &action, NULL); }
+    }
+    (void)signal(SIGPIPE, on ? SIG_IGN : SIG_DFL);
 }
 
 /* ---- what is given ---- */
@@ -108,10 +111,6 @@ static bptt_status read_data(run *r, bptt_error *error)
     if (options->valid == NULL) { return BPTT_OK; }
     status = bptt_data_load(options->valid, &r->spec, &rules, &r->held_out_file, error);
     if (status != BPTT_OK) { return status; }
-    if (r->held_out_file.count < 2) {
-        return bptt_fail(error, BPTT_FAILED, "%s: has %zu tokens; evaluation needs at least 2", options->valid,
-                         r->held_out_file.count);
-    }
     r->held_out = r->held_out_file;
     r->held_out_name = options->valid;
     return BPTT_OK;
@@ -121,16 +120,17 @@ static bptt_status read_data(run *r, bptt_error *error)
 static bptt_status check_out(const char *path, bptt_error *error)
 {
     struct stat info;
-    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
+    const bool there = stat(path, &info) == 0;
+    if (there && !S_ISREG(info.st_mode)) {
         return bptt_fail(error, BPTT_FAILED, "%s: cannot write a checkpoint there: not a file", path);
     }
-    if (stat(path, &info) == 0 && access(path, W_OK) != 0) {
+    if (there && access(path, W_OK) != 0) {
         return bptt_fail(error, BPTT_FAILED, "%s: cannot write a checkpoint there: %s", path, strerror(errno));
     }
-    if (stat(path, &info) == 0 && info.st_size > 0 && !bptt_st_like(path)) {
+    if (there && info.st_size > 0 && !bptt_checkpoint_like(path)) {
         return bptt_fail(error, BPTT_FAILED, "%s: is there and is no checkpoint: not overwritten", path);
     }
-    char *copy = strdup(path);
+    char *copy = there ? realpath(path, NULL) : strdup(path); /* a link's target is what will be written */
     if (copy == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory", path); }
     bool good = access(dirname(copy), W_OK | X_OK) == 0;
     free(copy);
@@ -145,7 +145,20 @@ static bptt_status choose_out(run *r, bptt_error *error)
     if (given == NULL && asprintf(&r->out, "%s.safetensors", r->spec.name) < 0) { r->out = NULL; }
     if (r->out == NULL) { return bptt_fail(error, BPTT_FAILED, "no memory for the checkpoint's path"); }
     r->saved = options->resume != NULL && strcmp(r->out, options->resume) == 0;
-    return check_out(r->out, error);
+    bptt_status status = bptt_options_files(options, r->out, error);
+    return status == BPTT_OK ? check_out(r->out, error) : status;
+}
+
+/* Finds out now that the held-out data cannot be evaluated, which is done in one stream. */
+static bptt_status check_held_out(const run *r, bptt_error *error)
+{
+    if (r->held_out.count == 0) { return BPTT_OK; }
+    bptt_spec spec = r->spec;
+    spec.batch = 1;
+    bptt_feed feed;
+    bptt_status status = bptt_feed_open(&feed, &spec, &r->held_out, r->held_out_name, error);
+    if (status == BPTT_OK) { bptt_feed_close(&feed); }
+    return status;
 }
 
 static bptt_status check_schedule(const run *r, bptt_error *error)
@@ -168,6 +181,7 @@ static bptt_status prepare(run *r, bptt_error *error)
     bptt_status status = read_spec(options, &r->spec, error);
     if (status == BPTT_OK) { status = choose_out(r, error); }
     if (status == BPTT_OK) { status = read_data(r, error); }
+    if (status == BPTT_OK) { status = check_held_out(r, error); }
     if (status == BPTT_OK) { status = check_schedule(r, error); }
     if (status == BPTT_OK) { status = bptt_program_open(&r->spec, (bptt_backend)options->backend, &r->program, error); }
     if (status == BPTT_OK) { status = bptt_trainer_open(&r->trainer, &r->spec, &r->program, &r->data, options->data, error); }
@@ -326,6 +340,7 @@ static void warn(run *r, const char *what)
     (void)fputs(" --data ", out);
     print_quoted(out, options->data);
     if (options->tokens > 0) { (void)fprintf(out, " --tokens u%d", 8 << options->tokens); }
+    if (options->reals != BPTT_REALS_AUTO) { (void)fprintf(out, " --reals %s", bptt_reals_words[options->reals]); }
     if (options->unknown == BPTT_UNKNOWN_SKIP) { (void)fputs(" --unknown skip", out); }
     if (options->unknown == BPTT_UNKNOWN_MAP) {
         (void)fputs(" --unknown ", out);
@@ -517,12 +532,13 @@ static char *command_to_resume(const run *r)
         if (strcmp(word, "--resume") == 0) {
             i++;
         } else if (strncmp(word, "--resume=", 9) != 0) {
+            if (i > 0) { (void)fputc(' ', out); }
             print_quoted(out, word);
-            (void)fputc(' ', out);
         }
+        if (i != 1) { continue; }
+        (void)fputs(" --resume ", out); /* before a --, behind which no option stands */
+        print_quoted(out, r->out);
     }
-    (void)fputs("--resume ", out);
-    print_quoted(out, r->out);
     if (fclose(out) != 0) {
         free(text);
         return NULL;

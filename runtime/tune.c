@@ -36,7 +36,7 @@ typedef struct tuner {
 
 /* --- timing ----------------------------------------------------------------------------------------------------------------- */
 
-/* Of this thread alone, so that others may run meanwhile; with a team, of the clock on the wall, since a part may wait for another. */
+/* Of this process alone, so that others may run meanwhile; with a team, of the clock on the wall, since a part may wait for another. */
 static double seconds_of(const bptt_model *model)
 {
     if (model->threads > 1) { return bptt_seconds(); }

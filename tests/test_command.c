@@ -804,6 +804,52 @@ START_TEST(test_foreign_files)
     OK("train net.lua --data text --steps 1 --backend generic --out ck");
     ck_assert_int_eq(bptt("gen ck -o x"), 1);
     said_part("ck: is a checkpoint; expected a spec");
+    OK("export ck --to safetensors -o weights");
+    ck_assert_int_eq(bptt("train net.lua --data text --steps 1 --out weights"), 1);
+    said_part("weights: is there and is no checkpoint: not overwritten");
+    /* a path may be no UTF-8, but JSON is */
+    OK("train net.lua --data text --steps 1 --backend generic --quiet --json --out \"$(printf 'x\\377\\303\\266')\"");
+    printed_part("\"checkpoint\": \"x\\ufffd\xc3\xb6\"");
+}
+END_TEST
+
+/* Without --out the checkpoint has a name all the same. */
+START_TEST(test_foreign_files_by_default)
+{
+    OK("train net.lua --data text --steps 1 --backend generic --quiet --set name=mine");
+    ck_assert_int_eq(bptt("train net.lua --data text --steps 1 --set name=mine --log mine.safetensors"), 2);
+    said_part("--log mine.safetensors: the checkpoint is written there");
+    ck_assert_int_eq(bptt("train net.lua --data mine.safetensors --tokens u8 --set vocab=256 --steps 1 --set name=mine"), 2);
+    said_part("--out mine.safetensors: the same file is read");
+    OK("train net.lua --data text --steps 2 --backend generic --quiet --set name=mine"); /* a checkpoint of its own */
+}
+END_TEST
+
+/* A run that was killed leaves half a line in its log: what follows begins a line of its own. */
+START_TEST(test_log_after_a_kill)
+{
+    OK("train net.lua --data text --steps 5 --quiet --backend generic --out a --log log.csv");
+    char *rows = read_bytes("log.csv", NULL);
+    const size_t last = (size_t)(strstr(rows, "\n5,0,") - rows) + 1;
+    rows[last + 7] = '\0';
+    write_text("log.csv", rows);
+    OK("train net.lua --data text --steps 7 --quiet --backend generic --resume a --log log.csv");
+    char *now = read_bytes("log.csv", NULL);
+    rows[last] = '\0';
+    ck_assert_int_eq(strncmp(now, rows, last), 0);
+    ck_assert_int_eq(strncmp(now + last, "6,0,60,", 7), 0);
+    ck_assert_uint_eq(count_lines(now), 7);
+    free(rows);
+    free(now);
+}
+END_TEST
+
+/* Nobody reads the progress any more: the training ends as it would have, and saves. */
+START_TEST(test_progress_without_a_reader)
+{
+    OK("train net.lua --data text --steps 5 --backend generic --out a --log log.csv 2>&1 >out | true; test -s a");
+    OK("inspect a --json");
+    ck_assert_double_eq(printed_number("step"), 5);
 }
 END_TEST
 
@@ -843,6 +889,40 @@ static pid_t start_training(void)
     return child;
 }
 
+/* What is over at once starts no compiler for a later swap. */
+START_TEST(test_auto_is_for_training)
+{
+    OK("train net.lua --data text --steps 1 --backend generic --quiet --out a");
+    write_text("compiler", "#!/bin/sh\n>started\nexit 1\n");
+    ck_assert_int_eq(chmod("compiler", 0700), 0);
+    ck_assert_int_eq(setenv("BPTT_CC", "./compiler", 1), 0);
+    OK("sample a --backend auto -n 5");
+    OK("eval a --data text --backend auto");
+    OK("grad net.lua --data text --weights a --backend auto -o g");
+    ck_assert(!exists("started"));
+    ck_assert_int_eq(bptt("train net.lua --data text --steps 1 --backend cc --out b"),
+                     1); /* it is the one that would be started */
+    ck_assert(exists("started"));
+    ck_assert_int_eq(unsetenv("BPTT_CC"), 0);
+}
+END_TEST
+
+/* What a shell has a job ignore stays ignored. */
+START_TEST(test_ignored_signal)
+{
+    (void)signal(SIGINT, SIG_IGN);
+    pid_t child = start_training();
+    ck_assert_int_eq(kill(child, SIGINT), 0);
+    (void)nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    int status = 0;
+    ck_assert_int_eq(waitpid(child, &status, WNOHANG), 0);
+    ck_assert_int_eq(kill(child, SIGTERM), 0);
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 130);
+    (void)signal(SIGINT, SIG_DFL);
+}
+END_TEST
+
 START_TEST(test_signal)
 {
     static const int signals[] = {SIGINT, SIGTERM};
@@ -859,8 +939,8 @@ START_TEST(test_signal)
     const char *on = strstr(err, "; go on with: ");
     ck_assert_msg(on != NULL, "%s", err);
     ck_assert_ptr_nonnull(
-        strstr(on, "bptt train net.lua --data text --seconds 50 --quiet --backend generic --out 'a b' --log log.csv "
-                   "--checkpoint-every 0 --resume 'a b'\n"));
+        strstr(on, "bptt train --resume 'a b' net.lua --data text --seconds 50 --quiet --backend generic --out 'a b' "
+                   "--log log.csv --checkpoint-every 0\n"));
     free(err);
     /* The log was flushed to its last line, and the checkpoint is that of an undisturbed run. */
     char *log = read_bytes("log.csv", NULL);
@@ -1050,7 +1130,7 @@ START_TEST(test_sample)
     OK("sample a -n 0");
     free(read_bytes("out", &length));
     ck_assert_uint_eq(length, 0);
-    ck_assert_int_eq(bptt("sample a --prime 'the Fox'"), 1);
+    ck_assert_int_eq(bptt("sample a --prime 'the Fox'"), 2);
     said_part("offset 4");
     OK("sample a --prime 'the Fox' --unknown skip -n 0");
     printed_part("the ox");
@@ -1071,10 +1151,10 @@ START_TEST(test_numbers)
     char *out = read_bytes("out", NULL);
     ck_assert_str_eq(out, "999 1 2 999 1 2\n");
     free(out);
-    ck_assert_int_eq(bptt("sample a --prime '999 1000'"), 1);
-    said("bptt: --prime: byte 4 is not a token id from 0 to 999\n");
-    ck_assert_int_eq(bptt("sample a --prime '99x'"), 1);
-    said("bptt: --prime: byte 0 is not a token id from 0 to 999\n");
+    ck_assert_int_eq(bptt("sample a --prime '999 1000'"), 2);
+    said("bptt sample: --prime: byte 4 is not a token id from 0 to 999; see 'bptt help sample'\n");
+    ck_assert_int_eq(bptt("sample a --prime '99x'"), 2);
+    said("bptt sample: --prime: byte 0 is not a token id from 0 to 999; see 'bptt help sample'\n");
 }
 END_TEST
 
@@ -1381,7 +1461,7 @@ START_TEST(test_diagnose_refused)
     ck_assert_int_eq(bptt("diagnose net.lua --data text --weights text"), 1);
     said_part("text: ");
     ck_assert_int_eq(bptt("diagnose a.safetensors --data text --set K=2"), 2);
-    said_part("--set changes a spec, and a.safetensors is a checkpoint");
+    said_part("--set and --seed change a spec, and a.safetensors is a checkpoint");
     write_text("broken.lua", "return { hidden = }");
     ck_assert_int_eq(bptt("diagnose broken.lua --data text"), 1);
     said_part("broken.lua:1:");
@@ -1496,6 +1576,14 @@ START_TEST(test_gradient_warning)
     ck_assert_ptr_nonnull(strstr(warning, "bptt diagnose 'a b' --data ab --unknown skip\n"));
     free(err);
     OK("diagnose 'a b' --data ab --unknown skip");
+    /* the same of reals, half of them 1 and half -1; --quiet is about progress, not about what went wrong */
+    write_text("flip.lua", "return { name = 'flip', hidden = 4, inputs = 1, outputs = 1, T = 4, init = {uniform = 0} }\n");
+    char flips[5 * 1000 + 1] = "";
+    for (size_t i = 0; i < 1000; i++) { memcpy(flips + 5 * i, "1\n-1\n", 5); }
+    write_text("flips.csv", flips);
+    OK("train flip.lua --data flips.csv --reals csv --steps 120 --quiet --out d");
+    said_part("the gradient vanishes: ");
+    said_part("bptt diagnose d --data flips.csv --reals csv\n");
     OK("train net.lua --data text --steps 300 --out c");
     err = read_bytes("err", NULL);
     ck_assert_ptr_null(strstr(err, "the gradient"));
@@ -1517,6 +1605,31 @@ START_TEST(test_log_clipped)
         free(rows);
         ck_assert_int_eq(unlink("log.csv"), 0);
     }
+}
+END_TEST
+
+/* What the update took: nothing is cut, so both norms are one, of a mean over chunks too; and weight decay is no part of it. */
+START_TEST(test_log_clipped_of_sums)
+{
+    double clipped[2] = {0};
+    for (int i = 0; i < 2; i++) {
+        OK("train net.lua --data text --steps 2 --quiet --backend %s --out a --log log.csv --set accumulate=3 "
+           "--set clip={value=1000}",
+           backends[i]);
+        double norm = 0, same = 0;
+        char *rows = read_bytes("log.csv", NULL);
+        ck_assert_int_eq(sscanf(strstr(rows, "\n2,") + 1, "2,0,%*u,%*f,%*f,%*f,%lf,%lf", &norm, &same), 2);
+        ck_assert_double_eq_tol(same, norm, 1e-5 * norm);
+        free(rows);
+        OK("train net.lua --data text --steps 2 --quiet --backend %s --out b --log c.csv --log-every 9 "
+           "--set optimizer='{\"sgd\", rate=0.01, weight_decay=0.5}' --set clip={value=0.001}",
+           backends[i]);
+        rows = read_bytes("c.csv", NULL);
+        ck_assert_int_eq(sscanf(strstr(rows, "\n2,") + 1, "2,0,24,%*f,%*f,%*f,%*f,%lf", &clipped[i]), 1);
+        free(rows);
+        ck_assert_int_eq(unlink("log.csv") | unlink("c.csv"), 0);
+    }
+    ck_assert_double_eq_tol(clipped[0], clipped[1], 1e-5 * clipped[1]);
 }
 END_TEST
 
@@ -1552,6 +1665,14 @@ START_TEST(test_reals)
     said_part(" is not a number");
     ck_assert_int_eq(bptt("train net.lua --data table.csv --reals csv --quiet"), 2);
     said_part("this one reads tokens");
+    ck_assert_int_eq(bptt("train wave.lua --data table.csv --tokens u16 --quiet"), 2);
+    said_part("this one reads rows of numbers");
+    ck_assert_int_eq(bptt("train wave.lua --data table.csv --unknown skip --quiet"), 2);
+    said_part("this one reads rows of numbers");
+    write_text("row.csv", "1,2\n");
+    ck_assert_int_eq(bptt("train wave.lua --data table.csv --valid row.csv --quiet --out never"), 1); /* before it trains */
+    said_part("row.csv: ");
+    ck_assert(!exists("never"));
     write_text("gaps.csv", "1,2,nan\n2,3,1\n1,2,\n2,1,0.5\n");
     OK("train wave.lua --set outputs=1 --set batch=1 --set loss=binary_cross_entropy --data gaps.csv --quiet --steps 5 --out "
        "gaps");
@@ -1717,6 +1838,12 @@ static Suite *command_suite(void)
     tcase_add_loop_test(usual, test_diagnose_gnuplot, 0, 5);
     tcase_add_test(usual, test_gradient_warning);
     tcase_add_test(usual, test_log_clipped);
+    tcase_add_test(usual, test_log_clipped_of_sums);
+    tcase_add_test(usual, test_log_after_a_kill);
+    tcase_add_test(usual, test_progress_without_a_reader);
+    tcase_add_test(usual, test_ignored_signal);
+    tcase_add_test(usual, test_auto_is_for_training);
+    tcase_add_test(usual, test_foreign_files_by_default);
     tcase_add_test(usual, test_reals);
     tcase_add_test(usual, test_tokens_and_reals);
     tcase_add_loop_test(usual, test_check_data, 0, 19);
