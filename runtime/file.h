@@ -12,6 +12,8 @@
 /* Reads a regular file or a pipe to its end; more than `max_bytes` is an error.  The caller frees *bytes.  One NUL follows the
  * bytes and is not counted in *length, so text may be used as a string. */
 bptt_status bptt_file_read(const char *path, size_t max_bytes, unsigned char **bytes, size_t *length, bptt_error *error);
+/* Refuses a pipe, which gives its bytes once: for files that are looked at several times. */
+bptt_status bptt_file_no_pipe(const char *path, bptt_error *error);
 
 typedef struct bptt_file_part {
     const void *bytes;

@@ -339,7 +339,8 @@ bptt_status bptt_npz_read(const char *path, bptt_st_file *file, bptt_error *erro
     unsigned char *bytes = NULL;
     *file = (bptt_st_file){.path = strdup(path)};
     if (file->path == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory", path); }
-    bptt_status status = bptt_file_read(path, SIZE_MAX, &bytes, &from.length, error);
+    bptt_status status = bptt_file_no_pipe(path, error);
+    if (status == BPTT_OK) { status = bptt_file_read(path, SIZE_MAX, &bytes, &from.length, error); }
     from.bytes = bytes;
     if (status == BPTT_OK) { status = read_arrays(&from, file, error); }
     free(from.entries);

@@ -339,7 +339,8 @@ bptt_status bptt_st_read(const char *path, bptt_st_file *file, bptt_error *error
     memset(file, 0, sizeof *file);
     file->path = strdup(path);
     if (file->path == NULL) { return bptt_fail(error, BPTT_FAILED, "%s: no memory", path); }
-    bptt_status status = bptt_file_read(path, SIZE_MAX, &file->buffer, &file->length, error);
+    bptt_status status = bptt_file_no_pipe(path, error);
+    if (status == BPTT_OK) { status = bptt_file_read(path, SIZE_MAX, &file->buffer, &file->length, error); }
     if (status == BPTT_OK) { status = read_buffer(file, error); }
     if (status != BPTT_OK) { bptt_st_free(file); }
     return status;

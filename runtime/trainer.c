@@ -214,6 +214,7 @@ double bptt_trainer_clipped(const bptt_trainer *trainer, double norm)
     const bptt_clip *clip = &trainer->spec->clip;
     const bptt_model *model = trainer->program->model;
     if (clip->kind != BPTT_CLIP_VALUE) { return clip->kind == BPTT_CLIP_NORM ? fmin(norm, clip->limit) : norm; }
+    if (isnan(trainer->share)) { return trainer->share; }
     double sum = 0;
     for (uint32_t t = 0; t < model->tensor_count; t++) {
         const bptt_tensor *tensor = &model->tensors[t];

@@ -17,8 +17,7 @@ typedef struct bptt_trainer {
     bptt_cursor cursor;             /* where training stands after the last good step */
     void *state;                    /* copy of the carried state at that point */
     double progress[BPTT_PROGRESS]; /* and of what else training counts */
-    double norm, share; /* of the last update: the gradient's norm, 0: none yet; what it was multiplied by to be a mean, not a
-                            * number once another gradient has begun */
+    double norm, share; /* of the last update: the gradient's norm, 0: none yet; its factor, to be a mean (NAN: it is gone) */
     bool lost;          /* gradients that were added up since the last update, with one that is not finite */
 } bptt_trainer;
 

@@ -807,6 +807,10 @@ START_TEST(test_foreign_files)
     OK("export ck --to safetensors -o weights");
     ck_assert_int_eq(bptt("train net.lua --data text --steps 1 --out weights"), 1);
     said_part("weights: is there and is no checkpoint: not overwritten");
+    ck_assert_int_eq(mkfifo("pipe", 0600), 0);
+    ck_assert_int_eq(system("timeout 5 sh -c 'cat weights >pipe' &"), 0);
+    ck_assert_int_eq(bptt("import pipe --spec net.lua -o never"), 1);
+    said_part("pipe: a pipe; weights are read more than once, from a file");
     /* a path may be no UTF-8, but JSON is */
     OK("train net.lua --data text --steps 1 --backend generic --quiet --json --out \"$(printf 'x\\377\\303\\266')\"");
     printed_part("\"checkpoint\": \"x\\ufffd\xc3\xb6\"");
@@ -841,6 +845,26 @@ START_TEST(test_log_after_a_kill)
     ck_assert_uint_eq(count_lines(now), 7);
     free(rows);
     free(now);
+}
+END_TEST
+
+/* The last line of a run that ends without a number: of the update before it, whose gradient is gone. */
+START_TEST(test_log_after_divergence)
+{
+    static const char *const clips[] = {"{value=1e30}", "none"};
+    char arguments[512];
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(arguments, sizeof arguments, diverge, "1e30", backends[_i], "0", 50, "a");
+        ck_assert_int_eq(bptt("train %s --log log.csv --log-every 1000 --set clip=%s", arguments, clips[i]), 1);
+        char *rows = read_bytes("log.csv", NULL);
+        double norm = 0, clipped = 0;
+        ck_assert_uint_eq(count_lines(rows), 2);
+        const int read = sscanf(strchr(rows, '\n') + 1, "%*u,%*u,%*u,%*f,%*f,%*f,%lf,%lf", &norm, &clipped);
+        ck_assert_int_eq(read, 1 + i);
+        ck_assert(i == 0 || norm == clipped);
+        free(rows);
+        ck_assert_int_eq(unlink("log.csv"), 0);
+    }
 }
 END_TEST
 
@@ -1840,6 +1864,7 @@ static Suite *command_suite(void)
     tcase_add_test(usual, test_log_clipped);
     tcase_add_test(usual, test_log_clipped_of_sums);
     tcase_add_test(usual, test_log_after_a_kill);
+    tcase_add_loop_test(usual, test_log_after_divergence, 0, 2);
     tcase_add_test(usual, test_progress_without_a_reader);
     tcase_add_test(usual, test_ignored_signal);
     tcase_add_test(usual, test_auto_is_for_training);
