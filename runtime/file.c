@@ -50,7 +50,7 @@ bptt_status bptt_file_no_pipe(const char *path, bptt_error *error)
 {
     struct stat info;
     const bool pipe = stat(path, &info) == 0 && S_ISFIFO(info.st_mode);
-    return pipe ? bptt_fail(error, BPTT_FAILED, "%s: a pipe; weights are read more than once, from a file", path) : BPTT_OK;
+    return pipe ? bptt_fail(error, BPTT_FAILED, "%s: a pipe; expected a file, which can be read more than once", path) : BPTT_OK;
 }
 
 /* Looks at an open file and says how much room its first reading needs: one byte more than it has shows its end. */

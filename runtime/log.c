@@ -31,11 +31,11 @@ static bool is_ours(const char *path)
 /* A run that was killed may have left half a line, which the next one would go on with: cut off. */
 static bptt_status cut_half_line(bptt_log *log, bptt_error *error)
 {
-    long end = 0;
-    for (long at = 0; at >= 0; at++) {
-        const int c = fgetc(log->file);
-        if (c == '\n') { end = at + 1; }
-        if (c == EOF) { break; }
+    long at = 0, end = 0;
+    rewind(log->file);
+    for (int c = fgetc(log->file); c != EOF; c = fgetc(log->file)) {
+        at++;
+        if (c == '\n') { end = at; }
     }
     const bool read = ferror(log->file) == 0;
     return read && ftruncate(fileno(log->file), end) == 0 ? BPTT_OK : fail(log, error);

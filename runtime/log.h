@@ -27,7 +27,7 @@ bptt_status bptt_log_open(bptt_log *log, const char *path, bool append, uint64_t
 /* Counts a chunk; writes a line, the mean since the last one, when it ends a step whose number is a multiple of `every`.  `seconds`:
  * since training started. */
 bptt_status bptt_log_chunk(bptt_log *log, const bptt_trainer *trainer, const bptt_step *chunk, double seconds, bptt_error *error);
-/* Writes what is left over as a last line, and closes. */
+/* Writes what is left over as a last line, and closes.  Its clipped norm is empty when that gradient is gone. */
 bptt_status bptt_log_close(bptt_log *log, bptt_error *error);
 
 #endif

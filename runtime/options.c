@@ -163,7 +163,6 @@ typedef struct option {
 } option;
 
 static const char *const token_words[] = {"u8", "u16", "u32", NULL};
-const char *const bptt_reals_words[] = {"auto", "csv", "npy", "f32", NULL};
 
 /* The last entries of a row are named; `.group = 0` is a row that has none to name. */
 static const option options_table[] = {

@@ -57,8 +57,6 @@ struct bptt_command {
     bptt_run *run;
 };
 
-extern const char *const bptt_reals_words[]; /* of --reals, by bptt_reals_format */
-
 bptt_run bptt_command_gen, bptt_command_train, bptt_command_eval, bptt_command_sample, bptt_command_inspect, bptt_command_grad,
     bptt_command_check, bptt_command_diagnose, bptt_command_bench, bptt_command_tune, bptt_command_export, bptt_command_import,
     bptt_command_help, bptt_command_version;

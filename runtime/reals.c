@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *const bptt_reals_words[] = {"auto", "csv", "npy", "f32", NULL};
+
 static bptt_status no_memory(const char *path, size_t count, bptt_error *error)
 {
     return bptt_fail(error, BPTT_FAILED, "%s: no memory for %zu numbers", path, count);

@@ -13,6 +13,9 @@
 /* AUTO: .npy by its first bytes, else CSV. */
 typedef enum { BPTT_REALS_AUTO, BPTT_REALS_CSV, BPTT_REALS_NPY, BPTT_REALS_F32 } bptt_reals_format;
 
+/* Words of the formats in enum order, ended by NULL. */
+extern const char *const bptt_reals_words[];
+
 typedef struct bptt_reals {
     double *values; /* [count][columns]; an empty cell of a CSV file is not a number; owned */
     size_t count, columns;

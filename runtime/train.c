@@ -65,16 +65,18 @@ static bool ignored(int number)
 }
 
 /* SA_RESETHAND: a second signal ends the process at once.  What the caller had ignored stays so, as nohup and a shell's & want it.
- * A reader of the progress who goes away ends no training. */
+ * A reader of the progress who goes away ends no training; SIGPIPE is the caller's again behind it. */
 static void watch_signals(bool on)
 {
     static const int stops[] = {SIGINT, SIGTERM, SIGHUP};
+    static void (*pipe_before)(int) = SIG_DFL;
     struct sigaction action = {.sa_handler = on ? note_signal : SIG_DFL, .sa_flags = (int)SA_RESETHAND};
     (void)sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
         if (!ignored(stops[i])) { (void)sigaction(stops[i], &action, NULL); }
     }
-    (void)signal(SIGPIPE, on ? SIG_IGN : SIG_DFL);
+    if (on) { pipe_before = signal(SIGPIPE, SIG_IGN); }
+    if (!on) { (void)signal(SIGPIPE, pipe_before); }
 }
 
 /* ---- what is given ---- */

@@ -1,7 +1,7 @@
 /* emitted.h: what the suites share that hand emitted files to real compilers: specs, a folder, programs and how they are run.
  *
  * Compilers run through runtime/backend_process.c, without a shell.  gcc must be there; clang, g++ and tcc are used where they are
- * found, and then must pass.  Depends on Check and scratch.h.
+ * found, and then must pass.  Depends on Check, scratch.h and compile.h.
  */
 #ifndef BPTT_TESTS_EMITTED_H
 #define BPTT_TESTS_EMITTED_H
@@ -278,6 +278,7 @@ static inline TCase *emitted_case(Suite *suite, const char *name)
     return tcase;
 }
 
+/* Runs a suite; what main returns. */
 static inline int emitted_run(Suite *suite)
 {
     SRunner *runner = srunner_create(suite);

@@ -15,7 +15,7 @@
 
 typedef struct interpreter {
     const bptt_graph *graph;
-    double **value; /* of each node: a vector, or a matrix [rows][cols]; one block */
+    double **value; /* of each node: a vector, or a matrix [rows][cols] */
     bool starts;    /* the step starts a sequence: KEEP, START and RESTART ask */
     double masks;   /* of dropout: their number, 0: none; the spec's seed, the row in the chunk */
     uint64_t seed, row;
@@ -29,20 +29,18 @@ static inline size_t node_size(const bptt_node *node)
 static inline interpreter interpreter_new(const bptt_graph *graph)
 {
     interpreter it = {.graph = graph, .value = calloc((size_t)graph->count, sizeof *it.value)};
-    size_t size = 0;
-    for (int n = 0; n < graph->count; n++) { size += node_size(&graph->nodes[n]); }
-    double *block = calloc(size, sizeof *block);
-    ck_assert(it.value != NULL && block != NULL && graph->count > 0);
-    for (int n = 0; n < graph->count; n++) {
-        it.value[n] = block;
-        block += node_size(&graph->nodes[n]);
+    bool complete = it.value != NULL;
+    for (int n = 0; n < graph->count && complete; n++) { /* blocks of their own, whose ends sanitizers see */
+        it.value[n] = calloc(node_size(&graph->nodes[n]), sizeof **it.value);
+        complete = it.value[n] != NULL;
     }
+    ck_assert(complete);
     return it;
 }
 
 static inline void interpreter_free(interpreter *it)
 {
-    free(it->value[0]);
+    for (int n = 0; n < it->graph->count; n++) { free(it->value[n]); }
     free(it->value);
 }
 
